@@ -1,0 +1,1 @@
+//! A tamper-evident, crash-safe audit log and its verifier

@@ -1,0 +1,1 @@
+//! SPIFFE identities, service tokens and a policy engine that explains itself

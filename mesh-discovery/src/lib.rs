@@ -1,0 +1,1 @@
+//! Where services are: one watch interface over several sources

@@ -1,0 +1,1 @@
+//! A zero-trust service mesh in one binary: sidecar, gateway and library

@@ -1,0 +1,1 @@
+//! Circuit breaker, retry with budget, timeout, bulkhead, rate limit and balancing as tower layers

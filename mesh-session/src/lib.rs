@@ -1,0 +1,1 @@
+//! Authenticated handshake and secure channel between two services, as pure state machines

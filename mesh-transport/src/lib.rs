@@ -1,0 +1,1 @@
+//! Listeners, mutual TLS with hot certificate rotation, pooled connections, HTTP forwarding and drain
