@@ -1,1 +1,16 @@
-//! Listeners, mutual TLS with hot certificate rotation, pooled connections, HTTP forwarding and drain
+//! Listeners, mutual TLS with hot certificate rotation, pooled connections, HTTP forwarding and drain.
+
+pub mod app;
+pub mod body;
+mod connect;
+pub mod drain;
+pub mod error;
+pub mod listen;
+pub mod peer;
+pub mod server;
+pub mod tasks;
+pub mod tls;
+
+pub use crate::body::Body;
+pub use crate::error::BoxError;
+pub use crate::error::Error;

@@ -1,0 +1,45 @@
+//! Opening connections: TCP with a deadline, and the settings that every HTTP/2 client here shares.
+
+use std::io;
+use std::time::Duration;
+
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioTimer;
+use tokio::net::TcpStream;
+
+use crate::error::Error;
+use crate::server::CONNECTION_WINDOW_BYTES;
+use crate::server::KEEP_ALIVE_INTERVAL;
+use crate::server::STREAM_WINDOW_BYTES;
+use crate::tasks::Tasks;
+
+/// Connects to `destination` (host and port; a name is looked up), within `timeout`.
+///
+/// # Errors
+///
+/// [`Error::Connect`].
+pub(crate) async fn tcp(destination: &str, timeout: Duration) -> Result<TcpStream, Error> {
+    let refused = |source: io::Error| Error::Connect { destination: destination.to_owned(), source: Box::new(source) };
+    let stream = tokio::time::timeout(timeout, TcpStream::connect(destination)).await;
+    let stream = stream
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"))))
+        .map_err(refused)?;
+    stream.set_nodelay(true).map_err(refused)?;
+    Ok(stream)
+}
+
+pub(crate) fn h2_client(tasks: &Tasks) -> http2::Builder<Tasks> {
+    let mut builder = http2::Builder::new(tasks.clone());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        // Until the peer's settings arrive; it may lower this.
+        .initial_max_send_streams(INITIAL_STREAMS);
+    builder
+}
+
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const INITIAL_STREAMS: usize = 100;

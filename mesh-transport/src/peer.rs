@@ -1,0 +1,244 @@
+//! Connections to other nodes: HTTP/2 over mutual TLS, shared by many requests, replaced when identity changes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::Request;
+use http::Response;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+
+use crate::app::absolute;
+use crate::body::Body;
+use crate::connect::h2_client;
+use crate::connect::tcp;
+use crate::error::Error;
+use crate::tasks::Tasks;
+use crate::tls::PeerId;
+use crate::tls::TlsStore;
+
+/// How connections to peers are made and kept.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PeerConfig {
+    /// Connections kept to one endpoint; a second is opened when the first carries many streams. Default 1.
+    pub max_connections: usize,
+    /// Streams on the connections there are that make another one worth its handshake. Default 32 each.
+    pub streams_before_next: usize,
+    /// How long connecting and the TLS handshake may take together. Default 5 s.
+    pub connect_timeout: Duration,
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        Self { max_connections: 1, streams_before_next: 32, connect_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// Makes connections to peers with one identity.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    tls: Arc<TlsStore>,
+    config: PeerConfig,
+    tasks: Tasks,
+}
+
+/// The connections to one endpoint. The pool key of the mesh is all in it: destination, expected peer, and,
+/// through the generation, our own certificate and trust bundle.
+pub struct PeerPool {
+    dialer: Dialer,
+    destination: String,
+    expected: PeerId,
+    open: ArcSwap<Vec<Arc<PeerConnection>>>,
+    dialing: tokio::sync::Mutex<()>,
+    turn: AtomicUsize,
+}
+
+/// One connection to a peer whose identity is verified.
+pub struct PeerConnection {
+    sender: http2::SendRequest<Body>,
+    peer: PeerId,
+    destination: String,
+    generation: u64,
+    streams: Arc<()>,
+}
+
+impl Dialer {
+    /// A dialer that presents what `tls` holds at the time of each connection.
+    pub fn new(tls: Arc<TlsStore>, config: PeerConfig, tasks: Tasks) -> Self {
+        Self { tls, config, tasks }
+    }
+
+    /// The pool for the endpoint at `destination` (host and port), which must prove to be `expected`. Opens nothing yet.
+    pub fn pool(&self, destination: impl Into<String>, expected: PeerId) -> PeerPool {
+        PeerPool {
+            dialer: self.clone(),
+            destination: destination.into(),
+            expected,
+            open: ArcSwap::default(),
+            dialing: tokio::sync::Mutex::new(()),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Connects to `destination`, which must prove to be `expected`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`], or [`Error::WrongPeer`] when somebody else answers. Nothing was sent in either case.
+    pub async fn dial(&self, destination: &str, expected: &PeerId) -> Result<PeerConnection, Error> {
+        let limit = self.config.connect_timeout;
+        let dialed = tokio::time::timeout(limit, self.dial_unbounded(destination, expected)).await;
+        dialed.unwrap_or_else(|elapsed| Err(refused(destination, elapsed)))
+    }
+
+    async fn dial_unbounded(&self, destination: &str, expected: &PeerId) -> Result<PeerConnection, Error> {
+        let current = self.tls.current();
+        let stream = tcp(destination, self.config.connect_timeout).await?;
+        // The name is not what is verified (a SPIFFE id is); TLS only asks that there be one.
+        let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+        let connector = TlsConnector::from(Arc::clone(current.client()));
+        let stream = connector.connect(name, stream).await.map_err(|source| refused(destination, source))?;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let found = leaf.ok_or("the peer showed no certificate").map_err(|none| refused(destination, none))?;
+        let peer = self.tls.identify(found).map_err(|source| refused(destination, source))?;
+        if peer != *expected {
+            return Err(Error::WrongPeer {
+                destination: destination.to_owned(),
+                found: peer.to_string(),
+                expected: expected.to_string(),
+            });
+        }
+        let handshake = h2_client(&self.tasks).handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|source| refused(destination, source))?;
+        self.tasks.start(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to a peer ended");
+            }
+        });
+        let destination = destination.to_owned();
+        Ok(PeerConnection { sender, peer, destination, generation: current.generation(), streams: Arc::new(()) })
+    }
+}
+
+impl PeerPool {
+    /// A connection with room, opened first where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Dialer::dial`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a connection half made is dropped, the next caller starts anew.
+    pub async fn connection(&self) -> Result<Arc<PeerConnection>, Error> {
+        if let Some(ready) = self.ready() {
+            return Ok(ready);
+        }
+        let _dialing = self.dialing.lock().await;
+        if let Some(ready) = self.ready() {
+            return Ok(ready);
+        }
+        let fresh = Arc::new(self.dialer.dial(&self.destination, &self.expected).await?);
+        let generation = self.dialer.tls.current().generation();
+        let mut open: Vec<_> = self.open.load().iter().filter(|one| one.is_usable(generation)).cloned().collect();
+        open.push(Arc::clone(&fresh));
+        self.open.store(Arc::new(open));
+        Ok(fresh)
+    }
+
+    fn ready(&self) -> Option<Arc<PeerConnection>> {
+        let open = self.open.load();
+        let generation = self.dialer.tls.current().generation();
+        let config = &self.dialer.config;
+        let start = if open.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let usable = (0..open.len()).filter_map(|offset| open.get((start + offset) % open.len()));
+        let mut usable = usable.filter(|one| one.is_usable(generation));
+        let first = usable.next()?;
+        let is_busy = first.streams() >= config.streams_before_next;
+        if is_busy && open.len() < config.max_connections && usable.all(|one| one.streams() >= config.streams_before_next)
+        {
+            return None;
+        }
+        Some(Arc::clone(first))
+    }
+
+    /// Host and port.
+    pub fn destination(&self) -> &str {
+        &self.destination
+    }
+
+    /// Who must answer there.
+    pub fn expected(&self) -> &PeerId {
+        &self.expected
+    }
+
+    /// How many connections are open.
+    pub fn open_connections(&self) -> usize {
+        self.open.load().iter().filter(|one| !one.sender.is_closed()).count()
+    }
+}
+
+impl fmt::Debug for PeerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerPool")
+            .field("destination", &self.destination)
+            .field("expected", &self.expected)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PeerConnection {
+    /// Sends `request` to the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unprocessed`] when the peer provably did not act on it, [`Error::Exchange`] when it may have.
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
+        let _stream = Arc::clone(&self.streams);
+        *request.version_mut() = http::Version::HTTP_2;
+        absolute(&mut request, "peer");
+        let mut sender = self.sender.clone();
+        match sender.try_send_request(request).await {
+            Ok(response) => Ok(response.map(Body::from)),
+            Err(mut failed) => match failed.take_message() {
+                Some(_) => Err(Error::Unprocessed { source: Box::new(failed.into_error()) }),
+                None => Err(Error::exchange(failed.into_error())),
+            },
+        }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &PeerId {
+        &self.peer
+    }
+
+    /// Host and port that were dialed.
+    pub fn destination(&self) -> &str {
+        &self.destination
+    }
+
+    fn is_usable(&self, generation: u64) -> bool {
+        self.generation == generation && !self.sender.is_closed()
+    }
+
+    fn streams(&self) -> usize {
+        Arc::strong_count(&self.streams) - 1
+    }
+}
+
+impl fmt::Debug for PeerConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerConnection").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+fn refused(destination: &str, source: impl Into<crate::error::BoxError>) -> Error {
+    Error::Connect { destination: destination.to_owned(), source: source.into() }
+}

@@ -1,0 +1,125 @@
+//! Serving HTTP/1.1 and HTTP/2 on one accepted connection, with limits and drain.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use http::Request;
+use http::Response;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use hyper_util::server::conn::auto;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+
+use crate::body::Body;
+use crate::drain::Drain;
+use crate::drain::Phase;
+use crate::tasks::Tasks;
+
+/// Which protocol a connection speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// HTTP/1.1, as ALPN said.
+    Http1,
+    /// HTTP/2, as ALPN said.
+    Http2,
+    /// HTTP/2 where the connection preface says so, else HTTP/1.1.
+    Detect,
+}
+
+/// Limits of one connection.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// Streams that a peer may have open at once on an HTTP/2 connection. Default 1,024.
+    pub max_concurrent_streams: u32,
+    /// The largest header block taken, in bytes. Default 64 KiB.
+    pub max_header_bytes: u32,
+    /// The longest that a client may take to send a request's header over HTTP/1.1. Default 15 s.
+    pub header_timeout: Duration,
+    /// Bytes that may be in flight towards us on one stream. Default 1 MiB.
+    pub stream_window_bytes: u32,
+    /// Bytes that may be in flight towards us on one connection. Default 4 MiB.
+    pub connection_window_bytes: u32,
+    /// How often a silent HTTP/2 connection is asked whether it is still there. Default 30 s.
+    pub keep_alive_interval: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            max_concurrent_streams: 1024,
+            max_header_bytes: 64 * 1024,
+            header_timeout: Duration::from_secs(15),
+            stream_window_bytes: STREAM_WINDOW_BYTES,
+            connection_window_bytes: CONNECTION_WINDOW_BYTES,
+            keep_alive_interval: KEEP_ALIVE_INTERVAL,
+        }
+    }
+}
+
+/// Serves connections with one set of limits.
+#[derive(Clone, Debug)]
+pub struct Server {
+    builder: auto::Builder<Tasks>,
+}
+
+impl Server {
+    /// A server whose streams run on `tasks`.
+    pub fn new(config: &ServerConfig, tasks: Tasks) -> Self {
+        let mut builder = auto::Builder::new(tasks);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(config.header_timeout)
+            .max_buf_size((config.max_header_bytes as usize).max(MIN_H1_BUFFER))
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(config.max_concurrent_streams)
+            .max_header_list_size(config.max_header_bytes)
+            .initial_stream_window_size(config.stream_window_bytes)
+            .initial_connection_window_size(config.connection_window_bytes)
+            .keep_alive_interval(config.keep_alive_interval);
+        Self { builder }
+    }
+
+    /// Serves one connection to its end. Once draining begins it finishes what is in flight and closes.
+    pub async fn serve<Io, S>(&self, io: Io, protocol: Protocol, service: S, mut drain: Drain)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Send + 'static,
+        S::Future: Future + Send + 'static,
+    {
+        let builder = match protocol {
+            Protocol::Http1 => self.builder.clone().http1_only(),
+            Protocol::Http2 => self.builder.clone().http2_only(),
+            Protocol::Detect => self.builder.clone(),
+        };
+        // Peers over HTTP/2 are told at once and go elsewhere without loss; a client over HTTP/1.1 could lose a
+        // request that crosses our close, so it is only told in its next answer until draining begins.
+        let leave_at = if protocol == Protocol::Http2 { Phase::Leaving } else { Phase::Draining };
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = drain.reached(leave_at) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+}
+
+/// Four times what a 1 KiB call needs at 256 in flight, and enough for 4 MiB messages to flow without stalls.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// hyper takes no smaller buffer for HTTP/1.1.
+const MIN_H1_BUFFER: usize = 8 * 1024;
