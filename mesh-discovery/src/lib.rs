@@ -1,1 +1,97 @@
-//! Where services are: one watch interface over several sources
+//! Where services are: one watch interface over any source of endpoints, and health checks on top of it.
+//!
+//! ```
+//! use mesh_discovery::{Discover, ServiceName, StaticEntry, StaticSource};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let orders = ServiceName::parse("order-service")?;
+//! let entry = StaticEntry::new(orders.clone(), "10.0.0.7".parse()?, 50051);
+//! let source = StaticSource::new(vec![entry])?;
+//!
+//! let watch = source.watch(&orders);
+//! let endpoints = watch.current();
+//! assert_eq!(endpoints[0].to_string(), "10.0.0.7:50051");
+//!
+//! // An empty list never wipes out what is known: it turns stale and keeps serving.
+//! source.replace(Vec::new())?;
+//! assert!(watch.current().is_stale() && watch.current().len() == 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What this crate does not do
+//!
+//! - It says where a service may be, never who answers there: the caller must check the identity that the
+//!   peer proves. [`Endpoint::spiffe_id`] and [`Endpoint::public_key_fingerprint`] carry what to expect.
+//! - It picks no endpoint; load balancing and ejection of failing endpoints belong to the caller.
+//! - It resolves no host names. Whoever does must pass each address through [`check_address`].
+//! - It talks to no registry; the sources are the static list and whatever implements [`Discover`].
+//! - It spawns no task and opens no connection: [`HealthDriver::run`] runs where the caller awaits it, with
+//!   the caller's connect function.
+//!
+//! # Modules
+//!
+//! The public types are all at the crate root.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `name` | [`ServiceName`] |
+//! | `host` | [`Host`]: a checked host name or address |
+//! | `address` | [`check_address`]: address ranges that no endpoint may have |
+//! | `endpoint` | [`Endpoint`] and the immutable list of them, [`Endpoints`] |
+//! | `watch` | [`Discover`], [`Watch`], [`Publisher`] |
+//! | `fixed` | [`StaticSource`]: endpoints from configuration |
+//! | `health` | [`Check`], [`CheckTable`], [`HealthDriver`]: active checks |
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `serde` | `Deserialize` and `Serialize` for [`ServiceName`], [`Host`] and [`StaticEntry`] |
+//!
+//! # Errors and cancel safety
+//!
+//! [`NameError`] and [`HostError`] come from parsing, [`Error`] from lists and configuration that are refused
+//! as a whole, [`Closed`] from a watch whose source is gone.
+//! [`Watch::changed`] and [`HealthDriver::run`] are cancel safe.
+
+mod address;
+mod endpoint;
+mod error;
+mod fixed;
+mod health;
+mod host;
+mod name;
+mod watch;
+
+pub use address::SpecialAddress;
+pub use address::check_address;
+pub use endpoint::Endpoint;
+pub use endpoint::Endpoints;
+pub use endpoint::MAX_ENDPOINTS_PER_SERVICE;
+pub use error::Error;
+pub use fixed::Replaced;
+pub use fixed::StaticEntry;
+pub use fixed::StaticSource;
+pub use health::Check;
+pub use health::CheckTable;
+pub use health::EndpointHealth;
+pub use health::Health;
+pub use health::HealthConfig;
+pub use health::HealthDriver;
+pub use health::Status;
+pub use host::Host;
+pub use host::HostError;
+pub use name::NameError;
+pub use name::ServiceName;
+pub use watch::Closed;
+pub use watch::Discover;
+pub use watch::Publisher;
+pub use watch::Watch;
+
+const fn assert_send_sync<T: Send + Sync>() {}
+
+const _: () = assert_send_sync::<StaticSource>();
+const _: () = assert_send_sync::<Watch>();
+const _: () = assert_send_sync::<Publisher>();
+const _: () = assert_send_sync::<Health>();

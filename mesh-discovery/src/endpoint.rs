@@ -1,0 +1,292 @@
+//! One place where a service runs, and the immutable list of all such places.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fmt;
+use std::num::NonZeroU16;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::host::Host;
+
+/// One place where a service runs.
+///
+/// Whoever takes a list of endpoints from outside makes it an [`Endpoints`], which checks every field.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Unique within the service; 1 to 512 printable bytes. Default `host:port`.
+    pub id: String,
+    /// Name or address of the machine.
+    pub host: Host,
+    /// TCP port, not 0.
+    pub port: u16,
+    /// Share of the traffic relative to the other endpoints, 1 to 65535. Default 1.
+    pub weight: NonZeroU16,
+    /// Failure domain, such as an availability zone; at most 512 printable bytes.
+    pub zone: Option<String>,
+    /// Version of the service, for subsets; at most 512 printable bytes.
+    pub version: Option<String>,
+    /// Fingerprint of the peer's identity key, which pins it; at most 512 printable bytes.
+    pub public_key_fingerprint: Option<String>,
+    /// Labels for subsets; at most 64, each of at most 512 printable bytes.
+    pub tags: Vec<String>,
+    /// The SPIFFE id that the peer must prove; `spiffe://…`, at most 2048 bytes.
+    pub spiffe_id: Option<String>,
+}
+
+impl Endpoint {
+    /// An endpoint with id `host:port`, weight 1 and nothing else known of it.
+    pub fn new(host: Host, port: u16) -> Self {
+        Self {
+            id: format!("{host}:{port}"),
+            host,
+            port,
+            weight: NonZeroU16::MIN,
+            zone: None,
+            version: None,
+            public_key_fingerprint: None,
+            tags: Vec::new(),
+            spiffe_id: None,
+        }
+    }
+
+    /// Checks every field that its type leaves open.
+    // threat 51: nothing that a registry says reaches logs, metrics or memory unbounded.
+    fn check(&self) -> Result<(), Error> {
+        let refuse = |field, reason| {
+            let endpoint = self
+                .id
+                .chars()
+                .take(SHOWN_ID_CHARS)
+                .flat_map(char::escape_default)
+                .collect();
+            Err(Error::Field {
+                endpoint,
+                field,
+                reason,
+            })
+        };
+        if self.id.is_empty() || !is_label(&self.id) {
+            return refuse("id", LABEL_REASON);
+        }
+        if self.port == 0 {
+            return refuse("port", "use a port from 1 to 65535");
+        }
+        let optional = [
+            ("zone", &self.zone),
+            ("version", &self.version),
+            ("public key fingerprint", &self.public_key_fingerprint),
+        ];
+        for (field, value) in optional {
+            if value
+                .as_deref()
+                .is_some_and(|text| text.is_empty() || !is_label(text))
+            {
+                return refuse(field, LABEL_REASON);
+            }
+        }
+        if self.tags.len() > MAX_TAGS {
+            return refuse("list of tags", "use at most 64 tags");
+        }
+        if !self.tags.iter().all(|tag| is_label(tag)) {
+            return refuse("tag", LABEL_REASON);
+        }
+        if self
+            .spiffe_id
+            .as_deref()
+            .is_some_and(|id| !is_spiffe_like(id))
+        {
+            return refuse(
+                "spiffe id",
+                "use `spiffe://trust-domain/path` of at most 2048 bytes",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// `host:port`, as it stands in an authority.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// The endpoints of one service at one moment: immutable, checked, cheap to clone.
+///
+/// Derefs to `[Arc<Endpoint>]`. An endpoint that did not change from one list to the next is the same
+/// [`Arc`] in both, so that state kept beside it can be found by pointer.
+#[derive(Clone, Debug)]
+pub struct Endpoints {
+    list: Arc<[Arc<Endpoint>]>,
+    revision: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Unknown,
+    Fresh,
+    Stale,
+}
+
+impl Endpoints {
+    /// What a source says of a service that it does not know.
+    pub fn unknown() -> Self {
+        Self {
+            list: Arc::new([]),
+            revision: 0,
+            state: State::Unknown,
+        }
+    }
+
+    /// Checks a list and makes it a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyEndpoints`] past [`MAX_ENDPOINTS_PER_SERVICE`], [`Error::DuplicateId`] and
+    /// [`Error::Field`]; one bad endpoint refuses the list.
+    pub fn new(list: Vec<Endpoint>, revision: u64) -> Result<Self, Error> {
+        if list.len() > MAX_ENDPOINTS_PER_SERVICE {
+            return Err(Error::TooManyEndpoints {
+                count: list.len(),
+                limit: MAX_ENDPOINTS_PER_SERVICE,
+            });
+        }
+        let mut ids = HashSet::with_capacity(list.len());
+        for endpoint in &list {
+            endpoint.check()?;
+            if !ids.insert(endpoint.id.as_str()) {
+                return Err(Error::DuplicateId {
+                    id: endpoint.id.clone(),
+                });
+            }
+        }
+        Ok(Self {
+            list: list.into_iter().map(Arc::new).collect(),
+            revision,
+            state: State::Fresh,
+        })
+    }
+
+    /// The same list, marked as the last good answer of a source that has none now.
+    #[must_use]
+    pub fn into_stale(self, revision: u64) -> Self {
+        Self {
+            revision,
+            state: State::Stale,
+            ..self
+        }
+    }
+
+    /// The same list under another revision.
+    #[must_use]
+    pub fn with_revision(self, revision: u64) -> Self {
+        Self { revision, ..self }
+    }
+
+    /// This list with the [`Arc`] of `before` wherever an endpoint did not change.
+    #[must_use]
+    pub fn reusing(self, before: &Self) -> Self {
+        let known: HashMap<&str, &Arc<Endpoint>> = before
+            .iter()
+            .map(|endpoint| (endpoint.id.as_str(), endpoint))
+            .collect();
+        let reuse = |new: &Arc<Endpoint>| match known.get(new.id.as_str()) {
+            Some(old) if **old == *new => Arc::clone(old),
+            _ => Arc::clone(new),
+        };
+        Self {
+            list: self.list.iter().map(reuse).collect(),
+            ..self
+        }
+    }
+
+    /// The endpoints for which `keep` is true, in the same state under a revision of its own.
+    #[must_use]
+    pub fn filtered(&self, revision: u64, mut keep: impl FnMut(&Arc<Endpoint>) -> bool) -> Self {
+        let list = self
+            .list
+            .iter()
+            .filter(|endpoint| keep(endpoint))
+            .map(Arc::clone)
+            .collect();
+        Self {
+            list,
+            revision,
+            state: self.state,
+        }
+    }
+
+    /// Grows with every change that the source publishes; equal revisions of one watch are equal lists.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// True when this is the last good answer of a source that gives none now.
+    pub fn is_stale(&self) -> bool {
+        self.state == State::Stale
+    }
+
+    /// True when the source has heard of the service; a known service may have no endpoints yet.
+    pub fn is_known(&self) -> bool {
+        self.state != State::Unknown
+    }
+
+    /// The list itself, to keep without the revision.
+    pub fn to_arc(&self) -> Arc<[Arc<Endpoint>]> {
+        Arc::clone(&self.list)
+    }
+}
+
+impl Default for Endpoints {
+    fn default() -> Self {
+        Self::unknown()
+    }
+}
+
+impl Deref for Endpoints {
+    type Target = [Arc<Endpoint>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.list
+    }
+}
+
+/// Equal endpoints in equal order and state; the revision does not count.
+impl PartialEq for Endpoints {
+    fn eq(&self, other: &Self) -> bool {
+        self.state == other.state && self.list == other.list
+    }
+}
+
+impl Eq for Endpoints {}
+
+fn is_label(text: &str) -> bool {
+    text.len() <= MAX_LABEL_BYTES && !text.chars().any(char::is_control)
+}
+
+fn is_spiffe_like(id: &str) -> bool {
+    let rest = id.strip_prefix("spiffe://");
+    id.len() <= MAX_SPIFFE_ID_BYTES
+        && rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic()))
+}
+
+/// The most endpoints that one service may have: a bound on what a hostile or broken registry can make a
+/// node hold, about 4 MiB a service.
+pub const MAX_ENDPOINTS_PER_SERVICE: usize = 10_000;
+
+/// The limit of Consul for a metadata value; an id made of the longest host name and a port fits.
+const MAX_LABEL_BYTES: usize = 512;
+/// The limit of Consul for the metadata pairs of a service.
+const MAX_TAGS: usize = 64;
+/// SPIFFE-ID specification, section 2.3: implementations support up to 2048 bytes and send no more.
+const MAX_SPIFFE_ID_BYTES: usize = 2048;
+/// An error message names the endpoint, but a hostile id must not fill the log.
+const SHOWN_ID_CHARS: usize = 64;
+const LABEL_REASON: &str = "use 1 to 512 bytes without control characters";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! What can be wrong with a list of endpoints or a configuration.
+
+use crate::name::ServiceName;
+
+/// Why a list of endpoints or a configuration is refused, as a whole.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// One service has more endpoints than one list holds.
+    #[error(
+        "{count} endpoints for one service are more than the limit of {limit}; split the service"
+    )]
+    TooManyEndpoints {
+        /// How many were given.
+        count: usize,
+        /// How many are accepted.
+        limit: usize,
+    },
+
+    /// A source was given more endpoints, over all services, than it holds.
+    #[error("{count} endpoints in one source are more than the limit of {limit}; split the source")]
+    SourceTooLarge {
+        /// How many were given.
+        count: usize,
+        /// How many are accepted.
+        limit: usize,
+    },
+
+    /// A source was given more services than it holds.
+    #[error("{count} services in one source are more than the limit of {limit}; split the source")]
+    TooManyServices {
+        /// How many there would be.
+        count: usize,
+        /// How many are accepted.
+        limit: usize,
+    },
+
+    /// Two endpoints of one service have the same id.
+    #[error("endpoint id `{id}` appears twice in one service; give each endpoint an id of its own")]
+    DuplicateId {
+        /// The id.
+        id: String,
+    },
+
+    /// A field of an endpoint has a value that cannot be used.
+    #[error("endpoint `{endpoint}` has an unusable {field}: {reason}")]
+    Field {
+        /// The id of the endpoint, escaped and shortened.
+        endpoint: String,
+        /// Which field.
+        field: &'static str,
+        /// What a usable value looks like.
+        reason: &'static str,
+    },
+
+    /// The endpoints of a service in a static list were refused.
+    #[error("could not accept the endpoints of service `{service}`")]
+    Service {
+        /// Which service.
+        service: ServiceName,
+        /// What is wrong with them.
+        source: Box<Error>,
+    },
+
+    /// A health check setting cannot be used.
+    #[error("health check {field} is unusable: {reason}")]
+    HealthConfig {
+        /// Which setting.
+        field: &'static str,
+        /// What a usable value looks like.
+        reason: &'static str,
+    },
+}

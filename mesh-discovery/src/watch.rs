@@ -1,0 +1,113 @@
+//! One interface to every source of endpoints: a snapshot now, and its changes.
+
+use tokio::sync::watch;
+
+use crate::endpoint::Endpoints;
+use crate::name::ServiceName;
+
+/// Something that knows where services are.
+///
+/// Object safe: a program composes its sources as `Arc<dyn Discover>`.
+pub trait Discover: Send + Sync {
+    /// Begins to watch a service. Returns at once; a service that is not known (yet) has the snapshot
+    /// [`Endpoints::unknown`] and changes when it becomes known.
+    fn watch(&self, service: &ServiceName) -> Watch;
+}
+
+/// The endpoints of one service: what they are now, and when they change. Each clone is a watch of its own.
+///
+/// Keep it as long as the service is called; asking the source anew for each request takes its lock.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    receiver: watch::Receiver<Endpoints>,
+    latest: Endpoints,
+}
+
+impl Watch {
+    /// The newest snapshot, for whoever holds the watch behind a shared reference.
+    ///
+    /// Takes a read lock for the time of one reference count; [`Watch::latest`] does without.
+    pub fn current(&self) -> Endpoints {
+        self.receiver.borrow().clone()
+    }
+
+    /// The newest snapshot, by one atomic load when nothing has changed; for the path of requests.
+    pub fn latest(&mut self) -> &Endpoints {
+        // A closed channel may still hold a change that this watch has not seen.
+        if self.receiver.has_changed().unwrap_or(true) {
+            self.latest = self.receiver.borrow_and_update().clone();
+        }
+        &self.latest
+    }
+
+    /// Waits for a snapshot that this watch has not given yet; several changes may come as one.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] when the source is gone; [`Watch::current`] goes on giving the last snapshot.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a change that is not returned is returned by the next call.
+    pub async fn changed(&mut self) -> Result<&Endpoints, Closed> {
+        if self.receiver.changed().await.is_err() {
+            return Err(Closed);
+        }
+        self.latest = self.receiver.borrow_and_update().clone();
+        Ok(&self.latest)
+    }
+
+    /// A watch that stays as it is and ends at the first call of [`Watch::changed`].
+    pub fn closed(endpoints: Endpoints) -> Self {
+        Publisher::new(endpoints).watch()
+    }
+}
+
+/// The other end of [`Watch`], for those who write a source.
+#[derive(Debug)]
+pub struct Publisher {
+    sender: watch::Sender<Endpoints>,
+}
+
+impl Publisher {
+    /// Begins with a snapshot.
+    pub fn new(endpoints: Endpoints) -> Self {
+        Self {
+            sender: watch::Sender::new(endpoints),
+        }
+    }
+
+    /// Publishes a snapshot; one that equals the present one wakes nobody and is dropped. True if it was new.
+    pub fn publish(&self, endpoints: Endpoints) -> bool {
+        self.sender.send_if_modified(|current| {
+            let is_new = *current != endpoints;
+            if is_new {
+                *current = endpoints;
+            }
+            is_new
+        })
+    }
+
+    /// A new watch, which has not seen the present snapshot change.
+    pub fn watch(&self) -> Watch {
+        let receiver = self.sender.subscribe();
+        let latest = receiver.borrow().clone();
+        Watch { receiver, latest }
+    }
+
+    /// The present snapshot.
+    pub fn current(&self) -> Endpoints {
+        self.sender.borrow().clone()
+    }
+
+    /// True while somebody holds a watch.
+    pub fn is_watched(&self) -> bool {
+        self.sender.receiver_count() > 0
+    }
+}
+
+/// The source behind a watch is gone; its last snapshot stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the source of endpoints is gone; watch the service anew")]
+#[non_exhaustive]
+pub struct Closed;
