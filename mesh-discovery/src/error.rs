@@ -59,7 +59,7 @@ pub enum Error {
         /// Which service.
         service: ServiceName,
         /// What is wrong with them.
-        source: Box<Error>,
+        source: Box<Self>,
     },
 
     /// A health check setting cannot be used.
