@@ -1,2 +1,78 @@
-//! The tasks of the workspace.
-fn main() {}
+//! The tasks of the workspace: `cargo xtask COMMAND`.
+//!
+//! Needs nothing but the Rust toolchain; what else a task uses it fetches, or says that it did without.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool talks to its user"
+)]
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+use crate::workspace::Workspace;
+
+mod bench;
+mod demo;
+mod deny;
+mod deps;
+mod features;
+mod reference;
+mod servers;
+mod step;
+mod test;
+mod tidy;
+mod workspace;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> anyhow::Result<()> {
+    let Some((command, rest)) = arguments.split_first() else {
+        println!("{USAGE}");
+        return Ok(());
+    };
+    if matches!(command.as_str(), "help" | "--help" | "-h") {
+        println!("{USAGE}");
+        return Ok(());
+    }
+    let workspace = Workspace::load()?;
+    match (command.as_str(), rest) {
+        ("test", rest) => test::run(&workspace, rest),
+        ("demo", rest) => demo::run(&workspace, rest),
+        ("bench", rest) => bench::run(&workspace, rest),
+        ("deny", []) => deny::run(&workspace),
+        ("deps", []) => deps::run(&workspace),
+        ("features", []) => features::run(&workspace),
+        ("reference" | "readme", []) => reference::run(&workspace),
+        ("servers", []) => servers::run(&workspace),
+        ("tidy", []) => tidy::run(&workspace),
+        ("deny" | "deps" | "features" | "reference" | "readme" | "servers" | "tidy", _) => {
+            bail!("`{command}` takes no arguments")
+        }
+        _ => bail!("there is no command `{command}`\n\n{USAGE}"),
+    }
+}
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  test [--quick]   everything that must pass before a change goes in; --quick leaves out servers and docs
+  servers          fetch the programs that tests talk to into the target directory
+  deps             check the edges between our crates against the allowed ones
+  features         lint every package alone: no features, and each feature on its own
+  tidy             check what the compiler does not
+  deny             check licences, duplicates, sources and advisories with cargo-deny
+  reference        write each crate's README.md from its crate documentation (also: readme)
+  demo [ARGS]      run `mesh-node demo` in a release build
+  bench [ARGS]     run the benchmarks";

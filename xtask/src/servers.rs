@@ -1,0 +1,187 @@
+//! `cargo xtask servers`: the programs that tests talk to, without root.
+//!
+//! Everything lands in `servers/` of the target directory: a Python environment with gRPC, and programs
+//! from Debian packages that are unpacked, not installed. A program on the `PATH` that is new enough is used
+//! as it is. `servers/env.json` maps each program's name to its path; tests find that file by the
+//! environment variable [`ENVIRONMENT`], or in the target directory.
+
+mod debian;
+mod python;
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context;
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::servers::debian::Debian;
+use crate::step::output;
+use crate::workspace::Workspace;
+
+/// The variable that names the manifest of found programs to the tests.
+pub(crate) const ENVIRONMENT: &str = "MESH_TEST_SERVERS";
+
+/// Where the manifest is, made or not.
+pub(crate) fn manifest(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("servers/env.json")
+}
+
+/// Fetches what is missing and writes the manifest.
+pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
+    let path = manifest(workspace);
+    let plan = plan();
+    if is_ready(&path, &plan) {
+        println!("    ready: {}", workspace.shown(&path));
+        return Ok(());
+    }
+    let home = workspace.target.join("servers");
+    fs::create_dir_all(&home).with_context(|| format!("could not make {}", home.display()))?;
+    let mut debian = Debian::new(&home);
+    let mut found = Map::new();
+    let mut skipped = Map::new();
+    let mut note = |name: &str, result: anyhow::Result<PathBuf>| match result {
+        Ok(path) => {
+            println!("    {name}: {}", path.display());
+            found.insert(name.to_owned(), json!(path));
+        }
+        Err(error) => {
+            println!("    SKIPPED {name}: {error:#}");
+            skipped.insert(name.to_owned(), json!(format!("{error:#}")));
+        }
+    };
+    note("python", python::prepare(&home, &mut debian));
+    for program in &PROGRAMS {
+        note(program.name, program.prepare(&home, &mut debian));
+    }
+    found.insert("skipped".to_owned(), Value::Object(skipped));
+    found.insert("plan".to_owned(), json!(plan));
+    let text = serde_json::to_string_pretty(&Value::Object(found))?;
+    fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))
+}
+
+/// A program that tests run.
+#[derive(Debug)]
+struct Program {
+    /// Its name, on the `PATH` and in the manifest.
+    name: &'static str,
+    /// The oldest version that will do: what Debian 12 has.
+    at_least: (u32, u32),
+    /// The Debian package that has it.
+    package: &'static str,
+    /// Whether it needs the libraries of other packages.
+    needs_libraries: bool,
+}
+
+const PROGRAMS: [Program; 4] = [
+    Program {
+        name: "curl",
+        at_least: (7, 88),
+        package: "curl",
+        needs_libraries: true,
+    },
+    Program {
+        name: "promtool",
+        at_least: (2, 42),
+        package: "prometheus",
+        needs_libraries: false,
+    },
+    Program {
+        name: "h2load",
+        at_least: (1, 52),
+        package: "nghttp2-client",
+        needs_libraries: true,
+    },
+    Program {
+        name: "nghttp",
+        at_least: (1, 52),
+        package: "nghttp2-client",
+        needs_libraries: true,
+    },
+];
+
+impl Program {
+    fn prepare(&self, home: &Path, debian: &mut Debian) -> anyhow::Result<PathBuf> {
+        if let Some(path) = on_path(self.name).filter(|path| self.is_new_enough(path)) {
+            return Ok(path);
+        }
+        debian.unpack(self.package, self.needs_libraries)?;
+        let path = debian.wrap(self.name, home)?;
+        version(&path).with_context(|| format!("{} does not start", path.display()))?;
+        Ok(path)
+    }
+
+    fn is_new_enough(&self, path: &Path) -> bool {
+        version(path)
+            .is_ok_and(|text| first_version(&text).is_some_and(|found| found >= self.at_least))
+    }
+}
+
+/// True when an earlier run, with the same plan, found all that the manifest names and skipped nothing.
+fn is_ready(path: &Path, plan: &str) -> bool {
+    let Ok(text) = fs::read_to_string(path) else {
+        return false;
+    };
+    let Ok(Value::Object(found)) = serde_json::from_str(&text) else {
+        return false;
+    };
+    let is_there = |(name, value): (&String, &Value)| match value {
+        Value::String(path) => name == "plan" || Path::new(path).exists(),
+        Value::Object(skipped) => skipped.is_empty(),
+        _ => false,
+    };
+    found.get("plan").and_then(Value::as_str) == Some(plan) && found.iter().all(is_there)
+}
+
+/// What this version of the code would fetch; a change makes the next run fetch again.
+fn plan() -> String {
+    format!("{} {PROGRAMS:?}", python::REQUIREMENTS.join(" "))
+}
+
+fn version(program: &Path) -> anyhow::Result<String> {
+    output(Command::new(program).arg("--version"))
+}
+
+/// The first `12.34` in a text.
+fn first_version(text: &str) -> Option<(u32, u32)> {
+    text.split(|c: char| !c.is_ascii_digit() && c != '.')
+        .find_map(|word| {
+            let mut numbers = word.split('.').map(str::parse);
+            Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+        })
+}
+
+/// The first program of this name on the `PATH`.
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_version_from_what_a_program_says() {
+        for (text, expected) in [
+            (
+                "curl 7.88.1 (x86_64-pc-linux-gnu) libcurl/7.88.1",
+                Some((7, 88)),
+            ),
+            (
+                "promtool, version 2.42.0+ds (branch: debian/sid)",
+                Some((2, 42)),
+            ),
+            ("nghttp nghttp2/1.52.0", Some((1, 52))),
+            ("Python 3.11.2", Some((3, 11))),
+            ("no version", None),
+        ] {
+            assert_eq!(first_version(text), expected, "{text}");
+        }
+    }
+}
