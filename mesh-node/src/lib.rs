@@ -1,1 +1,3 @@
 //! A zero-trust service mesh in one binary: sidecar, gateway and library
+
+pub mod config;

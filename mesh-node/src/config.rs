@@ -1,0 +1,280 @@
+//! The configuration: one YAML file, environment variables over it, and one message that names file, line and key when
+//! something is wrong.
+//!
+//! The file becomes a tree in which every value knows its place (`tree`), `${VARIABLES}` are put into values and never
+//! into keys (`expand`), environment variables replace keys (`environment`), and serde fills the structs from that
+//! tree (`decode`), so that every error can say where it is. What no type can say is checked last (`rules`).
+//!
+//! Paths in the file are relative to the file's folder.
+
+mod decode;
+mod discovery;
+mod environment;
+mod error;
+mod expand;
+mod observe;
+mod policy;
+mod resilience;
+mod rules;
+mod security;
+mod service;
+mod tree;
+mod value;
+mod window;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+pub use self::discovery::DiscoveryConfig;
+pub use self::discovery::DiscoveryMode;
+pub use self::discovery::EndpointConfig;
+pub use self::discovery::SourceConfig;
+pub use self::error::ConfigError;
+pub use self::error::Place;
+pub use self::observe::AccessLogConfig;
+pub use self::observe::AdminConfig;
+pub use self::observe::AuditConfig;
+pub use self::observe::AuditEvent;
+pub use self::observe::Durability;
+pub use self::observe::LogConfig;
+pub use self::observe::LogLevel;
+pub use self::observe::MetricsConfig;
+pub use self::policy::PolicyConfig;
+pub use self::policy::PolicyDefault;
+pub use self::policy::RuleAction;
+pub use self::policy::RuleConfig;
+pub use self::policy::RuleTarget;
+pub use self::resilience::Backoff;
+pub use self::resilience::BulkheadConfig;
+pub use self::resilience::CircuitBreakerConfig;
+pub use self::resilience::ResilienceConfig;
+pub use self::resilience::RetryConfig;
+pub use self::security::AesKeySize;
+pub use self::security::AuthConfig;
+pub use self::security::Encryption;
+pub use self::security::IdentityConfig;
+pub use self::security::IdentitySource;
+pub use self::security::JwtConfig;
+pub use self::security::RsaKeySize;
+pub use self::security::SecurityConfig;
+pub use self::service::DrainConfig;
+pub use self::service::OutboundConfig;
+pub use self::service::RuntimeConfig;
+pub use self::service::ServiceConfig;
+pub use self::service::UpstreamConfig;
+pub use self::value::HostPort;
+pub use self::value::SecretText;
+pub use self::value::Timestamp;
+pub use self::window::RateLimitConfig;
+pub use self::window::RateWindow;
+
+use self::tree::Node;
+
+/// The environment that the configuration sees: a map, so that nothing here reads the process's own.
+pub type Environment = BTreeMap<String, String>;
+
+/// Everything that a node is told.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The service that this node stands beside. Required.
+    pub service: ServiceConfig,
+    /// What the local application calls through this node.
+    #[serde(default)]
+    pub outbound: OutboundConfig,
+    /// How this node proves who it is. Required.
+    pub identity: IdentityConfig,
+    /// How messages between nodes are protected.
+    #[serde(default)]
+    pub security: SecurityConfig,
+    /// Tokens.
+    #[serde(default)]
+    pub auth: AuthConfig,
+    /// Where services are.
+    #[serde(default)]
+    pub discovery: DiscoveryConfig,
+    /// What keeps calls alive when something breaks.
+    #[serde(default)]
+    pub resilience: ResilienceConfig,
+    /// Who may call what. Without rules nobody may.
+    #[serde(default)]
+    pub policy: PolicyConfig,
+    /// The tamper-evident audit log.
+    #[serde(default)]
+    pub audit: AuditConfig,
+    /// One line for each request.
+    #[serde(default)]
+    pub access_log: AccessLogConfig,
+    /// Metrics for Prometheus.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
+    /// The admin listener.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// The node's own log.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// How the node stops.
+    #[serde(default)]
+    pub drain: DrainConfig,
+    /// The async runtime.
+    #[serde(default)]
+    pub runtime: RuntimeConfig,
+}
+
+impl NodeConfig {
+    /// The service `id` with `identity`, all else default. Paths are relative to the working directory.
+    pub fn new(id: &str, identity: IdentityConfig) -> Self {
+        Self {
+            service: ServiceConfig::new(id),
+            outbound: OutboundConfig::default(),
+            identity,
+            security: SecurityConfig::default(),
+            auth: AuthConfig::default(),
+            discovery: DiscoveryConfig::default(),
+            resilience: ResilienceConfig::default(),
+            policy: PolicyConfig::default(),
+            audit: AuditConfig::default(),
+            access_log: AccessLogConfig::default(),
+            metrics: MetricsConfig::default(),
+            admin: AdminConfig::default(),
+            log: LogConfig::default(),
+            drain: DrainConfig::default(),
+            runtime: RuntimeConfig::default(),
+        }
+    }
+
+    /// Reads the file at `path`, with `environment` for its variables and over its keys.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong: an unreadable file, broken YAML, an unknown key, a value that is not allowed.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
+        Document::read(path, environment)?.config()
+    }
+
+    /// This node's SPIFFE id: the configured one, else `spiffe://<trust_domain>/<id>`.
+    pub fn spiffe_id(&self) -> String {
+        self.service
+            .spiffe_id
+            .clone()
+            .unwrap_or_else(|| self.spiffe_id_of(&self.service.id))
+    }
+
+    /// The SPIFFE id that `service` has unless something says otherwise: `spiffe://<trust_domain>/<service>`.
+    pub fn spiffe_id_of(&self, service: &str) -> String {
+        format!("spiffe://{}/{service}", self.identity.trust_domain)
+    }
+
+    /// What the admin listener shows: every value, secrets redacted.
+    pub fn redacted(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// The JSON schema of the file.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Self).to_value()
+    }
+
+    /// Makes every relative path start at `base`.
+    fn resolve_paths(&mut self, base: &Path) {
+        let identity = &mut self.identity;
+        let optional = [
+            &mut identity.cert_file,
+            &mut identity.key_file,
+            &mut identity.ca_file,
+            &mut identity.ca_dir,
+        ];
+        let mut paths: Vec<&mut PathBuf> = optional.into_iter().flatten().collect();
+        paths.push(&mut self.security.keys_dir);
+        paths.push(&mut self.audit.path);
+        if !self.access_log.is_stdout() {
+            paths.push(&mut self.access_log.path);
+        }
+        for path in paths {
+            *path = base.join(&*path);
+        }
+    }
+}
+
+/// A configuration file that was read and whose keys can still be found.
+#[derive(Debug)]
+pub struct Document {
+    file: String,
+    base: PathBuf,
+    root: Node,
+    environment: Environment,
+}
+
+impl Document {
+    /// Reads the file at `path`, with `environment` for its variables and over its keys.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be read, is no YAML, or names a variable that is not set; or a `MESH_` variable names no key.
+    pub fn read(path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        let text = read_text(path).map_err(|source| ConfigError::unreadable(&file, source))?;
+        Self::parse(&text, path, environment)
+    }
+
+    /// Takes `text` as the content of the file at `path`; see [`Document::read`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Document::read`].
+    pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        let mut root = Node::parse(text, &file)?;
+        expand::expand(&mut root, environment, &file)?;
+        environment::override_keys(&mut root, environment, &file)?;
+        let base = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(Self {
+            file,
+            base,
+            root,
+            environment: environment.clone(),
+        })
+    }
+
+    /// The configuration in it.
+    ///
+    /// # Errors
+    ///
+    /// An unknown or missing key, or a value that is not allowed.
+    pub fn config(&self) -> Result<NodeConfig, ConfigError> {
+        let mut config: NodeConfig = decode::decode(&self.root, &self.file)?;
+        environment::add_services(&mut config, &self.environment, &self.file)?;
+        rules::check(&config, self)?;
+        config.resolve_paths(&self.base);
+        Ok(config)
+    }
+
+    /// An error about `key`, at its place.
+    pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        ConfigError::new(&self.file, self.root.place_of(key), key, message)
+    }
+}
+
+/// Wiped when dropped: the file may hold a secret.
+fn read_text(path: &Path) -> std::io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    std::fs::File::open(path)?
+        .take(FILE_BYTES + 1)
+        .read_to_string(&mut text)?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES {
+        return Err(std::io::Error::other("the file is larger than 4 MiB"));
+    }
+    Ok(text)
+}
+
+/// Room for ten thousand static endpoints and as many rules.
+const FILE_BYTES: u64 = 4 << 20;

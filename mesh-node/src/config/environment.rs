@@ -1,0 +1,222 @@
+//! Environment variables over the file: `MESH_<SECTION>_<KEY>` for every key with a single value, and the names that
+//! other meshes use.
+//!
+//! A variable that is set but empty counts as not set. A `MESH_<SECTION>_…` variable that names no key is an error: a
+//! misspelt override that silently does nothing would be worse.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Environment;
+use super::NodeConfig;
+use super::discovery::EndpointConfig;
+use super::discovery::SourceConfig;
+use super::error::ConfigError;
+use super::error::Place;
+use super::error::did_you_mean;
+use super::tree::Node;
+use super::value;
+use super::value::HostPort;
+
+/// Puts the variables that stand for a key into the tree.
+pub(super) fn override_keys(
+    root: &mut Node,
+    environment: &Environment,
+    file: &str,
+) -> Result<(), ConfigError> {
+    let keys = variables();
+    for (variable, text) in environment.iter().filter(|(_, text)| !text.is_empty()) {
+        let named = NAMED
+            .iter()
+            .find(|(name, mesh)| name == variable && !is_set(environment, mesh));
+        let path = match (keys.get(variable.as_str()), named) {
+            (Some(path), _) => Some(path),
+            (None, Some((_, mesh))) => keys.get(*mesh),
+            (None, None) if is_ours(variable, &keys) => return Err(unknown(variable, &keys, file)),
+            (None, None) => None,
+        };
+        let Some(path) = path else { continue };
+        root.set(path, text, variable).map_err(|name| {
+            let message =
+                format!("can't be set: \"{name}\" or what it stands in is not a map in {file}");
+            ConfigError::new(
+                file,
+                Place::Variable(variable.clone()),
+                &path.join("."),
+                message,
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes `EXTERNAL_SERVICES_<NAME>_ADDRESS` and `…_SPIFFE_ID` as endpoints.
+///
+/// An address replaces the endpoints that the file gives for that service; a SPIFFE id holds for all of them.
+pub(super) fn add_services(
+    config: &mut NodeConfig,
+    environment: &Environment,
+    file: &str,
+) -> Result<(), ConfigError> {
+    let refuse = |variable: &str, message: String| {
+        ConfigError::new(file, Place::Variable(variable.into()), "", message)
+    };
+    for (variable, text) in environment.iter().filter(|(_, text)| !text.is_empty()) {
+        let Some(id) = service_of(variable, "_ADDRESS") else {
+            continue;
+        };
+        if !value::is_service_name(&id) {
+            return Err(refuse(variable, format!("{id:?} {}", value::NOT_A_SERVICE)));
+        }
+        let address =
+            HostPort::parse(text).map_err(|why| refuse(variable, format!("the value {why}")))?;
+        let sources = &mut config.discovery.sources;
+        for source in sources.iter_mut() {
+            source.services.retain(|endpoint| endpoint.id != id);
+        }
+        let endpoint = EndpointConfig::new(&id, &address.host, address.port);
+        match sources.first_mut() {
+            Some(source) => source.services.push(endpoint),
+            None => sources.push(SourceConfig::fixed(vec![endpoint])),
+        }
+    }
+    for (variable, text) in environment.iter().filter(|(_, text)| !text.is_empty()) {
+        let Some(id) = service_of(variable, "_SPIFFE_ID") else {
+            continue;
+        };
+        if !value::is_spiffe_id(text) {
+            return Err(refuse(
+                variable,
+                format!("the value {}", value::NOT_A_SPIFFE_ID),
+            ));
+        }
+        let endpoints = config
+            .discovery
+            .sources
+            .iter_mut()
+            .flat_map(|source| &mut source.services);
+        let mut known = false;
+        for endpoint in endpoints.filter(|endpoint| endpoint.id == id) {
+            endpoint.spiffe_id = Some(text.clone());
+            known = true;
+        }
+        if !known {
+            let address = variable.replace("_SPIFFE_ID", "_ADDRESS");
+            return Err(refuse(
+                variable,
+                format!("no endpoint of {id} is known; set {address} too"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `EXTERNAL_SERVICES_ORDER_SERVICE_ADDRESS` is about `order-service`.
+fn service_of(variable: &str, ending: &str) -> Option<String> {
+    let name = variable
+        .strip_prefix("EXTERNAL_SERVICES_")?
+        .strip_suffix(ending)?;
+    Some(name.to_lowercase().replace('_', "-"))
+}
+
+fn is_set(environment: &Environment, variable: &str) -> bool {
+    environment
+        .get(variable)
+        .is_some_and(|text| !text.is_empty())
+}
+
+/// Whether the name begins with `MESH_` and one of our sections.
+fn is_ours(variable: &str, keys: &BTreeMap<String, Vec<String>>) -> bool {
+    let section = |path: &Vec<String>| {
+        variable.starts_with(&format!("{}_", variable_of(path.get(..1).unwrap_or(path))))
+    };
+    variable.starts_with("MESH_") && keys.values().any(section)
+}
+
+fn unknown(variable: &str, keys: &BTreeMap<String, Vec<String>>, file: &str) -> ConfigError {
+    let near = did_you_mean(
+        variable,
+        &keys.keys().map(String::as_str).collect::<Vec<_>>(),
+    );
+    let end = if near.is_empty() {
+        "; `mesh-node schema` lists every key"
+    } else {
+        ""
+    };
+    ConfigError::new(
+        file,
+        Place::Variable(variable.to_owned()),
+        "",
+        format!("names no key{near}{end}"),
+    )
+}
+
+/// Every key with a single value, by the variable that overrides it.
+fn variables() -> BTreeMap<String, Vec<String>> {
+    let schema = NodeConfig::schema();
+    let mut found = BTreeMap::new();
+    collect(&schema, &schema, &mut Vec::new(), &mut found);
+    found
+}
+
+fn collect(
+    root: &Value,
+    schema: &Value,
+    path: &mut Vec<String>,
+    found: &mut BTreeMap<String, Vec<String>>,
+) {
+    let target = schema
+        .get("$ref")
+        .and_then(Value::as_str)
+        .and_then(|name| root.pointer(name.trim_start_matches('#')));
+    let schema = target.unwrap_or(schema);
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        for (key, below) in properties {
+            path.push(key.clone());
+            collect(root, below, path, found);
+            path.pop();
+        }
+    } else if let Some(shapes) = schema.get("anyOf").and_then(Value::as_array) {
+        shapes
+            .iter()
+            .for_each(|shape| collect(root, shape, path, found));
+    } else if schema.get("type").and_then(Value::as_str) != Some("array") && !path.is_empty() {
+        found.insert(variable_of(path), path.clone());
+    }
+}
+
+fn variable_of(path: &[String]) -> String {
+    format!("MESH_{}", path.join("_").to_uppercase())
+}
+
+/// Names that other meshes use, and the variable each stands for; that one wins where both are set.
+const NAMED: [(&str, &str); 5] = [
+    ("SERVICE_MESH_SPIFFE_ID", "MESH_SERVICE_SPIFFE_ID"),
+    ("MTLS_CERT_FILE", "MESH_IDENTITY_CERT_FILE"),
+    ("MTLS_KEY_FILE", "MESH_IDENTITY_KEY_FILE"),
+    ("MTLS_CA_FILE", "MESH_IDENTITY_CA_FILE"),
+    ("JWT_SECRET", "MESH_AUTH_JWT_SECRET"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_single_value_has_a_variable_of_its_own() {
+        let keys = variables();
+        for expected in [
+            "MESH_SERVICE_LISTEN",
+            "MESH_RESILIENCE_CIRCUIT_BREAKER_THRESHOLD",
+            "MESH_AUTH_JWT_SECRET",
+        ] {
+            assert!(keys.contains_key(expected), "{expected} in {keys:?}");
+        }
+        assert!(
+            keys.contains_key("MESH_SECURITY_ENCRYPTION") && keys.contains_key("MESH_SERVICE_APP")
+        );
+        assert!(!keys.contains_key("MESH_POLICY_RULES"), "lists have none");
+        assert!(NAMED.iter().all(|(_, mesh)| keys.contains_key(*mesh)));
+    }
+}

@@ -1,0 +1,371 @@
+//! The values that stand behind keys: what they may be, and what is said when they are not.
+//!
+//! A message here is a predicate ("is not a duration; …"): the decoder puts the place, the key and, unless it is
+//! secret, the value in front of it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::num::NonZeroU32;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use serde::Deserialize;
+use serde::Deserializer;
+use serde::Serialize;
+use serde::Serializer;
+use serde::de::Error as _;
+use zeroize::Zeroizing;
+
+/// A host name or address, and a port.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct HostPort {
+    /// DNS name, IPv4 address, or IPv6 address without brackets.
+    pub host: String,
+    /// Port, never 0.
+    pub port: NonZeroU16,
+}
+
+impl HostPort {
+    /// Reads `host:port`; an IPv6 address stands in brackets.
+    ///
+    /// # Errors
+    ///
+    /// A sentence fragment that says what the text is not.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const EXPECTED: &str =
+            "is not host:port; write it like 127.0.0.1:8080 or app.internal:8080";
+        let (host, port) = text.rsplit_once(':').ok_or(EXPECTED)?;
+        let port = port.parse().ok().ok_or(EXPECTED)?;
+        let host = match host
+            .strip_prefix('[')
+            .and_then(|inner| inner.strip_suffix(']'))
+        {
+            Some(inner) if inner.parse::<std::net::Ipv6Addr>().is_ok() => inner,
+            Some(_) => return Err(EXPECTED),
+            None if is_host(host) && !host.contains(':') => host,
+            None => return Err(EXPECTED),
+        };
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Serialize for HostPort {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPort {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// A secret from the configuration: wiped from memory when dropped, and never printed.
+#[derive(Clone, PartialEq)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Takes a secret.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+impl Serialize for SecretText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(REDACTED)
+    }
+}
+
+/// A moment: a day (its first moment, UTC) or an RFC 3339 time.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Timestamp(pub SystemTime);
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_rfc3339_seconds(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let full = if text.contains(['T', 't', ' ']) {
+            text
+        } else {
+            format!("{text}T00:00:00Z")
+        };
+        let time = humantime::parse_rfc3339(&full).ok();
+        time.map(Self).ok_or_else(|| {
+            D::Error::custom("is not a date; write 2027-01-31 or 2027-01-31T12:00:00Z")
+        })
+    }
+}
+
+/// Durations such as `30s`, longer than nothing.
+pub(super) mod duration {
+    use super::*;
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let duration = duration_or_zero::deserialize(deserializer)?;
+        if duration.is_zero() {
+            return Err(D::Error::custom(
+                "is not allowed; it must be longer than 0s",
+            ));
+        }
+        Ok(duration)
+    }
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        duration_or_zero::serialize(value, serializer)
+    }
+}
+
+/// Durations such as `30s`, `0s` included.
+pub(super) mod duration_or_zero {
+    use super::*;
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let duration = humantime::parse_duration(&text).ok().ok_or_else(|| {
+            D::Error::custom(
+                "is not a duration; write a number and a unit, such as 500ms, 30s or 1h",
+            )
+        })?;
+        if duration > LONGEST {
+            return Err(D::Error::custom(
+                "is too long; a duration here is at most 3650days",
+            ));
+        }
+        Ok(duration)
+    }
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the signature that serde calls"
+    )]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*value))
+    }
+}
+
+pub(super) fn socket_addr<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().ok().ok_or_else(|| {
+        D::Error::custom("is not an IP address and port; write it like 127.0.0.1:9090")
+    })
+}
+
+pub(super) fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if is_host(&text) {
+        return Ok(text);
+    }
+    Err(D::Error::custom(
+        "is not a host; write a DNS name or an IP address, without a port",
+    ))
+}
+
+pub(super) fn service_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if is_service_name(&text) {
+        Ok(text)
+    } else {
+        Err(D::Error::custom(NOT_A_SERVICE))
+    }
+}
+
+pub(super) fn some_service_name<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    service_name(deserializer).map(Some)
+}
+
+pub(super) fn trust_domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if is_trust_domain(&text) {
+        return Ok(text);
+    }
+    Err(D::Error::custom(
+        "is not a trust domain; write lower-case letters, digits, '.', '-' and '_', such as example.org",
+    ))
+}
+
+pub(super) fn some_spiffe_id<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if is_spiffe_id(&text) {
+        Ok(Some(text))
+    } else {
+        Err(D::Error::custom(NOT_A_SPIFFE_ID))
+    }
+}
+
+pub(super) fn url_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._".contains(&byte);
+    if text.starts_with('/') && text.len() > 1 && text.bytes().all(plain) {
+        return Ok(text);
+    }
+    Err(D::Error::custom("is not a path; write it like /metrics"))
+}
+
+pub(super) fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if (0.0..=1.0).contains(&number) {
+        Ok(number)
+    } else {
+        Err(D::Error::custom(
+            "is not a share; write a number from 0 to 1",
+        ))
+    }
+}
+
+/// Refuses secrets that can be guessed; never says what they are.
+pub(super) fn strong_secret<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<SecretText, D::Error> {
+    let secret = SecretText::new(String::deserialize(deserializer)?);
+    match weakness(secret.expose()) {
+        Some(why) => Err(D::Error::custom(why)),
+        None => Ok(secret),
+    }
+}
+
+pub(super) fn is_service_name(text: &str) -> bool {
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= NAME_BYTES
+        && bytes.iter().all(|byte| plain(*byte))
+        && edge(bytes.first())
+        && edge(bytes.last())
+}
+
+/// SPIFFE-ID specification, section 2.1.
+pub(super) fn is_trust_domain(text: &str) -> bool {
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    !text.is_empty() && text.len() <= 255 && text.bytes().all(plain)
+}
+
+/// SPIFFE-ID specification, sections 2.1 to 2.3.
+pub(super) fn is_spiffe_id(text: &str) -> bool {
+    let Some((domain, path)) = text
+        .strip_prefix("spiffe://")
+        .and_then(|rest| rest.split_once('/'))
+    else {
+        return false;
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let segment = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
+    text.len() <= 2048 && is_trust_domain(domain) && path.split('/').all(segment)
+}
+
+/// The number as a non-zero one; 0 becomes 1 (called with constants only).
+pub(super) fn nonzero(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
+}
+
+fn is_host(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let name = !text.is_empty()
+        && text.len() <= NAME_BYTES
+        && text.bytes().all(plain)
+        && !text.starts_with(['.', '-']);
+    name || text.parse::<std::net::Ipv6Addr>().is_ok()
+}
+
+/// Why a secret is too weak to sign tokens with, if it is.
+fn weakness(secret: &str) -> Option<&'static str> {
+    if secret.len() < SECRET_BYTES {
+        return Some("is shorter than 32 bytes; make one with `openssl rand -base64 48`");
+    }
+    let lower = Zeroizing::new(secret.to_ascii_lowercase());
+    if PLACEHOLDERS.iter().any(|word| lower.contains(word)) {
+        return Some("is a placeholder, not a secret; make one with `openssl rand -base64 48`");
+    }
+    if shannon_bits(secret.as_bytes()) < SECRET_BITS {
+        return Some("is too regular to be a secret; make one with `openssl rand -base64 48`");
+    }
+    None
+}
+
+/// Shannon entropy of the whole text, in bits, from the frequencies of its own bytes: an upper bound for short texts,
+/// and zero for one repeated byte.
+fn shannon_bits(bytes: &[u8]) -> f64 {
+    let mut counts = [0_u32; 256];
+    for byte in bytes {
+        counts[usize::from(*byte)] += 1;
+    }
+    let total = f64::from(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    counts
+        .iter()
+        .filter(|count| **count > 0)
+        .map(|count| f64::from(*count) * (total / f64::from(*count)).log2())
+        .sum()
+}
+
+const REDACTED: &str = "[redacted]";
+pub(super) const NOT_A_SERVICE: &str = "is not a service name; write lower-case letters, digits, '-', '_' and '.', such as order-service";
+pub(super) const NOT_A_SPIFFE_ID: &str =
+    "is not a SPIFFE id; write it like spiffe://example.org/order-service";
+/// A DNS name's limit (RFC 1035, section 2.3.4), so that a service name can also be one.
+const NAME_BYTES: usize = 253;
+/// Ten years: nothing here is meant to last longer, and sums with a clock reading cannot overflow.
+const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+/// RFC 7518, section 3.2: a key of the hash's size or larger for HS256.
+const SECRET_BYTES: usize = 32;
+/// A random 32-digit hex text has 110 to 128 by this estimate; "changeme" four times has 88.
+const SECRET_BITS: f64 = 96.0;
+const PLACEHOLDERS: [&str; 8] = [
+    "changeme",
+    "change-me",
+    "change_me",
+    "your-secret",
+    "your_secret",
+    "your-256-bit",
+    "password",
+    "supersecret",
+];
