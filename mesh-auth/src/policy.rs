@@ -1,0 +1,461 @@
+//! Who may call what: deny by default, deny wins, and every decision can say why.
+//!
+//! A request passes when at least one allow rule matches it and no deny rule does. Audit rules are
+//! deny rules on trial: they refuse nothing, but the decision names the one that would have.
+//! Matchers are literal (exact, prefix, suffix, template), never regular expressions, so a dot in a
+//! rule is a dot. Rules that can't match anything are refused when the policy is built.
+//!
+//! Identity comes from the peer's certificate alone. A token adds its groups, and only where it
+//! belongs to that peer (or there is no certificate): a token's subject never counts as a SPIFFE id,
+//! since everyone who holds the secret of an HS256 token can write any subject.
+//!
+//! Rules are indexed by called service and then by source, so that a decision looks only at rules
+//! that name the caller, however many others there are. A decision allocates only where the path
+//! has escapes; [`Policy::explain`] takes the same decision and adds the sentences.
+
+mod config;
+mod explain;
+mod index;
+mod path;
+mod rule;
+mod time;
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use http::Method;
+use thiserror::Error;
+
+pub use self::config::{Action, DefaultAction, DestinationConfig, PolicyConfig, RuleConfig};
+pub use self::explain::{Condition, Explanation, Nearest};
+
+use self::index::Index;
+use self::rule::Rule;
+use crate::request::{CanonicalRequest, RequestError, decoded};
+use crate::spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
+use crate::token::Claims;
+
+/// Most rules of a policy.
+pub const MAX_RULES: usize = 10_000;
+
+/// The name under which decisions report the policy's default; no rule may have it.
+pub const DEFAULT_RULE: &str = "default";
+
+/// Who calls.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Caller {
+    /// The identity in the peer's verified certificate.
+    pub spiffe_id: Option<SpiffeId>,
+    /// The claims of a verified token.
+    pub claims: Option<Arc<Claims>>,
+}
+
+impl Caller {
+    /// A caller known by certificate, token, both, or not at all.
+    pub fn new(spiffe_id: Option<SpiffeId>, claims: Option<Arc<Claims>>) -> Self {
+        Self { spiffe_id, claims }
+    }
+
+    /// The claims that count: those of the peer itself, or of a caller without certificate.
+    fn own_claims(&self) -> Option<&Claims> {
+        let claims = self.claims.as_deref()?;
+        match &self.spiffe_id {
+            Some(id) if *id != claims.subject => None,
+            _ => Some(claims),
+        }
+    }
+
+    fn is_authenticated(&self) -> bool {
+        self.spiffe_id.is_some() || self.claims.is_some()
+    }
+}
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a third verdict would have to be handled everywhere"
+)]
+pub enum Verdict {
+    /// The request may pass.
+    Allow,
+    /// The request must not pass.
+    Deny,
+}
+
+/// A decision.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Decision {
+    /// Whether the request may pass.
+    pub verdict: Verdict,
+    /// The rule that decided: the first deny rule that matches, else the first allow rule. None
+    /// where the default decided.
+    pub rule: Option<Arc<str>>,
+    /// For a request that may pass: the audit rule that would have refused it, or [`DEFAULT_RULE`]
+    /// where only [`DefaultAction::Audit`] lets it pass.
+    pub would_deny: Option<Arc<str>>,
+}
+
+impl Decision {
+    /// Whether the request may pass.
+    pub fn is_allowed(&self) -> bool {
+        self.verdict == Verdict::Allow
+    }
+}
+
+/// A compiled policy: immutable, shared between threads, replaced whole.
+#[derive(Debug)]
+pub struct Policy {
+    rules: Vec<Rule>,
+    index: Index,
+    default: DefaultAction,
+    default_name: Arc<str>,
+}
+
+impl Policy {
+    /// Compiles a policy for services of the trust domain `own`.
+    ///
+    /// # Errors
+    /// When a rule can't be enforced or can't match anything; the error names the rule and says
+    /// what to write instead.
+    pub fn build(config: &PolicyConfig, own: &TrustDomain) -> Result<Self, PolicyError> {
+        if config.rules.len() > MAX_RULES {
+            return Err(PolicyError::TooManyRules {
+                rules: config.rules.len(),
+            });
+        }
+        let mut names = HashSet::new();
+        let mut rules = Vec::with_capacity(config.rules.len());
+        for rule in &config.rules {
+            if !names.insert(rule.name.as_str()) {
+                return Err(PolicyError::DuplicateName {
+                    rule: rule.name.clone(),
+                });
+            }
+            rules.push(Rule::compile(rule, own)?);
+        }
+        let index = Index::of(&rules);
+        Ok(Self {
+            rules,
+            index,
+            default: config.default,
+            default_name: DEFAULT_RULE.into(),
+        })
+    }
+
+    /// Decides about a request to `service` on `port`; `now` in seconds since the Unix epoch.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the five facts a decision rests on"
+    )]
+    pub fn decide(
+        &self,
+        caller: &Caller,
+        service: &str,
+        port: u16,
+        request: &CanonicalRequest,
+        now: u64,
+    ) -> Decision {
+        self.decision(&self.evaluate(&Call::new(caller, service, port, Some(request), now)))
+    }
+
+    /// Decides about a connection that is not HTTP. Allow rules that ask for a method or path do not
+    /// match it; deny and audit rules match whatever method or path they name.
+    pub fn decide_connection(
+        &self,
+        caller: &Caller,
+        service: &str,
+        port: u16,
+        now: u64,
+    ) -> Decision {
+        self.decision(&self.evaluate(&Call::new(caller, service, port, None, now)))
+    }
+
+    /// Takes the decision of [`Self::decide`] and says why.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the five facts a decision rests on"
+    )]
+    pub fn explain(
+        &self,
+        caller: &Caller,
+        service: &str,
+        port: u16,
+        request: &CanonicalRequest,
+        now: u64,
+    ) -> Explanation {
+        self.explanation(&Call::new(caller, service, port, Some(request), now))
+    }
+
+    /// Takes the decision of [`Self::decide_connection`] and says why.
+    pub fn explain_connection(
+        &self,
+        caller: &Caller,
+        service: &str,
+        port: u16,
+        now: u64,
+    ) -> Explanation {
+        self.explanation(&Call::new(caller, service, port, None, now))
+    }
+
+    /// The names of the rules that have ended by `now`, in seconds since the Unix epoch.
+    pub fn expired(&self, now: u64) -> impl Iterator<Item = &str> {
+        self.rules
+            .iter()
+            .filter(move |rule| rule.has_ended(now))
+            .map(|rule| &*rule.name)
+    }
+
+    /// Number of rules.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there is no rule, so that the default decides about everything.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The one place where verdicts are made.
+    fn evaluate(&self, call: &Call<'_>) -> Outcome {
+        let found = self.index.first_matches(&self.rules, call);
+        if let Some(rule) = found.deny {
+            return Outcome {
+                verdict: Verdict::Deny,
+                rule: Some(rule),
+                would_deny: None,
+            };
+        }
+        if let Some(rule) = found.allow {
+            let would_deny = found.audit.map(WouldDeny::Rule);
+            return Outcome {
+                verdict: Verdict::Allow,
+                rule: Some(rule),
+                would_deny,
+            };
+        }
+        if self.default == DefaultAction::Audit && call.caller.is_authenticated() {
+            return Outcome {
+                verdict: Verdict::Allow,
+                rule: None,
+                would_deny: Some(WouldDeny::Default),
+            };
+        }
+        Outcome {
+            verdict: Verdict::Deny,
+            rule: None,
+            would_deny: None,
+        }
+    }
+
+    fn decision(&self, outcome: &Outcome) -> Decision {
+        let would_deny = outcome.would_deny.and_then(|would_deny| match would_deny {
+            WouldDeny::Rule(rule) => self.name_of(rule),
+            WouldDeny::Default => Some(Arc::clone(&self.default_name)),
+        });
+        Decision {
+            verdict: outcome.verdict,
+            rule: outcome.rule.and_then(|rule| self.name_of(rule)),
+            would_deny,
+        }
+    }
+
+    fn name_of(&self, rule: usize) -> Option<Arc<str>> {
+        self.rules.get(rule).map(|rule| Arc::clone(&rule.name))
+    }
+}
+
+const _: () = {
+    const fn assert_send_sync<T: Send + Sync>() {}
+    assert_send_sync::<Policy>();
+};
+
+struct Outcome {
+    verdict: Verdict,
+    rule: Option<usize>,
+    would_deny: Option<WouldDeny>,
+}
+
+#[derive(Clone, Copy)]
+enum WouldDeny {
+    Rule(usize),
+    Default,
+}
+
+/// What is decided about.
+struct Call<'a> {
+    caller: &'a Caller,
+    claims: Option<&'a Claims>,
+    service: &'a str,
+    port: u16,
+    http: Option<HttpCall<'a>>,
+    now: u64,
+}
+
+struct HttpCall<'a> {
+    method: &'a Method,
+    path: &'a str,
+    /// The path with its escapes undone.
+    plain_path: Cow<'a, [u8]>,
+}
+
+impl<'a> Call<'a> {
+    fn new(
+        caller: &'a Caller,
+        service: &'a str,
+        port: u16,
+        request: Option<&'a CanonicalRequest>,
+        now: u64,
+    ) -> Self {
+        let http = request.map(|request| {
+            let path = request.path();
+            let plain_path = if path.contains('%') {
+                Cow::Owned(decoded(path).collect())
+            } else {
+                Cow::Borrowed(path.as_bytes())
+            };
+            HttpCall {
+                method: request.method(),
+                path,
+                plain_path,
+            }
+        });
+        Self {
+            caller,
+            claims: caller.own_claims(),
+            service,
+            port,
+            http,
+            now,
+        }
+    }
+}
+
+/// Why a policy was refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// There are too many rules.
+    #[error("{rules} rules are more than the limit of {MAX_RULES}")]
+    TooManyRules {
+        /// Number of rules.
+        rules: usize,
+    },
+    /// A rule has no name, one that is too long or has control characters, or a reserved one.
+    #[error(
+        "a rule is named {rule:?}; a name has 1 to 128 printable characters and is not \"{DEFAULT_RULE}\""
+    )]
+    Name {
+        /// The name.
+        rule: String,
+    },
+    /// Two rules have the same name.
+    #[error("two rules are named {rule}; decisions could not be told apart")]
+    DuplicateName {
+        /// The name.
+        rule: String,
+    },
+    /// A rule has no source, so it can match nobody.
+    #[error("rule {rule} has no from; name callers, or \"*\" for every authenticated one")]
+    NoSource {
+        /// The rule.
+        rule: String,
+    },
+    /// A source is none of the accepted forms.
+    #[error(
+        "rule {rule}: no caller can match {from:?}; write a service, a spiffe id, spiffe://domain/path/*, group:name or \"*\""
+    )]
+    Source {
+        /// The rule.
+        rule: String,
+        /// The source as written.
+        from: String,
+        /// What is wrong with it as a SPIFFE id, where it is meant as one.
+        source: Option<SpiffeIdError>,
+    },
+    /// The called service is not a service's name.
+    #[error(
+        "rule {rule}: {service:?} is not a service; write its name, or \"*\" alone for every service"
+    )]
+    Service {
+        /// The rule.
+        rule: String,
+        /// The service as written.
+        service: String,
+    },
+    /// A method is not one that a request can have.
+    #[error(
+        "rule {rule}: no request has the method {method:?}; methods are written in upper case, such as GET"
+    )]
+    Method {
+        /// The rule.
+        rule: String,
+        /// The method as written.
+        method: String,
+    },
+    /// No request can match a path pattern.
+    #[error("rule {rule}: no request can match the path {path:?}")]
+    Path {
+        /// The rule.
+        rule: String,
+        /// The pattern as written.
+        path: String,
+        /// What is wrong with it.
+        source: PathError,
+    },
+    /// A port is 0.
+    #[error("rule {rule}: port 0 can't be called")]
+    Port {
+        /// The rule.
+        rule: String,
+    },
+    /// The end of a rule is not a date or a time.
+    #[error(
+        "rule {rule}: can't read expires {expires:?}; write 2027-03-31 or 2027-03-31T18:00:00Z"
+    )]
+    Expires {
+        /// The rule.
+        rule: String,
+        /// The end as written.
+        expires: String,
+    },
+}
+
+/// What is wrong with a path pattern.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PathError {
+    /// The pattern does not start with a slash or a star.
+    #[error("a path starts with / (or with * to match its end)")]
+    NoSlash,
+    /// The pattern is `*`.
+    #[error("leave paths out to match every path")]
+    Everything,
+    /// The pattern ends in `*` within a segment.
+    #[error("a prefix ends at a slash, as in /api/*")]
+    PartialSegment,
+    /// The pattern has a star in its middle.
+    #[error("a * stands at the end, behind a slash, or at the start; use {{name}} for one segment")]
+    Wildcard,
+    /// A placeholder is not a whole segment or has no name.
+    #[error("a placeholder is a whole segment with a name, as in /users/{{id}}")]
+    Placeholder,
+    /// The pattern has a query or fragment.
+    #[error("a path has no query and no fragment")]
+    Query,
+    /// Requests with this path arrive under another one.
+    #[error("a request for it arrives as {canonical}")]
+    NotCanonical {
+        /// The path that such requests have.
+        canonical: String,
+    },
+    /// Requests with this path are refused before any rule is asked.
+    #[error("a request for it is refused before any rule is asked")]
+    NeverMatches(#[source] RequestError),
+}
+
+#[cfg(test)]
+mod tests;

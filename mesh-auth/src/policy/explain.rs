@@ -1,0 +1,243 @@
+//! Decisions in sentences.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::rule::Rule;
+use super::{Action, Call, Decision, DefaultAction, Policy, Verdict};
+
+/// A decision and the reasons for it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The decision, equal to that of [`Policy::decide`].
+    pub decision: Decision,
+    /// What decided, as a sentence.
+    pub because: String,
+    /// For a request that was refused because no rule allows it: the rule that comes nearest.
+    pub nearest: Option<Nearest>,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.because)?;
+        match &self.nearest {
+            Some(nearest) => write!(f, " {}", nearest.because),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The rule that would come nearest to allowing a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Nearest {
+    /// Its name.
+    pub rule: Arc<str>,
+    /// The first condition that the request does not meet.
+    pub failed: Condition,
+    /// The same as a sentence.
+    pub because: String,
+}
+
+/// A condition of a rule.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Condition {
+    /// The called service (`to.service`).
+    Service,
+    /// The caller (`from`).
+    Source,
+    /// The port (`to.ports`).
+    Port,
+    /// The method (`to.methods`).
+    Method,
+    /// The path (`to.paths`).
+    Path,
+    /// The rule's end (`expires`).
+    Expired,
+}
+
+impl Policy {
+    pub(super) fn explanation(&self, call: &Call<'_>) -> Explanation {
+        let outcome = self.evaluate(call);
+        let decided = outcome.rule.and_then(|rule| self.rules.get(rule));
+        let because = match (decided, outcome.verdict) {
+            (Some(rule), verdict) => by_rule(rule, verdict, call),
+            (None, Verdict::Allow) => {
+                format!(
+                    "{} passes only because the policy's default is audit: no rule allows it.",
+                    subject(call)
+                )
+            }
+            (None, Verdict::Deny) if !call.caller.is_authenticated() => {
+                format!(
+                    "{} is denied: the caller has neither a certificate nor a token.",
+                    subject(call)
+                )
+            }
+            (None, Verdict::Deny)
+                if self.rules.is_empty() && self.default == DefaultAction::Deny =>
+            {
+                format!(
+                    "{} is denied: the policy has no rules, and what no rule allows is denied.",
+                    subject(call)
+                )
+            }
+            (None, Verdict::Deny)
+                if !self
+                    .rules
+                    .iter()
+                    .any(|rule| rule.covers_service(call.service)) =>
+            {
+                format!(
+                    "{} is denied: no rule is about {}.",
+                    subject(call),
+                    call.service
+                )
+            }
+            (None, Verdict::Deny) => format!("{} is denied: no rule allows it.", subject(call)),
+        };
+        let nearest = if outcome.rule.is_none() {
+            self.nearest(call)
+        } else {
+            None
+        };
+        let decision = self.decision(&outcome);
+        let because = match (&decision.would_deny, outcome.rule) {
+            (Some(audit), Some(_)) => format!("{because} The audit rule {audit} would deny it."),
+            _ => because,
+        };
+        Explanation {
+            decision,
+            because,
+            nearest,
+        }
+    }
+
+    /// The allow rule for this service whose first failing condition comes last; of several, the first.
+    fn nearest(&self, call: &Call<'_>) -> Option<Nearest> {
+        let failing = self
+            .rules
+            .iter()
+            .filter(|rule| rule.config.action == Action::Allow);
+        let mut best: Option<(Condition, &Rule)> = None;
+        for rule in failing {
+            let Some(failed) = rule.first_failure(call) else {
+                continue;
+            };
+            if best.is_none_or(|(condition, _)| failed > condition) {
+                best = Some((failed, rule));
+            }
+        }
+        let (failed, rule) = best?;
+        let because = format!(
+            "Nearest is rule {}: {}.",
+            rule.name,
+            failure(rule, failed, call)
+        );
+        Some(Nearest {
+            rule: Arc::clone(&rule.name),
+            failed,
+            because,
+        })
+    }
+}
+
+fn by_rule(rule: &Rule, verdict: Verdict, call: &Call<'_>) -> String {
+    let verb = match verdict {
+        Verdict::Allow => "allowed",
+        Verdict::Deny => "denied",
+    };
+    let reason = rule
+        .config
+        .reason
+        .as_ref()
+        .map_or(String::new(), |reason| format!(" Its reason: {reason}."));
+    let owner = rule
+        .config
+        .owner
+        .as_ref()
+        .map_or(String::new(), |owner| format!(" Its owner: {owner}."));
+    format!(
+        "{} is {verb} by rule {}.{reason}{owner}",
+        subject(call),
+        rule.name
+    )
+}
+
+/// The call in words: `GET /api/orders of order-service:50051, called by spiffe://…,`.
+fn subject(call: &Call<'_>) -> String {
+    let what = match &call.http {
+        Some(http) => format!("{} {} of", http.method, http.path),
+        None => "A connection to".to_owned(),
+    };
+    format!(
+        "{what} {}:{}, called by {},",
+        call.service,
+        call.port,
+        caller(call)
+    )
+}
+
+fn caller(call: &Call<'_>) -> String {
+    let groups = match call.claims {
+        Some(claims) if !claims.groups.is_empty() => {
+            format!(" (groups {})", claims.groups.join(", "))
+        }
+        _ => String::new(),
+    };
+    match (&call.caller.spiffe_id, &call.caller.claims) {
+        (Some(id), Some(claims)) if *id != claims.subject => {
+            format!("{id} (with the token of {})", claims.subject)
+        }
+        (Some(id), _) => format!("{id}{groups}"),
+        (None, Some(claims)) => format!(
+            "a token of {}{groups} without a certificate",
+            claims.subject
+        ),
+        (None, None) => "nobody known".to_owned(),
+    }
+}
+
+fn failure(rule: &Rule, failed: Condition, call: &Call<'_>) -> String {
+    let to = &rule.config.to;
+    let no_http = "a connection that is not HTTP has none".to_owned();
+    match failed {
+        Condition::Service => format!(
+            "it is about the service {}, not {}",
+            to.service, call.service
+        ),
+        Condition::Source => format!(
+            "the caller is none of its from: {}",
+            rule.config.from.join(", ")
+        ),
+        Condition::Port => {
+            let ports: Vec<String> = to.ports.iter().map(u16::to_string).collect();
+            format!(
+                "the port {} is none of its ports: {}",
+                call.port,
+                ports.join(", ")
+            )
+        }
+        Condition::Method => {
+            let given = call
+                .http
+                .as_ref()
+                .map_or(no_http, |http| format!("{} is none of them", http.method));
+            format!("its methods are {}; {given}", to.methods.join(", "))
+        }
+        Condition::Path => {
+            let given = call.http.as_ref().map_or(no_http, |http| {
+                format!("{} matches none of them", http.path)
+            });
+            format!("its paths are {}; {given}", to.paths.join(", "))
+        }
+        Condition::Expired => {
+            format!(
+                "it would allow this, but ended {}",
+                rule.config.expires.as_deref().unwrap_or_default()
+            )
+        }
+    }
+}
