@@ -54,10 +54,10 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         ("deny", []) => deny::run(&workspace),
         ("deps", []) => deps::run(&workspace),
         ("features", []) => features::run(&workspace),
-        ("reference" | "readme", []) => reference::run(&workspace),
+        ("reference" | "readme", rest) => reference::run(&workspace, rest),
         ("servers", []) => servers::run(&workspace),
         ("tidy", []) => tidy::run(&workspace),
-        ("deny" | "deps" | "features" | "reference" | "readme" | "servers" | "tidy", _) => {
+        ("deny" | "deps" | "features" | "servers" | "tidy", _) => {
             bail!("`{command}` takes no arguments")
         }
         _ => bail!("there is no command `{command}`\n\n{USAGE}"),
@@ -73,6 +73,7 @@ cargo xtask COMMAND
   features         lint every package alone: no features, and each feature on its own
   tidy             check what the compiler does not
   deny             check licences, duplicates, sources and advisories with cargo-deny
-  reference        write each crate's README.md from its crate documentation (also: readme)
+  reference [CRATE…]
+                   write README.md of these crates, or of all, from the crate documentation (also: readme)
   demo [ARGS]      run `mesh-node demo` in a release build
   bench [ARGS]     run the benchmarks";

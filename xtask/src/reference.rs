@@ -2,14 +2,25 @@
 
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Context;
+use anyhow::bail;
 
 use crate::workspace::Workspace;
 
-/// Writes every README that differs.
-pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
-    for (path, expected) in readmes(workspace)? {
+/// Writes the README of the named crates, or of all, where it differs.
+pub(crate) fn run(workspace: &Workspace, crates: &[String]) -> anyhow::Result<()> {
+    if let Some(unknown) = crates
+        .iter()
+        .find(|name| !workspace.packages.contains_key(*name))
+    {
+        bail!("there is no crate `{unknown}` in the workspace");
+    }
+    for (name, path, expected) in readmes(workspace)? {
+        if !crates.is_empty() && !crates.contains(&name) {
+            continue;
+        }
         if fs::read_to_string(&path).ok().as_ref() != Some(&expected) {
             fs::write(&path, expected)
                 .with_context(|| format!("could not write {}", path.display()))?;
@@ -23,23 +34,28 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
 pub(crate) fn differences(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
     let differ = readmes(workspace)?
         .into_iter()
-        .filter(|(path, expected)| fs::read_to_string(path).ok().as_ref() != Some(expected));
+        .filter(|(_, path, expected)| fs::read_to_string(path).ok().as_ref() != Some(expected));
     let message = |path: &Path| {
         format!(
             "{}: differs from the crate documentation; run `cargo xtask reference`",
             workspace.shown(path)
         )
     };
-    Ok(differ.map(|(path, _)| message(&path)).collect())
+    Ok(differ.map(|(_, path, _)| message(&path)).collect())
 }
 
-fn readmes(workspace: &Workspace) -> anyhow::Result<Vec<(std::path::PathBuf, String)>> {
+/// Each crate's name, the path of its README, and what should be there.
+fn readmes(workspace: &Workspace) -> anyhow::Result<Vec<(String, PathBuf, String)>> {
     let mut all = Vec::new();
     for (name, package) in &workspace.packages {
         if let Some(library) = package.library.as_ref().filter(|_| package.is_published) {
             let source = fs::read_to_string(library)
                 .with_context(|| format!("could not read {}", library.display()))?;
-            all.push((package.directory.join("README.md"), readme(name, &source)));
+            all.push((
+                name.clone(),
+                package.directory.join("README.md"),
+                readme(name, &source),
+            ));
         }
     }
     Ok(all)

@@ -6,7 +6,11 @@
 /// The lines of `#[error(...)]` attributes that show the field which is also the source.
 pub(crate) fn repeated_sources(text: &str) -> Vec<usize> {
     let mut found = Vec::new();
-    let starts: Vec<usize> = text.match_indices(ATTRIBUTE).map(|(at, _)| at).collect();
+    let starts: Vec<usize> = text
+        .match_indices(ATTRIBUTE)
+        .map(|(at, _)| at)
+        .filter(|at| begins_its_line(text, *at))
+        .collect();
     for (i, start) in starts.iter().enumerate() {
         let end = starts.get(i + 1).copied().unwrap_or(text.len());
         let Some(variant) = text.get(*start..end) else {
@@ -29,6 +33,15 @@ pub(crate) fn repeated_sources(text: &str) -> Vec<usize> {
         }
     }
     found
+}
+
+/// True unless something stands before it on its line, such as the slashes of a comment.
+fn begins_its_line(text: &str, at: usize) -> bool {
+    let before = text.get(..at).unwrap_or_default();
+    before
+        .rsplit('\n')
+        .next()
+        .is_none_or(|start| start.trim().is_empty())
 }
 
 /// What opens a message of thiserror.
