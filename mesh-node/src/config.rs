@@ -278,3 +278,6 @@ fn read_text(path: &Path) -> std::io::Result<Zeroizing<String>> {
 
 /// Room for ten thousand static endpoints and as many rules.
 const FILE_BYTES: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! The reference file, against the structs.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::tree::Kind;
+use super::*;
+
+const REFERENCE: &str = include_str!("../../config/reference.yaml");
+
+fn parse(text: &str) -> Node {
+    Node::parse(text, "reference.yaml").unwrap()
+}
+
+#[test]
+fn the_reference_file_says_the_defaults() {
+    let document =
+        Document::parse(REFERENCE, Path::new("reference.yaml"), &Environment::new()).unwrap();
+    let certs = Path::new("certs");
+    let identity = IdentityConfig::from_files(
+        "example.org",
+        &certs.join("my-service.crt"),
+        &certs.join("my-service.key"),
+        &certs.join("ca.crt"),
+    );
+    assert_eq!(
+        document.config().unwrap(),
+        NodeConfig::new("my-service", identity)
+    );
+}
+
+#[test]
+fn the_reference_file_has_every_key_and_no_other() {
+    let every_line = REFERENCE.replace("#: ", "");
+    let mut root = parse(&every_line);
+    let environment = Environment::from([(
+        "JWT_SECRET".to_owned(),
+        "q7Zk0vX3mT9bLw2RdY6uHs4NcP8eAj1G".to_owned(),
+    )]);
+    expand::expand(&mut root, &environment, "reference.yaml").unwrap();
+    let _config: NodeConfig = decode::decode(&root, "reference.yaml").unwrap();
+
+    let mut shown = BTreeSet::new();
+    keys_of(&root, "", &mut shown);
+    let (schema, mut known) = (NodeConfig::schema(), BTreeSet::new());
+    keys_of_schema(&schema, &schema, "", &mut known);
+    assert_eq!(shown, known);
+}
+
+#[test]
+fn every_key_is_documented() {
+    let schema = NodeConfig::schema();
+    let sections = schema["$defs"]
+        .as_object()
+        .unwrap()
+        .values()
+        .chain([&schema]);
+    for (name, key) in sections
+        .filter_map(|section| section["properties"].as_object())
+        .flatten()
+    {
+        assert!(key["description"].is_string(), "{name} has no description");
+    }
+}
+
+fn keys_of(node: &Node, path: &str, found: &mut BTreeSet<String>) {
+    match &node.kind {
+        Kind::Map(entries) => {
+            for (key, below) in entries {
+                let path = format!("{path}.{}", key.text);
+                keys_of(below, &path, found);
+                found.insert(path);
+            }
+        }
+        Kind::List(items) => items.iter().for_each(|item| keys_of(item, path, found)),
+        _ => {}
+    }
+}
+
+fn keys_of_schema(root: &Value, schema: &Value, path: &str, found: &mut BTreeSet<String>) {
+    let name = schema["$ref"].as_str();
+    let schema = name
+        .and_then(|name| root.pointer(name.trim_start_matches('#')))
+        .unwrap_or(schema);
+    for (key, below) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{key}");
+        keys_of_schema(root, below, &path, found);
+        found.insert(path);
+    }
+    let shapes = schema["anyOf"].as_array().into_iter().flatten();
+    shapes
+        .chain(schema.get("items"))
+        .for_each(|below| keys_of_schema(root, below, path, found));
+}
