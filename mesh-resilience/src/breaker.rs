@@ -144,7 +144,9 @@ impl Breaker {
             random,
             observer,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Asks to make a call.
@@ -157,11 +159,18 @@ impl Breaker {
     pub fn try_acquire(&self, now: Instant) -> Result<Permit, BreakerOpen> {
         let word = self.shared.word.load(Ordering::Acquire);
         let ticket = if is_closed(word) {
-            Ticket { generation: generation(word), is_probe: false }
+            Ticket {
+                generation: generation(word),
+                is_probe: false,
+            }
         } else {
             self.shared.change(|machine, _| machine.admit(now))?
         };
-        Ok(Permit { breaker: self.clone(), ticket, is_settled: false })
+        Ok(Permit {
+            breaker: self.clone(),
+            ticket,
+            is_settled: false,
+        })
     }
 
     /// Returns what the breaker would do with a call made `now`.
@@ -188,7 +197,9 @@ impl Breaker {
 
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Breaker").field("machine", &self.shared.machine).finish_non_exhaustive()
+        f.debug_struct("Breaker")
+            .field("machine", &self.shared.machine)
+            .finish_non_exhaustive()
     }
 }
 
@@ -250,7 +261,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         // A call that was abandoned gives its slot back.
         if !self.is_settled && self.ticket.is_probe {
-            self.breaker.shared.change(|machine, _| machine.abandon(self.ticket));
+            self.breaker
+                .shared
+                .change(|machine, _| machine.abandon(self.ticket));
         }
     }
 }

@@ -24,7 +24,9 @@ use parking_lot::Mutex;
 
 use self::queue::{Queue, Turn, WaiterId};
 
-pub use self::service::{BulkheadLayer, BulkheadService, HoldPermit, ReleaseOnResponse, ResponseFuture};
+pub use self::service::{
+    BulkheadLayer, BulkheadService, HoldPermit, ReleaseOnResponse, ResponseFuture,
+};
 
 /// The bounds of one bulkhead.
 #[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
@@ -56,7 +58,10 @@ impl BulkheadConfig {
 
 impl Default for BulkheadConfig {
     fn default() -> Self {
-        Self { max_concurrent: DEFAULT_MAX_CONCURRENT, max_waiting: DEFAULT_MAX_WAITING }
+        Self {
+            max_concurrent: DEFAULT_MAX_CONCURRENT,
+            max_waiting: DEFAULT_MAX_WAITING,
+        }
     }
 }
 
@@ -82,7 +87,12 @@ pub struct Bulkhead {
 impl Bulkhead {
     /// Creates an empty bulkhead.
     pub fn new(config: &BulkheadConfig) -> Self {
-        Self { queue: Arc::new(Mutex::new(Queue::new(config.max_concurrent.get(), config.max_waiting))) }
+        Self {
+            queue: Arc::new(Mutex::new(Queue::new(
+                config.max_concurrent.get(),
+                config.max_waiting,
+            ))),
+        }
     }
 
     /// Waits for a permit, first come first served. The place in the queue is taken now, not at the first poll.
@@ -94,7 +104,10 @@ impl Bulkhead {
     /// Dropping the future leaves the queue.
     pub fn acquire(&self) -> Acquire {
         let turn = self.queue.lock().enter();
-        Acquire { bulkhead: self.clone(), turn: Some(turn) }
+        Acquire {
+            bulkhead: self.clone(),
+            turn: Some(turn),
+        }
     }
 
     /// Takes a permit if one is free and nobody waits for it.
@@ -103,7 +116,11 @@ impl Bulkhead {
     ///
     /// [`BulkheadFull`] when a caller would have to wait.
     pub fn try_acquire(&self) -> Result<Permit, BulkheadFull> {
-        if self.queue.lock().try_enter() { Ok(self.permit()) } else { Err(BulkheadFull) }
+        if self.queue.lock().try_enter() {
+            Ok(self.permit())
+        } else {
+            Err(BulkheadFull)
+        }
     }
 
     /// Returns how many permits are out.
@@ -117,7 +134,9 @@ impl Bulkhead {
     }
 
     fn permit(&self) -> Permit {
-        Permit { bulkhead: self.clone() }
+        Permit {
+            bulkhead: self.clone(),
+        }
     }
 
     fn release(&self) {
@@ -132,7 +151,10 @@ impl Bulkhead {
 impl fmt::Debug for Bulkhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (running, waiting) = (self.running(), self.waiting());
-        f.debug_struct("Bulkhead").field("running", &running).field("waiting", &waiting).finish()
+        f.debug_struct("Bulkhead")
+            .field("running", &running)
+            .field("waiting", &waiting)
+            .finish()
     }
 }
 

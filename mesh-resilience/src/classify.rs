@@ -47,7 +47,11 @@ pub struct Classified {
 impl Classified {
     /// A result that says `outcome` and must not be retried.
     pub const fn new(outcome: Outcome) -> Self {
-        Self { outcome, retryable: Retryable::Never, retry_after: None }
+        Self {
+            outcome,
+            retryable: Retryable::Never,
+            retry_after: None,
+        }
     }
 
     /// The service answered as it should.
@@ -149,7 +153,10 @@ mod tests {
     #[test]
     fn a_refusal_says_nothing_of_the_service_and_may_always_be_repeated() {
         let open = of(BreakerOpen::new(Duration::from_secs(9)));
-        assert_eq!((open.outcome, open.retryable), (Outcome::Unknown, Retryable::Always));
+        assert_eq!(
+            (open.outcome, open.retryable),
+            (Outcome::Unknown, Retryable::Always)
+        );
         assert_eq!(open.retry_after, Some(Duration::from_secs(9)));
         assert_eq!(of(BulkheadFull::new()).retryable, Retryable::Always);
     }

@@ -82,13 +82,34 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn check_duration(field: &'static str, value: std::time::Duration) -> Result<(), Self> {
-        if value.is_zero() { Err(Self::ZeroDuration { field }) } else { Ok(()) }
+    pub(crate) fn check_duration(
+        field: &'static str,
+        value: std::time::Duration,
+    ) -> Result<(), Self> {
+        if value.is_zero() {
+            Err(Self::ZeroDuration { field })
+        } else {
+            Ok(())
+        }
     }
 
-    pub(crate) fn check_range(field: &'static str, value: f64, min: f64, max: f64) -> Result<(), Self> {
+    pub(crate) fn check_range(
+        field: &'static str,
+        value: f64,
+        min: f64,
+        max: f64,
+    ) -> Result<(), Self> {
         // A NaN is in no range.
-        if (min..=max).contains(&value) { Ok(()) } else { Err(Self::OutOfRange { field, value, min, max }) }
+        if (min..=max).contains(&value) {
+            Ok(())
+        } else {
+            Err(Self::OutOfRange {
+                field,
+                value,
+                min,
+                max,
+            })
+        }
     }
 }
 
@@ -118,6 +139,9 @@ mod tests {
     #[test]
     fn a_number_out_of_range_says_so() {
         let error = ConfigError::check_range("jitter_ratio", f64::NAN, 0.0, 0.1);
-        assert_eq!(error.unwrap_err().to_string(), "jitter_ratio is NaN, set it between 0 and 0.1");
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "jitter_ratio is NaN, set it between 0 and 0.1"
+        );
     }
 }

@@ -1,9 +1,10 @@
 //! Circuit breaker, retry with budget, timeout, bulkhead, rate limit and balancing as tower layers.
 
+pub mod balance;
 pub mod breaker;
 pub mod bulkhead;
 pub mod classify;
-mod error;
+pub mod fallback;
 pub mod limit;
 pub mod random;
 pub mod retry;
@@ -11,5 +12,6 @@ pub mod timeout;
 
 #[cfg(feature = "serde")]
 mod duration;
+mod error;
 
 pub use self::error::{BoxError, ConfigError, find_cause, find_cause_in, is_refusal};

@@ -57,7 +57,10 @@ pub struct Window {
 impl Window {
     /// Allows `max_requests` in any stretch of `period`.
     pub const fn new(max_requests: NonZeroU32, period: Duration) -> Self {
-        Self { max_requests, period }
+        Self {
+            max_requests,
+            period,
+        }
     }
 }
 
@@ -93,7 +96,10 @@ impl LimitConfig {
 
 impl Default for LimitConfig {
     fn default() -> Self {
-        Self { windows: DEFAULT_WINDOWS.to_vec(), max_keys: DEFAULT_MAX_KEYS }
+        Self {
+            windows: DEFAULT_WINDOWS.to_vec(),
+            max_keys: DEFAULT_MAX_KEYS,
+        }
     }
 }
 
@@ -129,7 +135,11 @@ pub struct Limited {
 impl Limited {
     /// Creates the error from the verdict that refused.
     pub const fn new(verdict: &Verdict) -> Self {
-        Self { limit: verdict.limit, reset_after: verdict.reset_after, retry_after: verdict.retry_after }
+        Self {
+            limit: verdict.limit,
+            reset_after: verdict.reset_after,
+            retry_after: verdict.retry_after,
+        }
     }
 }
 
@@ -156,7 +166,10 @@ impl Limiter {
     /// [`ConfigError`] when `config` makes no sense; see the fields of [`LimitConfig`] and [`Window`] for their ranges.
     pub fn new(config: &LimitConfig) -> Result<Self, ConfigError> {
         if config.windows.is_empty() || config.windows.len() > MAX_WINDOWS {
-            return Err(ConfigError::Windows { windows: config.windows.len(), max: MAX_WINDOWS });
+            return Err(ConfigError::Windows {
+                windows: config.windows.len(),
+                max: MAX_WINDOWS,
+            });
         }
         let mut rules = Vec::with_capacity(config.windows.len());
         let mut stride = 0;
@@ -179,13 +192,15 @@ impl Limiter {
     /// Admits a call of `key` if every window allows it, and counts it if so. A refused call is not counted.
     pub fn check<K: Hash + ?Sized>(&self, key: &K, now: Instant) -> Verdict {
         let epoch = *self.epoch.get_or_init(|| now);
-        let now = u64::try_from(now.saturating_duration_since(epoch).as_micros()).unwrap_or(u64::MAX >> 1);
+        let now = u64::try_from(now.saturating_duration_since(epoch).as_micros())
+            .unwrap_or(u64::MAX >> 1);
         let hash = self.hasher.hash_one(key);
         // The index inside the shard uses the low bits and the topmost seven.
-        let shard = (hash >> 32) % SHARDS;
-        #[expect(clippy::cast_possible_truncation, reason = "below the number of shards")]
-        let mut shard = self.shards[shard as usize].lock();
-        let place = shard.find(hash).unwrap_or_else(|| self.insert(&mut shard, hash));
+        let shard = ((hash >> 32) % SHARDS) as usize;
+        let mut shard = self.shards[shard].lock();
+        let place = shard
+            .find(hash)
+            .unwrap_or_else(|| self.insert(&mut shard, hash));
         let (last, record) = shard.entry(place, self.stride);
         window::check(&self.rules, record, last, now)
     }
@@ -202,9 +217,11 @@ impl Limiter {
 
     /// Makes room for a new key: a fresh place while there are fewer than `max_keys`, else that of an old key.
     fn insert(&self, shard: &mut Shard, hash: u64) -> usize {
-        let grows = self.keys.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |keys| {
-            (keys < self.max_keys).then_some(keys + 1)
-        });
+        let grows = self
+            .keys
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |keys| {
+                (keys < self.max_keys).then_some(keys + 1)
+            });
         if grows.is_ok() || shard.is_empty() {
             shard.push(hash, self.stride)
         } else {
@@ -215,14 +232,17 @@ impl Limiter {
 
 impl fmt::Debug for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limiter").field("rules", &self.rules).field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("Limiter")
+            .field("rules", &self.rules)
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
     }
 }
 
 const SHARDS: u64 = 16;
 const DEFAULT_WINDOWS: [Window; 2] = [
-    Window::new(NonZeroU32::new(100).unwrap(), Duration::from_secs(60)),
-    Window::new(NonZeroU32::new(10_000).unwrap(), Duration::from_secs(3600)),
+    Window::new(NonZeroU32::new(100).unwrap(), Duration::from_mins(1)),
+    Window::new(NonZeroU32::new(10_000).unwrap(), Duration::from_hours(1)),
 ];
 /// The bound that the threat model asks for at the least.
 const DEFAULT_MAX_KEYS: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();

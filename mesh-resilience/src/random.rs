@@ -43,7 +43,9 @@ pub struct SplitMix64 {
 impl SplitMix64 {
     /// Creates a generator whose numbers follow from `seed`.
     pub const fn new(seed: u64) -> Self {
-        Self { state: AtomicU64::new(seed) }
+        Self {
+            state: AtomicU64::new(seed),
+        }
     }
 
     /// Creates a generator seeded from the operating system, through the keys of [`RandomState`].
@@ -54,7 +56,10 @@ impl SplitMix64 {
 
 impl Random for SplitMix64 {
     fn next_u64(&self) -> u64 {
-        let z = self.state.fetch_add(GOLDEN_GAMMA, Ordering::Relaxed).wrapping_add(GOLDEN_GAMMA);
+        let z = self
+            .state
+            .fetch_add(GOLDEN_GAMMA, Ordering::Relaxed)
+            .wrapping_add(GOLDEN_GAMMA);
         let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
@@ -78,7 +83,10 @@ fn unit(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the result is below `bound`, which is a usize")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the result is below `bound`, which is a usize"
+)]
 fn below(bits: u64, bound: usize) -> usize {
     ((u128::from(bits) * bound as u128) >> 64) as usize
 }
@@ -95,7 +103,14 @@ mod tests {
         // The first outputs for seed 1234567 of the reference implementation by Vigna.
         let random = SplitMix64::new(1_234_567);
         let drawn: Vec<u64> = (0..3).map(|_| random.next_u64()).collect();
-        assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+        assert_eq!(
+            drawn,
+            [
+                6_457_827_717_110_365_317,
+                3_203_168_211_198_807_973,
+                9_817_491_932_198_370_423
+            ]
+        );
     }
 
     #[test]
@@ -104,6 +119,13 @@ mod tests {
         let highest = || u64::MAX;
         assert!(Random::unit(&lowest) >= 0.0);
         assert!(Random::unit(&highest) < 1.0);
-        assert_eq!((Random::below(&highest, 7), Random::below(&lowest, 7), Random::below(&highest, 0)), (6, 0, 0));
+        assert_eq!(
+            (
+                Random::below(&highest, 7),
+                Random::below(&lowest, 7),
+                Random::below(&highest, 0)
+            ),
+            (6, 0, 0)
+        );
     }
 }

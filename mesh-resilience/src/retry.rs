@@ -93,7 +93,9 @@ impl Budget {
     /// [`ConfigError`] when `config` makes no sense; see the fields of [`BudgetConfig`] for their ranges.
     pub fn new(config: BudgetConfig) -> Result<Self, ConfigError> {
         config.check()?;
-        Ok(Self { ledger: Arc::new(Mutex::new(Ledger::new(config))) })
+        Ok(Self {
+            ledger: Arc::new(Mutex::new(Ledger::new(config))),
+        })
     }
 
     /// Counts a first attempt, which adds to the budget.
@@ -110,7 +112,9 @@ impl Budget {
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget").field("ledger", &*self.ledger.lock()).finish()
+        f.debug_struct("Budget")
+            .field("ledger", &*self.ledger.lock())
+            .finish()
     }
 }
 

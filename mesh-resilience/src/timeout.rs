@@ -41,7 +41,11 @@ impl Deadline {
 
     /// A deadline `timeout` after `now`; a timeout too long to represent becomes one of some thirty years.
     pub fn after(now: Instant, timeout: Duration) -> Self {
-        Self(now.checked_add(timeout).or_else(|| now.checked_add(FAR_FUTURE)).unwrap_or(now))
+        Self(
+            now.checked_add(timeout)
+                .or_else(|| now.checked_add(FAR_FUTURE))
+                .unwrap_or(now),
+        )
     }
 
     /// Returns the moment itself.
@@ -139,14 +143,18 @@ impl<Req> Bound<Req> for PerCall {
 
 impl<Req: HasDeadline> Bound<Req> for WithinDeadline {
     fn bound(&self, request: &mut Req, timeout: Duration, now: Instant) -> Duration {
-        request.deadline().map_or(timeout, |deadline| deadline.remaining(now).min(timeout))
+        request
+            .deadline()
+            .map_or(timeout, |deadline| deadline.remaining(now).min(timeout))
     }
 }
 
 impl<Req: SetDeadline> Bound<Req> for Total {
     fn bound(&self, request: &mut Req, timeout: Duration, now: Instant) -> Duration {
         let own = Deadline::after(now, timeout);
-        let deadline = request.deadline().map_or(own, |deadline| deadline.earlier(own));
+        let deadline = request
+            .deadline()
+            .map_or(own, |deadline| deadline.earlier(own));
         request.set_deadline(deadline);
         deadline.remaining(now)
     }
@@ -166,7 +174,7 @@ impl TimeoutLayer {
     ///
     /// [`ConfigError::ZeroDuration`] when no call could ever succeed.
     pub fn new(timeout: Duration) -> Result<Self, ConfigError> {
-        TimeoutLayer::with_bound(timeout, PerCall)
+        Self::with_bound(timeout, PerCall)
     }
 }
 
@@ -177,7 +185,7 @@ impl TimeoutLayer<WithinDeadline> {
     ///
     /// [`ConfigError::ZeroDuration`] when no call could ever succeed.
     pub fn within_deadline(timeout: Duration) -> Result<Self, ConfigError> {
-        TimeoutLayer::with_bound(timeout, WithinDeadline)
+        Self::with_bound(timeout, WithinDeadline)
     }
 }
 
@@ -188,7 +196,7 @@ impl TimeoutLayer<Total> {
     ///
     /// [`ConfigError::ZeroDuration`] when no call could ever succeed.
     pub fn total(timeout: Duration) -> Result<Self, ConfigError> {
-        TimeoutLayer::with_bound(timeout, Total)
+        Self::with_bound(timeout, Total)
     }
 }
 
@@ -203,7 +211,11 @@ impl<S, B: Clone> Layer<S> for TimeoutLayer<B> {
     type Service = Timeout<S, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Timeout { inner, timeout: self.timeout, bound: self.bound.clone() }
+        Timeout {
+            inner,
+            limit: self.timeout,
+            bound: self.bound.clone(),
+        }
     }
 }
 
@@ -211,7 +223,7 @@ impl<S, B: Clone> Layer<S> for TimeoutLayer<B> {
 #[derive(Clone, Copy, Debug)]
 pub struct Timeout<S, B = PerCall> {
     inner: S,
-    timeout: Duration,
+    limit: Duration,
     bound: B,
 }
 
@@ -231,10 +243,14 @@ where
 
     fn call(&mut self, mut request: Req) -> Self::Future {
         let now = tokio::time::Instant::now();
-        let after = self.bound.bound(&mut request, self.timeout, now.into_std());
+        let after = self.bound.bound(&mut request, self.limit, now.into_std());
         // A request whose time is up is not sent: nobody waits for the answer.
         let inner = (!after.is_zero()).then(|| self.inner.call(request));
-        ResponseFuture { inner, sleep: tokio::time::sleep(after), after }
+        ResponseFuture {
+            inner,
+            sleep: tokio::time::sleep(after),
+            after,
+        }
     }
 }
 
@@ -277,9 +293,11 @@ where
 
 impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").field("after", &self.after).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("after", &self.after)
+            .finish_non_exhaustive()
     }
 }
 
 /// Tokio's own "far future", which every platform can represent.
-const FAR_FUTURE: Duration = Duration::from_secs(86_400 * 365 * 30);
+const FAR_FUTURE: Duration = Duration::from_hours(24 * 365 * 30);

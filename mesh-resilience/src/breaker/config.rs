@@ -74,7 +74,9 @@ impl BreakerConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         ConfigError::check_duration("open_for", self.open_for)?;
         ConfigError::check_range("jitter_ratio", self.jitter_ratio, 0.0, MAX_JITTER_RATIO)?;
-        let Some(rate) = &self.success_rate else { return Ok(()) };
+        let Some(rate) = &self.success_rate else {
+            return Ok(());
+        };
         ConfigError::check_duration("success_rate.window", rate.window)?;
         ConfigError::check_range("success_rate.min_ratio", rate.min_ratio, 0.0, 1.0)
     }
@@ -135,12 +137,16 @@ impl SuccessRate {
 
 impl Default for SuccessRate {
     fn default() -> Self {
-        Self { min_ratio: DEFAULT_MIN_RATIO, window: DEFAULT_WINDOW, min_volume: DEFAULT_MIN_VOLUME }
+        Self {
+            min_ratio: DEFAULT_MIN_RATIO,
+            window: DEFAULT_WINDOW,
+            min_volume: DEFAULT_MIN_VOLUME,
+        }
     }
 }
 
 const DEFAULT_THRESHOLD: NonZeroU32 = NonZeroU32::new(5).unwrap();
-const DEFAULT_OPEN_FOR: Duration = Duration::from_secs(60);
+const DEFAULT_OPEN_FOR: Duration = Duration::from_mins(1);
 /// Just under one second of the default minute.
 const DEFAULT_JITTER_RATIO: f64 = 0.015;
 const MAX_JITTER_RATIO: f64 = 0.1;

@@ -24,7 +24,10 @@ pub struct BreakerLayer<C> {
 impl<C> BreakerLayer<C> {
     /// Guards services with `breaker`, which counts what `classifier` says of their answers.
     pub const fn new(breaker: Breaker, classifier: C) -> Self {
-        Self { breaker, classifier }
+        Self {
+            breaker,
+            classifier,
+        }
     }
 }
 
@@ -86,7 +89,9 @@ where
         let now = now();
         if std::mem::take(&mut self.refuses) {
             let refusal = BreakerOpen::new(self.breaker.retry_after(now));
-            return ResponseFuture { state: CallState::Refused { refusal } };
+            return ResponseFuture {
+                state: CallState::Refused { refusal },
+            };
         }
         let state = match self.breaker.try_acquire(now) {
             Ok(permit) => CallState::Running {
@@ -132,7 +137,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             CallStateProj::Refused { refusal } => Poll::Ready(Err((*refusal).into())),
-            CallStateProj::Running { inner, permit, classifier } => {
+            CallStateProj::Running {
+                inner,
+                permit,
+                classifier,
+            } => {
                 let result = ready!(inner.poll(cx)).map_err(Into::into);
                 if let Some(permit) = permit.take() {
                     permit.record(classifier.classify(result.as_ref()).outcome, now());

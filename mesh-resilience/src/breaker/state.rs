@@ -33,7 +33,12 @@ pub(super) struct Ticket {
 impl Machine {
     pub(super) fn new(config: BreakerConfig) -> Self {
         let rate = config.success_rate.clone().map(RateWindow::new);
-        Self { config, phase: Phase::Closed { failures: 0 }, generation: 0, rate }
+        Self {
+            config,
+            phase: Phase::Closed { failures: 0 },
+            generation: 0,
+            rate,
+        }
     }
 
     /// Lets a call pass or refuses it; the first call after the open time makes the breaker half-open.
@@ -42,10 +47,15 @@ impl Machine {
             if now < until {
                 return Err(BreakerOpen::new(until - now));
             }
-            self.enter(Phase::HalfOpen { in_flight: 0, successes: 0 });
+            self.enter(Phase::HalfOpen {
+                in_flight: 0,
+                successes: 0,
+            });
         }
         let is_probe = match &mut self.phase {
-            Phase::HalfOpen { in_flight, .. } if *in_flight >= self.config.half_open_requests.get() => {
+            Phase::HalfOpen { in_flight, .. }
+                if *in_flight >= self.config.half_open_requests.get() =>
+            {
                 return Err(BreakerOpen::new(NEXT_PROBE));
             }
             Phase::HalfOpen { in_flight, .. } => {
@@ -54,11 +64,20 @@ impl Machine {
             }
             Phase::Closed { .. } | Phase::Open { .. } => false,
         };
-        Ok(Ticket { generation: self.generation, is_probe })
+        Ok(Ticket {
+            generation: self.generation,
+            is_probe,
+        })
     }
 
     /// Takes in the result of an admitted call. One from an earlier generation is about a time that is over.
-    pub(super) fn record(&mut self, ticket: Ticket, outcome: Outcome, now: Instant, random: &dyn Random) {
+    pub(super) fn record(
+        &mut self,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: Instant,
+        random: &dyn Random,
+    ) {
         if ticket.generation != self.generation {
             return;
         }
@@ -70,10 +89,16 @@ impl Machine {
                     Outcome::CallerError | Outcome::Unknown => return,
                 };
                 *failures = counted;
-                let rate_is_low = self.rate.as_mut().is_some_and(|rate| rate.record(is_success, now));
+                let rate_is_low = self
+                    .rate
+                    .as_mut()
+                    .is_some_and(|rate| rate.record(is_success, now));
                 rate_is_low || counted >= self.config.threshold.get()
             }
-            Phase::HalfOpen { in_flight, successes } => {
+            Phase::HalfOpen {
+                in_flight,
+                successes,
+            } => {
                 *in_flight = in_flight.saturating_sub(1);
                 *successes += u32::from(outcome == Outcome::Success);
                 if *successes >= self.config.successes_to_close.get() {
@@ -168,7 +193,12 @@ struct Counts {
 
 impl RateWindow {
     fn new(rule: SuccessRate) -> Self {
-        Self { rule, start: None, newest: 0, slots: [Counts::default(); SLOTS] }
+        Self {
+            rule,
+            start: None,
+            newest: 0,
+            slots: [Counts::default(); SLOTS],
+        }
     }
 
     /// Counts a result and returns whether the success rate is too low.
@@ -180,11 +210,15 @@ impl RateWindow {
             return false;
         }
         slot.failures = slot.failures.saturating_add(1);
-        let (successes, total) = self.slots.iter().fold((0_u64, 0_u64), |(successes, total), slot| {
-            let ok = u64::from(slot.successes);
-            (successes + ok, total + ok + u64::from(slot.failures))
-        });
-        total >= u64::from(self.rule.min_volume.get()) && ratio(successes, total) < self.rule.min_ratio
+        let (successes, total) =
+            self.slots
+                .iter()
+                .fold((0_u64, 0_u64), |(successes, total), slot| {
+                    let ok = u64::from(slot.successes);
+                    (successes + ok, total + ok + u64::from(slot.failures))
+                });
+        total >= u64::from(self.rule.min_volume.get())
+            && ratio(successes, total) < self.rule.min_ratio
     }
 
     fn move_to(&mut self, now: Instant) {
@@ -203,7 +237,10 @@ impl RateWindow {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the remainder is below the number of slots")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the remainder is below the number of slots"
+)]
 const fn index(slot: u64) -> usize {
     (slot % SLOTS as u64) as usize
 }
@@ -216,7 +253,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 const SLOTS: usize = 10;
 /// What a caller is told who finds all probes under way: the shortest `Retry-After` there is.
 const NEXT_PROBE: Duration = Duration::from_secs(1);
-const MAX_OPEN_FOR: Duration = Duration::from_secs(86_400 * 365);
+const MAX_OPEN_FOR: Duration = Duration::from_hours(24 * 365);
 
 #[cfg(test)]
 mod tests;

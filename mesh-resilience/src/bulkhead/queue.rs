@@ -40,7 +40,14 @@ pub(super) enum Turn {
 
 impl Queue {
     pub(super) const fn new(max_running: usize, max_waiting: usize) -> Self {
-        Self { max_running, max_waiting, running: 0, next: 0, waiting: VecDeque::new(), handed: Vec::new() }
+        Self {
+            max_running,
+            max_waiting,
+            running: 0,
+            next: 0,
+            waiting: VecDeque::new(),
+            handed: Vec::new(),
+        }
     }
 
     /// Takes a permit if one is free; waiters, if any, come first.

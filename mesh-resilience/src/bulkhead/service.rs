@@ -58,7 +58,10 @@ pub struct BulkheadLayer<H = ReleaseOnResponse> {
 impl BulkheadLayer {
     /// Guards services with `bulkhead`; a permit is held until the response future resolves.
     pub const fn new(bulkhead: Bulkhead) -> Self {
-        Self { bulkhead, hold: ReleaseOnResponse }
+        Self {
+            bulkhead,
+            hold: ReleaseOnResponse,
+        }
     }
 }
 
@@ -73,7 +76,11 @@ impl<S, H: Clone> Layer<S> for BulkheadLayer<H> {
     type Service = BulkheadService<S, H>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        BulkheadService { inner, bulkhead: self.bulkhead.clone(), hold: self.hold.clone() }
+        BulkheadService {
+            inner,
+            bulkhead: self.bulkhead.clone(),
+            hold: self.hold.clone(),
+        }
     }
 }
 
@@ -102,12 +109,18 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let hold = self.hold.clone();
         let state = match self.bulkhead.try_acquire() {
-            Ok(permit) => CallState::Running { inner: self.inner.call(request), permit: Some(permit) },
+            Ok(permit) => CallState::Running {
+                inner: self.inner.call(request),
+                permit: Some(permit),
+            },
             Err(_) => {
                 // The service that was made ready goes with the waiting call; its clone is made ready anew.
                 let clone = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, clone);
-                CallState::Waiting { acquire: self.bulkhead.acquire(), call: Some((ready, request)) }
+                CallState::Waiting {
+                    acquire: self.bulkhead.acquire(),
+                    call: Some((ready, request)),
+                }
             }
         };
         ResponseFuture { state, hold }
@@ -160,9 +173,14 @@ where
             match this.state.as_mut().project() {
                 CallStateProj::Waiting { acquire, call } => {
                     let permit = ready!(acquire.poll(cx))?;
-                    let Some((mut service, request)) = call.take() else { return Poll::Pending };
+                    let Some((mut service, request)) = call.take() else {
+                        return Poll::Pending;
+                    };
                     let inner = service.call(request);
-                    this.state.set(CallState::Running { inner, permit: Some(permit) });
+                    this.state.set(CallState::Running {
+                        inner,
+                        permit: Some(permit),
+                    });
                 }
                 CallStateProj::Running { inner, permit } => {
                     let result = ready!(inner.poll(cx));

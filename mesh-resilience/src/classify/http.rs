@@ -55,7 +55,9 @@ fn of_status(status: StatusCode, headers: &HeaderMap) -> Classified {
         }
         status if status.is_server_error() => Classified::new(Outcome::Failure),
         status if status.is_client_error() => Classified::new(Outcome::CallerError),
-        _ => headers.get(GRPC_STATUS).map_or(Classified::success(), |code| of_grpc(code.as_bytes())),
+        _ => headers
+            .get(GRPC_STATUS)
+            .map_or(Classified::success(), |code| of_grpc(code.as_bytes())),
     }
 }
 
@@ -89,7 +91,11 @@ mod tests {
         if let Some((name, value)) = header {
             response = response.header(name, value);
         }
-        assert_eq!(HttpClassifier.classify(Ok(&response.body(()).unwrap())), expected, "{status} {header:?}");
+        assert_eq!(
+            HttpClassifier.classify(Ok(&response.body(()).unwrap())),
+            expected,
+            "{status} {header:?}"
+        );
     }
 
     #[test]
@@ -106,10 +112,22 @@ mod tests {
         for status in [502, 503, 504] {
             check(status, None, Classified::failure());
         }
-        check(503, Some(("retry-after", "7")), Classified::failure().with_retry_after(Duration::from_secs(7)));
+        check(
+            503,
+            Some(("retry-after", "7")),
+            Classified::failure().with_retry_after(Duration::from_secs(7)),
+        );
         check(503, Some(("retry-after", "+7")), Classified::failure());
-        check(503, Some(("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")), Classified::failure());
-        check(503, Some(("retry-after", "99999999999999999999999")), Classified::failure());
+        check(
+            503,
+            Some(("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")),
+            Classified::failure(),
+        );
+        check(
+            503,
+            Some(("retry-after", "99999999999999999999999")),
+            Classified::failure(),
+        );
         check(500, Some(("retry-after", "7")), failed);
         check(200, Some(("grpc-status", "0")), Classified::success());
         check(200, Some(("grpc-status", "5")), caller);

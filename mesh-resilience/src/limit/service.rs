@@ -55,7 +55,11 @@ impl<S, X: Clone> Layer<S> for LimitLayer<X> {
     type Service = Limit<S, X>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Limit { inner, limiter: Arc::clone(&self.limiter), extractor: self.extractor.clone() }
+        Limit {
+            inner,
+            limiter: Arc::clone(&self.limiter),
+            extractor: self.extractor.clone(),
+        }
     }
 }
 
@@ -85,9 +89,13 @@ where
         let now = tokio::time::Instant::now().into_std();
         let verdict = self.limiter.check(&self.extractor.key(&request), now);
         let state = if verdict.allowed {
-            CallState::Running { inner: self.inner.call(request) }
+            CallState::Running {
+                inner: self.inner.call(request),
+            }
         } else {
-            CallState::Refused { refusal: Limited::new(&verdict) }
+            CallState::Refused {
+                refusal: Limited::new(&verdict),
+            }
         };
         ResponseFuture { state }
     }

@@ -29,11 +29,18 @@ struct Name {
 
 impl Shard {
     pub(super) const fn new() -> Self {
-        Self { index: HashTable::new(), chunks: Vec::new(), len: 0, hand: 0 }
+        Self {
+            index: HashTable::new(),
+            chunks: Vec::new(),
+            len: 0,
+            hand: 0,
+        }
     }
 
     pub(super) fn find(&self, hash: u64) -> Option<usize> {
-        let place = self.index.find(hash, |place| self.name(widen(*place)).hash == hash)?;
+        let place = self
+            .index
+            .find(hash, |place| self.name(widen(*place)).hash == hash)?;
         Some(widen(*place))
     }
 
@@ -41,7 +48,10 @@ impl Shard {
     pub(super) fn entry(&mut self, place: usize, stride: usize) -> (&mut u64, &mut [u16]) {
         let chunk = &mut self.chunks[place / CHUNK];
         let within = place % CHUNK;
-        (&mut chunk.names[within].last, &mut chunk.words[within * stride..(within + 1) * stride])
+        (
+            &mut chunk.names[within].last,
+            &mut chunk.words[within * stride..(within + 1) * stride],
+        )
     }
 
     /// Adds a key and returns its place.
@@ -49,7 +59,10 @@ impl Shard {
         let place = self.len;
         if place / CHUNK == self.chunks.len() {
             let names = vec![Name::default(); CHUNK].into_boxed_slice();
-            self.chunks.push(Chunk { names, words: vec![0; CHUNK * stride].into_boxed_slice() });
+            self.chunks.push(Chunk {
+                names,
+                words: vec![0; CHUNK * stride].into_boxed_slice(),
+            });
         }
         self.len += 1;
         self.set(place, hash);
@@ -59,7 +72,9 @@ impl Shard {
     /// Forgets the least recently admitted of a few keys in favour of `hash`, and returns its place.
     pub(super) fn replace_oldest(&mut self, hash: u64, stride: usize) -> usize {
         let sample = (0..SAMPLE.min(self.len)).map(|step| (self.hand + step) % self.len);
-        let place = sample.min_by_key(|place| self.name(*place).last).unwrap_or(0);
+        let place = sample
+            .min_by_key(|place| self.name(*place).last)
+            .unwrap_or(0);
         self.hand = (self.hand + SAMPLE) % self.len;
         let old = self.name(place).hash;
         if let Ok(entry) = self.index.find_entry(old, |other| widen(*other) == place) {
@@ -75,7 +90,10 @@ impl Shard {
     }
 
     pub(super) fn memory(&self) -> usize {
-        let chunks = self.chunks.iter().map(|chunk| size_of_val(&*chunk.names) + size_of_val(&*chunk.words));
+        let chunks = self
+            .chunks
+            .iter()
+            .map(|chunk| size_of_val(&*chunk.names) + size_of_val(&*chunk.words));
         chunks.sum::<usize>() + self.index.allocation_size()
     }
 
@@ -84,7 +102,8 @@ impl Shard {
         let chunks = &self.chunks;
         let hash_of = |place: &u32| chunks[widen(*place) / CHUNK].names[widen(*place) % CHUNK].hash;
         // The number of places is bounded far below 2^32 by their size.
-        self.index.insert_unique(hash, u32::try_from(place).unwrap_or(u32::MAX), hash_of);
+        self.index
+            .insert_unique(hash, u32::try_from(place).unwrap_or(u32::MAX), hash_of);
     }
 
     fn name(&self, place: usize) -> &Name {

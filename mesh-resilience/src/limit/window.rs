@@ -33,12 +33,23 @@ impl Rule {
     pub(super) fn new(window: &Window, offset: usize) -> Result<Self, ConfigError> {
         let limit = window.max_requests.get();
         ConfigError::check_range("max_requests", f64::from(limit), 1.0, MAX_LIMIT)?;
-        ConfigError::check_range("period (in seconds)", window.period.as_secs_f64(), MIN_PERIOD, MAX_PERIOD)?;
+        ConfigError::check_range(
+            "period (in seconds)",
+            window.period.as_secs_f64(),
+            MIN_PERIOD,
+            MAX_PERIOD,
+        )?;
         let period_micros = u64::try_from(window.period.as_micros()).unwrap_or(u64::MAX);
         // The largest group with `limit - group + 1 >= 0.99 * limit`.
         let group = limit / 100 + 1;
         let capacity = u16::try_from(limit / group).unwrap_or(u16::MAX);
-        Ok(Self { limit, group, capacity, period_micros, offset })
+        Ok(Self {
+            limit,
+            group,
+            capacity,
+            period_micros,
+            offset,
+        })
     }
 
     pub(super) fn words(&self) -> usize {
@@ -47,7 +58,8 @@ impl Rule {
 
     /// Returns the time that a tick is, rounded down. 16 bits of it are kept.
     fn tick(&self, micros: u64) -> u64 {
-        u64::try_from(u128::from(micros) * TICKS / u128::from(self.period_micros)).unwrap_or(u64::MAX)
+        u64::try_from(u128::from(micros) * TICKS / u128::from(self.period_micros))
+            .unwrap_or(u64::MAX)
     }
 
     fn micros(&self, ticks: u64) -> u64 {
@@ -78,7 +90,10 @@ pub(super) fn check(rules: &[Rule], record: &mut [u16], last: &mut u64, now: u64
                 Log::new(rule, record).admit(now);
             }
             *last = now;
-            Verdict { allowed: true, ..Log::new(rule, record).verdict(now, now) }
+            Verdict {
+                allowed: true,
+                ..Log::new(rule, record).verdict(now, now)
+            }
         }
         Some((_, verdict)) => verdict,
         // Not reached: a limiter has at least one window. Refusing is the safe answer.
@@ -100,7 +115,10 @@ struct Log<'a> {
 
 impl<'a> Log<'a> {
     fn new(rule: &'a Rule, record: &'a mut [u16]) -> Self {
-        Self { rule, words: &mut record[rule.offset..rule.offset + rule.words()] }
+        Self {
+            rule,
+            words: &mut record[rule.offset..rule.offset + rule.words()],
+        }
     }
 
     /// Removes what has left the window; `last` is the time of the last admitted call.
@@ -138,14 +156,25 @@ impl<'a> Log<'a> {
         let until_free = (last + self.rule.period_micros).saturating_sub(now);
         let reset_after = Duration::from_micros(if counted == 0 { 0 } else { until_free });
         let allowed = remaining > 0;
-        let retry_after = if allowed { Duration::ZERO } else { self.until_next(now).min(reset_after) };
-        Verdict { allowed, limit: self.rule.limit, remaining, reset_after, retry_after }
+        let retry_after = if allowed {
+            Duration::ZERO
+        } else {
+            self.until_next(now).min(reset_after)
+        };
+        Verdict {
+            allowed,
+            limit: self.rule.limit,
+            remaining,
+            reset_after,
+            retry_after,
+        }
     }
 
     fn counted(&self) -> u32 {
         let (_, full) = self.head();
         let full = u32::try_from(full).unwrap_or(u32::MAX);
-        full.saturating_mul(self.rule.group).saturating_add(u32::from(self.words[PARTIAL]))
+        full.saturating_mul(self.rule.group)
+            .saturating_add(u32::from(self.words[PARTIAL]))
     }
 
     /// Returns the time until the oldest group leaves the window.
@@ -153,7 +182,9 @@ impl<'a> Log<'a> {
         let (first, _) = self.head();
         let tick = self.rule.tick(now);
         let age = low_bits(tick).wrapping_sub(self.words[HEAD + first]);
-        let leaves_at = self.rule.micros(tick + u64::from((LAST_AGE + 1).saturating_sub(age)));
+        let leaves_at = self
+            .rule
+            .micros(tick + u64::from((LAST_AGE + 1).saturating_sub(age)));
         Duration::from_micros(leaves_at.saturating_sub(now))
     }
 
@@ -163,13 +194,19 @@ impl<'a> Log<'a> {
         (usize::from(first), usize::from(full))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "both are at most the capacity, which is at most 100")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "both are at most the capacity, which is at most 100"
+    )]
     fn set_head(&mut self, first: usize, full: usize) {
         self.words[0] = u16::from_be_bytes([first as u8, full as u8]);
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "ages are taken modulo 2^16")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "ages are taken modulo 2^16"
+)]
 const fn low_bits(tick: u64) -> u16 {
     tick as u16
 }

@@ -26,7 +26,12 @@ struct Counts {
 
 impl Ledger {
     pub(super) fn new(config: BudgetConfig) -> Self {
-        Self { config, start: None, newest: 0, slots: [Counts::default(); SLOTS] }
+        Self {
+            config,
+            start: None,
+            newest: 0,
+            slots: [Counts::default(); SLOTS],
+        }
     }
 
     pub(super) fn record_request(&mut self, now: Instant) {
@@ -42,7 +47,11 @@ impl Ledger {
         let mut retries = 0_u64;
         for (place, slot) in self.slots.iter().enumerate() {
             retries += u64::from(slot.retries);
-            requests += if place == oldest { 0 } else { u64::from(slot.requests) };
+            requests += if place == oldest {
+                0
+            } else {
+                u64::from(slot.requests)
+            };
         }
         let allowed = earned(requests, self.config.ratio).max(f64::from(self.config.reserve));
         let is_allowed = earned(retries + 1, 1.0) <= allowed;
@@ -57,7 +66,9 @@ impl Ledger {
         let slot_nanos = self.config.window.as_nanos().div_ceil(TENTHS).max(1);
         let reached = now.saturating_duration_since(start).as_nanos() / slot_nanos;
         // Readings of several threads may arrive out of order; time here never goes back.
-        let reached = u64::try_from(reached).unwrap_or(u64::MAX - 1).max(self.newest);
+        let reached = u64::try_from(reached)
+            .unwrap_or(u64::MAX - 1)
+            .max(self.newest);
         for step in 1..=(reached - self.newest).min(SLOTS as u64) {
             self.slots[index(self.newest + step)] = Counts::default();
         }
@@ -70,7 +81,10 @@ fn earned(calls: u64, ratio: f64) -> f64 {
     calls as f64 * ratio
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the remainder is below the number of slots")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the remainder is below the number of slots"
+)]
 const fn index(slot: u64) -> usize {
     (slot % SLOTS as u64) as usize
 }

@@ -117,7 +117,11 @@ impl BudgetConfig {
 
 impl Default for BudgetConfig {
     fn default() -> Self {
-        Self { ratio: DEFAULT_RATIO, reserve: DEFAULT_RESERVE, window: DEFAULT_WINDOW }
+        Self {
+            ratio: DEFAULT_RATIO,
+            reserve: DEFAULT_RESERVE,
+            window: DEFAULT_WINDOW,
+        }
     }
 }
 

@@ -40,7 +40,12 @@ pub(super) struct Failed {
 /// Returns how long to wait before the next attempt, or why there is none. The budget is asked after this.
 ///
 /// `unit`, in `0.0..1.0`, is the jitter.
-pub(super) fn decide(config: &RetryConfig, failed: &Failed, now: Instant, unit: f64) -> Result<Duration, Stop> {
+pub(super) fn decide(
+    config: &RetryConfig,
+    failed: &Failed,
+    now: Instant,
+    unit: f64,
+) -> Result<Duration, Stop> {
     match failed.classified.retryable {
         Retryable::Never => return Err(Stop::NotRetryable),
         Retryable::IfIdempotent if !failed.is_idempotent => return Err(Stop::Unsafe),
@@ -56,7 +61,9 @@ pub(super) fn decide(config: &RetryConfig, failed: &Failed, now: Instant, unit: 
     if asked > config.max_delay {
         return Err(Stop::Delay);
     }
-    let delay = backoff(config, failed.attempts).mul_f64(unit.clamp(0.0, 1.0)).max(asked);
+    let delay = backoff(config, failed.attempts)
+        .mul_f64(unit.clamp(0.0, 1.0))
+        .max(asked);
     match failed.deadline {
         Some(deadline) if deadline.remaining(now) <= delay => Err(Stop::Deadline),
         _ => Ok(delay),
@@ -73,7 +80,8 @@ fn backoff(config: &RetryConfig, attempts: u32) -> Duration {
     let exponent = i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX);
     let seconds = config.initial_delay.as_secs_f64() * config.factor.powi(exponent);
     // Too long for a duration, infinity included, is in any case longer than the bound.
-    Duration::try_from_secs_f64(seconds).map_or(config.max_delay, |delay| delay.min(config.max_delay))
+    Duration::try_from_secs_f64(seconds)
+        .map_or(config.max_delay, |delay| delay.min(config.max_delay))
 }
 
 #[cfg(test)]

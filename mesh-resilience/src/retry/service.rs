@@ -40,7 +40,15 @@ impl<C> RetryLayer<C> {
     pub fn new(config: RetryConfig, budget: Budget, classifier: C) -> Result<Self, ConfigError> {
         config.check()?;
         let random = Arc::new(SplitMix64::from_entropy());
-        Ok(Self { parts: Arc::new(Parts { config, budget, classifier, random, observer: None }) })
+        Ok(Self {
+            parts: Arc::new(Parts {
+                config,
+                budget,
+                classifier,
+                random,
+                observer: None,
+            }),
+        })
     }
 }
 
@@ -48,25 +56,39 @@ impl<C: Clone> RetryLayer<C> {
     /// Draws the jitter from `random`.
     #[must_use]
     pub fn with_random(self, random: Arc<dyn Random>) -> Self {
-        Self { parts: Arc::new(Parts { random, ..self.parts.copy() }) }
+        Self {
+            parts: Arc::new(Parts {
+                random,
+                ..self.parts.copy()
+            }),
+        }
     }
 
     /// Reports to `observer`.
     #[must_use]
     pub fn with_observer(self, observer: Arc<dyn Observe>) -> Self {
-        Self { parts: Arc::new(Parts { observer: Some(observer), ..self.parts.copy() }) }
+        Self {
+            parts: Arc::new(Parts {
+                observer: Some(observer),
+                ..self.parts.copy()
+            }),
+        }
     }
 }
 
 impl<C> Clone for RetryLayer<C> {
     fn clone(&self) -> Self {
-        Self { parts: Arc::clone(&self.parts) }
+        Self {
+            parts: Arc::clone(&self.parts),
+        }
     }
 }
 
 impl<C> fmt::Debug for RetryLayer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryLayer").field("config", &self.parts.config).finish_non_exhaustive()
+        f.debug_struct("RetryLayer")
+            .field("config", &self.parts.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,7 +96,10 @@ impl<S, C> Layer<S> for RetryLayer<C> {
     type Service = Retry<S, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Retry { inner, parts: Arc::clone(&self.parts) }
+        Retry {
+            inner,
+            parts: Arc::clone(&self.parts),
+        }
     }
 }
 
@@ -96,7 +121,13 @@ impl<C> Parts<C> {
         let now = now();
         let decision = policy::decide(&self.config, failed, now, self.random.unit())
             // Asked last, so that a retry which does not happen costs nothing.
-            .and_then(|delay| if self.budget.try_retry(now) { Ok(delay) } else { Err(Stop::Budget) });
+            .and_then(|delay| {
+                if self.budget.try_retry(now) {
+                    Ok(delay)
+                } else {
+                    Err(Stop::Budget)
+                }
+            });
         if let Some(observer) = &self.observer {
             match decision {
                 Ok(delay) => observer.retrying(failed.attempts + 1, delay),
@@ -115,14 +146,20 @@ pub struct Retry<S, C> {
 
 impl<S: Clone, C> Clone for Retry<S, C> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), parts: Arc::clone(&self.parts) }
+        Self {
+            inner: self.inner.clone(),
+            parts: Arc::clone(&self.parts),
+        }
     }
 }
 
 impl<S: fmt::Debug, C> fmt::Debug for Retry<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = &self.parts.config;
-        f.debug_struct("Retry").field("inner", &self.inner).field("config", config).finish_non_exhaustive()
+        f.debug_struct("Retry")
+            .field("inner", &self.inner)
+            .field("config", config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,12 +180,28 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         self.parts.budget.record_request(now());
-        let spare = if self.parts.config.max_attempts.get() > 1 { request.try_replay() } else { None };
-        let facts = Facts { is_idempotent: request.is_idempotent(), deadline: request.deadline(), attempts: 1 };
+        let spare = if self.parts.config.max_attempts.get() > 1 {
+            request.try_replay()
+        } else {
+            None
+        };
+        let facts = Facts {
+            is_idempotent: request.is_idempotent(),
+            deadline: request.deadline(),
+            attempts: 1,
+        };
         // Retries go to a clone of the service; without a copy to send there is no need for one.
         let service = spare.is_some().then(|| self.inner.clone());
-        let state = CallState::Calling { inner: self.inner.call(request) };
-        ResponseFuture { state, service, spare, facts, parts: Arc::clone(&self.parts) }
+        let state = CallState::Calling {
+            inner: self.inner.call(request),
+        };
+        ResponseFuture {
+            state,
+            service,
+            spare,
+            facts,
+            parts: Arc::clone(&self.parts),
+        }
     }
 }
 
@@ -215,19 +268,27 @@ where
                         deadline: this.facts.deadline,
                         classified,
                     };
-                    let Ok(delay) = this.parts.decide(&failed) else { return Poll::Ready(result) };
+                    let Ok(delay) = this.parts.decide(&failed) else {
+                        return Poll::Ready(result);
+                    };
                     // Frees what the failed call holds (a permit, a connection) before the wait.
                     drop(result);
-                    this.state.set(CallState::Waiting { sleep: tokio::time::sleep(delay) });
+                    this.state.set(CallState::Waiting {
+                        sleep: tokio::time::sleep(delay),
+                    });
                 }
                 CallStateProj::Waiting { sleep } => {
                     ready!(sleep.poll(cx));
                     this.state.set(CallState::Readying);
                 }
                 CallStateProj::Readying => {
-                    let Some(service) = this.service.as_mut() else { return Poll::Pending };
+                    let Some(service) = this.service.as_mut() else {
+                        return Poll::Pending;
+                    };
                     ready!(service.poll_ready(cx)).map_err(Into::into)?;
-                    let Some(mut request) = this.spare.take() else { return Poll::Pending };
+                    let Some(mut request) = this.spare.take() else {
+                        return Poll::Pending;
+                    };
                     this.facts.attempts += 1;
                     if this.facts.attempts < this.parts.config.max_attempts.get() {
                         *this.spare = request.try_replay();
@@ -243,7 +304,9 @@ where
 
 impl<S: Service<Req>, Req, C> fmt::Debug for ResponseFuture<S, Req, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
     }
 }
 
