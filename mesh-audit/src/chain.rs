@@ -180,25 +180,28 @@ impl fmt::Debug for ChainKey {
 
 /// Computes record hashes, keyed or not.
 #[derive(Clone)]
-pub(crate) enum Sealer {
-    Plain,
-    /// The hash states after the inner and the outer key block.
-    Keyed {
-        inner: Sha256,
-        outer: Sha256,
-    },
+pub(crate) struct Sealer {
+    /// The state before a record: fresh, or after the inner key block.
+    inner: Sha256,
+    /// The state after the outer key block, if there is a key.
+    outer: Option<Sha256>,
 }
 
 impl Sealer {
     pub(crate) fn new(key: Option<&ChainKey>) -> Self {
-        let Some(key) = key else { return Self::Plain };
+        let Some(key) = key else {
+            return Self {
+                inner: Sha256::new(),
+                outer: None,
+            };
+        };
         let state = |pad: u8| {
             let block = Zeroizing::new(key.block.map(|byte| byte ^ pad));
-            Sha256::new_with_prefix(&*block)
+            Sha256::new_with_prefix(*block)
         };
-        Self::Keyed {
+        Self {
             inner: state(0x36),
-            outer: state(0x5c),
+            outer: Some(state(0x5c)),
         }
     }
 
@@ -209,38 +212,33 @@ impl Sealer {
 
     /// A public name for the key, so that a wrong key is told from a changed log.
     pub(crate) fn key_id(&self) -> Option<[u8; 16]> {
-        match self {
-            Self::Plain => None,
-            Self::Keyed { .. } => {
-                let digest = self.digest(&[b"mesh-audit key id"]).hex();
-                digest.first_chunk().copied()
-            }
-        }
+        self.outer.as_ref()?;
+        self.digest(&[b"mesh-audit key id"])
+            .hex()
+            .first_chunk()
+            .copied()
     }
 
     fn digest(&self, parts: &[&[u8]]) -> RecordHash {
-        let mut hash = match self {
-            Self::Plain => Sha256::new(),
-            Self::Keyed { inner, .. } => inner.clone(),
-        };
+        let mut hash = self.inner.clone();
         for part in parts {
             hash.update(part);
         }
         let digest = hash.finalize();
-        match self {
-            Self::Plain => RecordHash(digest.into()),
-            Self::Keyed { outer, .. } => {
-                RecordHash(outer.clone().chain_update(digest).finalize().into())
-            }
-        }
+        let digest = match &self.outer {
+            None => digest,
+            Some(outer) => outer.clone().chain_update(digest).finalize(),
+        };
+        RecordHash(digest.into())
     }
 }
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Plain => "Sealer(sha256)",
-            Self::Keyed { .. } => "Sealer(hmac-sha256)",
+        f.write_str(if self.outer.is_some() {
+            "Sealer(hmac-sha256)"
+        } else {
+            "Sealer(sha256)"
         })
     }
 }
@@ -299,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_head_survives_being_written_down() {
-        let head = Head::new(42, Sealer::Plain.seal(b"{"));
+        let head = Head::new(42, Sealer::new(None).seal(b"{"));
         assert_eq!(head.to_string().parse(), Ok(head));
         for wrong in ["", "42", "+42:00", "42:00", ":", "x:00"] {
             assert!(wrong.parse::<Head>().is_err(), "{wrong}");

@@ -6,7 +6,7 @@
 //!
 //! # Sources
 //!
-//! Group commit: DeWitt et al., "Implementation Techniques for Main Memory Database Systems", SIGMOD 1984, section 5.
+//! Group commit: `DeWitt` et al., "Implementation Techniques for Main Memory Database Systems", SIGMOD 1984, section 5.
 //! A failed sync is never retried as if the same bytes could still be saved: Rebello et al., "Can
 //! Applications Recover from fsync Failures?", USENIX ATC 2020. The file is cut back to what was synced instead, and
 //! what must survive is written again.
@@ -191,6 +191,11 @@ impl Driver {
     fn recover(&mut self, error: io::Error) -> bool {
         let error = Arc::new(error);
         let refused_before = self.shared.queue.fail(Arc::clone(&error));
+        // Before anyone is answered, so that who learns of the failure also sees it in the figures.
+        let mut status = self.shared.status.lock();
+        status.stats.is_failed = true;
+        status.stats.failures += 1;
+        drop(status);
         let (mut bytes, mut sha256) = (0, Sha256::digest(b""));
         if self.durability == Durability::Durable {
             (bytes, sha256) = (self.unsynced.len() as u64, Sha256::digest(&self.unsynced));
@@ -202,10 +207,6 @@ impl Driver {
             // What was accepted stays in `unsynced` and is written again.
             self.batch.renew();
         }
-        let mut status = self.shared.status.lock();
-        status.stats.is_failed = true;
-        status.stats.failures += 1;
-        drop(status);
 
         loop {
             let wait = self
@@ -251,14 +252,13 @@ impl Driver {
 
     /// Answers all that were accepted and not synced with an error.
     fn give_up(&mut self, error: &AppendError) {
-        let mut lost = std::mem::take(&mut self.unsynced_records);
-        self.batch.commit.finish(Err(error.clone()));
-        self.batch.renew();
+        let written = std::mem::take(&mut self.batch);
         self.shared.queue.take(&mut self.batch);
-        lost += self.batch.len() as u64;
+        let lost = std::mem::take(&mut self.unsynced_records) + self.batch.len() as u64;
+        self.shared.status.lock().stats.lost += lost;
+        written.commit.finish(Err(error.clone()));
         self.batch.commit.finish(Err(error.clone()));
         self.batch.renew();
-        self.shared.status.lock().stats.lost += lost;
     }
 }
 
@@ -278,7 +278,7 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// From this many records in the last batch on the next one is waited for; PostgreSQL's `commit_siblings` is 5.
+/// From this many records in the last batch on the next one is waited for; `PostgreSQL`'s `commit_siblings` is 5.
 const GATHER_FROM: usize = 4;
 /// How long: well below a sync (4.4 ms on the disk of the reliability goals), above the time that some dozen tasks need to
 /// be woken (20 to 40 µs each, partly at the same time).

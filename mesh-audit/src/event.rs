@@ -141,7 +141,7 @@ impl From<f64> for Value<'_> {
     }
 }
 
-impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
+impl<T: Into<Self>> From<Option<T>> for Value<'_> {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Null, Into::into)
     }
@@ -192,7 +192,7 @@ impl Event {
 
     /// Adds a field.
     #[must_use]
-    pub fn with<'a>(mut self, name: &str, value: impl Into<Value<'a>>) -> Self {
+    pub fn with<'a, V: Into<Value<'a>>>(mut self, name: &str, value: V) -> Self {
         self.push(name, &value.into());
         self
     }
@@ -242,7 +242,7 @@ impl Event {
                 .fields
                 .extend_from_slice(format!("{number:e}").as_bytes()),
             Value::Null | Value::Float(_) | Value::Text(_) => {
-                self.fields.extend_from_slice(b"null")
+                self.fields.extend_from_slice(b"null");
             }
         }
         self.end(mark);

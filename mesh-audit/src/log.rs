@@ -136,8 +136,8 @@ impl AuditLog {
         let (queued, refused) = self.handle.shared.queue.depth();
         let stats = self.handle.shared.status.lock().stats;
         Stats {
-            queued,
             refused,
+            queued,
             ..stats
         }
     }

@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        let mut chain = Chain::new(Sealer::Plain, Head::EMPTY);
+        let mut chain = Chain::new(Sealer::new(None), Head::EMPTY);
         let mut line = Vec::new();
         let at = Millis::from_system(UNIX_EPOCH);
         chain.seal_created(&mut line, at);
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn refuses_lines_that_only_look_like_records() {
         let mut line = Vec::new();
-        Chain::new(Sealer::Plain, Head::EMPTY).seal(
+        Chain::new(Sealer::new(None), Head::EMPTY).seal(
             &mut line,
             (EventKind::Error, Millis(0)),
             0,

@@ -33,7 +33,7 @@ fn hostile_text_stays_inside_its_string() {
     let hostile = "a\r\n{\"seq\":1}\x1b[2J\u{9b}31m\u{7f}\u{2028}\u{202e}\u{feff}\0\"\\é";
     let event = Event::new(EventKind::Message).with("path", hostile);
     let fields = event.clone().into_fields();
-    assert!(!fields.iter().any(|byte| byte.is_ascii_control()));
+    assert!(!fields.iter().any(u8::is_ascii_control));
     let text = String::from_utf8(fields).unwrap();
     assert!(!text.contains(['\u{9b}', '\u{2028}', '\u{202e}', '\u{feff}']));
     assert!(text.contains('é'));
