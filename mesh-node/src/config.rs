@@ -71,7 +71,6 @@ pub use self::service::ServiceConfig;
 pub use self::service::UpstreamConfig;
 pub use self::value::HostPort;
 pub use self::value::SecretText;
-pub use self::value::Timestamp;
 pub use self::window::RateLimitConfig;
 pub use self::window::RateWindow;
 
@@ -206,7 +205,6 @@ impl NodeConfig {
 }
 
 /// A configuration file that was read and whose keys can still be found.
-#[derive(Debug)]
 pub struct Document {
     file: String,
     base: PathBuf,
@@ -261,6 +259,15 @@ impl Document {
     /// An error about `key`, at its place.
     pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
         ConfigError::new(&self.file, self.root.place_of(key), key, message)
+    }
+}
+
+impl std::fmt::Debug for Document {
+    /// The file's name alone: its values and the environment may be secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Document")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
     }
 }
 

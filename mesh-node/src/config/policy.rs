@@ -4,28 +4,28 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
-use super::value;
-use super::value::Timestamp;
-
 /// Who may call what. Without rules nobody may.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyConfig {
-    /// What holds where no rule says otherwise: `deny`. Default `deny`.
+    /// What happens to a call that no rule allows: `deny`, or `audit`, which lets it pass and records that it would have
+    /// been refused (for migration only). Default `deny`.
     pub default: PolicyDefault,
     /// The rules; their order does not matter, and a deny wins over an allow. Default none.
     pub rules: Vec<RuleConfig>,
 }
 
-/// What holds where no rule says otherwise.
+/// What happens to a call that no rule allows.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyDefault {
-    /// Refuse.
+    /// It is refused.
     #[default]
     Deny,
+    /// It passes, and the record says that it would have been refused.
+    Audit,
 }
 
 /// One rule.
@@ -35,10 +35,10 @@ pub enum PolicyDefault {
 pub struct RuleConfig {
     /// Name, unique, shown in every decision that the rule makes. Required.
     pub name: String,
-    /// Callers: service names or SPIFFE ids. Required, at least one.
+    /// Callers: a service (`user-service`), a SPIFFE id, all below one (`spiffe://example.org/team-a/*`), a token's group
+    /// (`group:admin`), or `*` for every caller with an identity. Required, at least one.
     pub from: Vec<String>,
-    /// What is called. Default: everything of this service.
-    #[serde(default)]
+    /// What is called. Required.
     pub to: RuleTarget,
     /// `allow`, `deny`, or `audit` (only logs what would have been denied). Required.
     pub action: RuleAction,
@@ -50,29 +50,27 @@ pub struct RuleConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub reason: Option<String>,
-    /// When it ends by itself: `2027-01-31` (its first moment, UTC) or `2027-01-31T12:00:00Z`. Absent: never.
+    /// When it ends by itself: `2027-03-31` (the last day it counts, UTC) or `2027-03-31T18:00:00Z`. Absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
-    pub expires: Option<Timestamp>,
+    pub expires: Option<String>,
 }
 
-/// What a rule is about. What is left out matches everything.
+/// What a rule is about. A list that is left out matches everything.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct RuleTarget {
-    /// Service that is called. Absent: any.
-    #[serde(
-        deserialize_with = "value::some_service_name",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schemars(with = "String")]
-    pub service: Option<String>,
-    /// HTTP methods or method names. Default: any.
+    /// Service that is called, or `*` for every service. Required.
+    pub service: String,
+    /// HTTP methods, in upper case. Default: any.
+    #[serde(default)]
     pub methods: Vec<String>,
-    /// Paths: exact, or a prefix ending in `*`, such as `/api/*`. Default: any.
+    /// Paths: `/exact`, `/prefix/*`, `*suffix`, or a template such as `/users/{id}`. Default: any.
+    #[serde(default)]
     pub paths: Vec<String>,
-    /// Ports that were called. Default: any.
+    /// Ports of the called service. Default: any.
+    #[serde(default)]
     pub ports: Vec<u16>,
 }
 
@@ -85,6 +83,6 @@ pub enum RuleAction {
     Allow,
     /// The call is refused.
     Deny,
-    /// The call passes as without this rule; that the rule matched is logged.
+    /// A deny rule on trial: the call passes, and the record says that it would have been refused.
     Audit,
 }

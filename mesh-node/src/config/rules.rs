@@ -1,4 +1,6 @@
 //! What no single type can say: keys that need, exclude or contradict each other.
+//!
+//! The policy's rules are not among them: the policy engine refuses what it can't enforce, by the rule's name.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -8,14 +10,12 @@ use super::ConfigError;
 use super::Document;
 use super::NodeConfig;
 use super::security::IdentitySource;
-use super::value;
 
 /// Checks `config`, which came from `document`.
 pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
     identity(config, document)?;
     addresses(config, document)?;
     endpoints(config, document)?;
-    policy(config, document)?;
     let retry = &config.resilience.retry;
     if retry.initial_delay > retry.max_delay {
         return Err(document.error(
@@ -104,38 +104,6 @@ fn endpoints(config: &NodeConfig, document: &Document) -> Result<(), ConfigError
                 );
                 return Err(document.error(&key, message));
             }
-        }
-    }
-    Ok(())
-}
-
-fn policy(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
-    let mut names = BTreeSet::new();
-    for (number, rule) in config.policy.rules.iter().enumerate() {
-        let key = format!("policy.rules[{number}]");
-        if rule.name.is_empty() || !names.insert(&rule.name) {
-            let message = format!(
-                "{:?} names another rule too, or nothing; names are unique",
-                rule.name
-            );
-            return Err(document.error(&format!("{key}.name"), message));
-        }
-        if rule.from.is_empty() {
-            return Err(
-                document.error(&format!("{key}.from"), "is empty; name at least one caller")
-            );
-        }
-        let known = |caller: &str| value::is_service_name(caller) || value::is_spiffe_id(caller);
-        if let Some((index, caller)) = rule
-            .from
-            .iter()
-            .enumerate()
-            .find(|(_, caller)| !known(caller))
-        {
-            let message = format!(
-                "{caller:?} is neither a service name, such as user-service, nor a SPIFFE id"
-            );
-            return Err(document.error(&format!("{key}.from[{index}]"), message));
         }
     }
     Ok(())

@@ -277,6 +277,9 @@ impl Builder<'_> {
                 let Kind::Scalar(text) = &node.kind else {
                     return Err(self.refuse(node.place, "a key must be a plain name"));
                 };
+                if entries.len() >= KEYS {
+                    return Err(self.refuse(node.place, "has too many keys; 256 are allowed"));
+                }
                 if let Some((first, _)) = entries.iter().find(|(key, _)| key.text == **text) {
                     let before = match first.place {
                         Place::Position { line, .. } => format!("; it is also on line {line}"),
@@ -312,6 +315,8 @@ fn size(node: &Node) -> usize {
 
 /// The schema needs seven; it also bounds every recursion over the tree.
 const DEPTH: usize = 32;
+/// Ten times what any map here has; each new key is compared with all before it.
+const KEYS: usize = 256;
 /// About what fits into the largest file that is read; it stops an alias bomb.
 const NODES: usize = 200_000;
 /// Longer values would hide the message.

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::num::NonZeroU32;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde::Deserializer;
@@ -104,31 +103,6 @@ impl Serialize for SecretText {
     }
 }
 
-/// A moment: a day (its first moment, UTC) or an RFC 3339 time.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Timestamp(pub SystemTime);
-
-impl Serialize for Timestamp {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_rfc3339_seconds(self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Timestamp {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let full = if text.contains(['T', 't', ' ']) {
-            text
-        } else {
-            format!("{text}T00:00:00Z")
-        };
-        let time = humantime::parse_rfc3339(&full).ok();
-        time.map(Self).ok_or_else(|| {
-            D::Error::custom("is not a date; write 2027-01-31 or 2027-01-31T12:00:00Z")
-        })
-    }
-}
-
 /// Durations such as `30s`, longer than nothing.
 pub(super) mod duration {
     use super::*;
@@ -212,12 +186,6 @@ pub(super) fn service_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     } else {
         Err(D::Error::custom(NOT_A_SERVICE))
     }
-}
-
-pub(super) fn some_service_name<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<String>, D::Error> {
-    service_name(deserializer).map(Some)
 }
 
 pub(super) fn trust_domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
