@@ -41,7 +41,7 @@ impl Prk {
             });
         }
         let mut previous = Zeroizing::new([0_u8; MacKey::TAG_LEN]);
-        for (chunk, counter) in out.chunks_mut(MacKey::TAG_LEN).zip(1_u8..) {
+        for (chunk, counter) in out.chunks_mut(MacKey::TAG_LEN).zip(1..=u8::MAX) {
             let mut parts: [&[u8]; INFO_PARTS + 2] = [&[]; INFO_PARTS + 2];
             if counter > 1 {
                 parts[0] = previous.as_slice();

@@ -1,1 +1,43 @@
-//! Authenticated handshake and secure channel between two services, as pure state machines
+//! Authenticated handshake and secure channel between two services, as pure state machines.
+
+mod config;
+mod error;
+mod identity;
+mod init;
+mod initiator;
+mod offer;
+mod record;
+mod replay;
+mod responder;
+mod schedule;
+mod session;
+mod table;
+mod time;
+mod wire;
+
+pub use config::Config;
+pub use config::Suite;
+pub use error::Error;
+pub use identity::KeyClaim;
+pub use identity::Local;
+pub use identity::LocalIdentity;
+pub use identity::PeerRefused;
+pub use identity::Role;
+pub use identity::TokenContext;
+pub use identity::VerifyPeer;
+pub use initiator::Initiator;
+pub use offer::PeerKey;
+pub use record::Flags;
+pub use record::SessionId;
+pub use record::session_id_of;
+pub use responder::Checked;
+pub use responder::Responder;
+pub use session::Counters;
+pub use session::Opened;
+pub use session::Opener;
+pub use session::Sealer;
+pub use session::Session;
+pub use table::SessionTable;
+pub use table::TableConfig;
+pub use table::TableStats;
+pub use time::UnixTime;
