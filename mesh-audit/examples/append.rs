@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         tasks.join_next().await
     });
     drop((log, runtime));
-    writer.join().map_err(|_| "the writer panicked")?;
+    writer.join().map_err(|_panic| "the writer panicked")?;
     Ok(())
 }
 

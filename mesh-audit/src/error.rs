@@ -77,7 +77,7 @@ pub enum KeyError {
     },
 }
 
-/// Why a text is not a [`crate::Hash`], [`crate::Head`] or [`crate::EventKind`].
+/// Why a text is not a [`crate::RecordHash`], [`crate::Head`] or [`crate::EventKind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseError {

@@ -21,7 +21,7 @@
 //!
 //! let known = log.head(); // keep it on another machine
 //! drop(log);
-//! writer.join().map_err(|_| "the writer panicked")?;
+//! writer.join().map_err(|_panic| "the writer panicked")?;
 //! let options = VerifyOptions::default().with_expect_at_least(known);
 //! let report = mesh_audit::verify(std::fs::File::open(&path)?, &options)?;
 //! assert_eq!(report.records, 2); // the first says that the log was created

@@ -27,6 +27,12 @@
 //! field of that name: `tail_repaired` (`cut_bytes`, `cut_at`, `cut_sha256`) after a crash and `log_recovered`
 //! (`cut_bytes`, `cut_at`, `cut_sha256`, `refused`, `error`) after a failed write.
 //!
+//! So this script checks a log in Python, with the key in hexadecimal as its second argument if there is one:
+//!
+//! ```python
+#![doc = include_str!("../tests/verify.py")]
+//! ```
+//!
 //! # Sources
 //!
 //! `synced` is what tells a crash from damage. A crash can lose or garble, in any order, only what was not synced

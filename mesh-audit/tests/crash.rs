@@ -4,7 +4,7 @@
 //! power went then, and recover from it. What was not synced may be missing, cut at any byte, or zero
 //! in any of its 512-byte sectors.
 
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may panic")]
 
 mod support;
 

@@ -16,9 +16,9 @@ fn append_through(running: &Running, next_id: &mut u64) -> (u64, Head) {
         *next_id += 1;
         match running.append(*next_id) {
             Ok(head) => return (*next_id, head),
-            Err(AppendError::Failed(_)) => std::thread::yield_now(),
-            Err(other) => panic!("{other}"),
+            Err(error) => assert!(matches!(error, AppendError::Failed(_)), "{error}"),
         }
+        std::thread::yield_now();
     }
 }
 
@@ -83,10 +83,7 @@ fn short_writes_leave_no_partial_line() {
         let fs = MemFs::default();
         fs.set_faults(move |call| (call == Call::Write).then_some(Fault::Short(bytes)));
         let running = Running::start(config(), &fs);
-        let head = (0..10)
-            .map(|id| running.append(id).unwrap())
-            .last()
-            .unwrap();
+        let head = (0..10).fold(Head::EMPTY, |_, id| running.append(id).unwrap());
         running.stop();
         verify(
             &*fs.content(),

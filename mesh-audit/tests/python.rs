@@ -26,12 +26,7 @@ fn run_script(log: &Path, key: Option<&str>) -> Option<Output> {
 }
 
 fn check(key: Option<[u8; 32]>) {
-    let hex = key.map(|bytes| {
-        bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    });
+    let hex = key.map(|bytes| mesh_audit::RecordHash::from_bytes(bytes).to_string());
     let mut config = config();
     config.key = key.map(|bytes| ChainKey::from_bytes(&bytes).unwrap());
     let fs = MemFs::default();

@@ -19,10 +19,8 @@ fn write_log(key: Option<ChainKey>, first_id: u64, records: u64) -> (Vec<u8>, He
     let mut config = config();
     config.key = key;
     let running = Running::start(config, &fs);
-    let head = (first_id..first_id + records)
-        .map(|id| running.append(id).unwrap())
-        .last()
-        .unwrap();
+    let head =
+        (first_id..first_id + records).fold(Head::EMPTY, |_, id| running.append(id).unwrap());
     running.stop();
     (fs.content(), head)
 }
@@ -195,7 +193,7 @@ fn an_error_names_line_byte_and_damage() {
     check(&[&rows[0], b"{\"seq\":2}\n"], 2, Damage::NotRecord);
     check(&[&rows[0], b"not json\n"], 2, Damage::NotRecord);
     check(&[&rows[0], &rows[1][..50]], 2, Damage::TornTail);
-    check(&[&rows[0], &[b'x'; 200_000]], 2, Damage::NotRecord);
+    check(&[&rows[0], &vec![b'x'; 200_000]], 2, Damage::NotRecord);
 
     let cut = rows[..3].concat();
     let expect = |head| VerifyOptions::default().with_expect_at_least(head);
