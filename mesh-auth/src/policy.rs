@@ -187,7 +187,7 @@ impl Policy {
         request: &CanonicalRequest,
         now: u64,
     ) -> Explanation {
-        self.explanation(&Call::new(caller, service, port, Some(request), now))
+        explain::explanation(self, &Call::new(caller, service, port, Some(request), now))
     }
 
     /// Takes the decision of [`Self::decide_connection`] and says why.
@@ -198,7 +198,7 @@ impl Policy {
         port: u16,
         now: u64,
     ) -> Explanation {
-        self.explanation(&Call::new(caller, service, port, None, now))
+        explain::explanation(self, &Call::new(caller, service, port, None, now))
     }
 
     /// The names of the rules that have ended by `now`, in seconds since the Unix epoch.

@@ -58,90 +58,89 @@ pub enum Condition {
     Expired,
 }
 
-impl Policy {
-    pub(super) fn explanation(&self, call: &Call<'_>) -> Explanation {
-        let outcome = self.evaluate(call);
-        let decided = outcome.rule.and_then(|rule| self.rules.get(rule));
-        let because = match (decided, outcome.verdict) {
-            (Some(rule), verdict) => by_rule(rule, verdict, call),
-            (None, Verdict::Allow) => {
-                format!(
-                    "{} passes only because the policy's default is audit: no rule allows it.",
-                    subject(call)
-                )
-            }
-            (None, Verdict::Deny) if !call.caller.is_authenticated() => {
-                format!(
-                    "{} is denied: the caller has neither a certificate nor a token.",
-                    subject(call)
-                )
-            }
-            (None, Verdict::Deny)
-                if self.rules.is_empty() && self.default == DefaultAction::Deny =>
-            {
-                format!(
-                    "{} is denied: the policy has no rules, and what no rule allows is denied.",
-                    subject(call)
-                )
-            }
-            (None, Verdict::Deny)
-                if !self
-                    .rules
-                    .iter()
-                    .any(|rule| rule.covers_service(call.service)) =>
-            {
-                format!(
-                    "{} is denied: no rule is about {}.",
-                    subject(call),
-                    call.service
-                )
-            }
-            (None, Verdict::Deny) => format!("{} is denied: no rule allows it.", subject(call)),
-        };
-        let nearest = if outcome.rule.is_none() {
-            self.nearest(call)
-        } else {
-            None
-        };
-        let decision = self.decision(&outcome);
-        let because = match (&decision.would_deny, outcome.rule) {
-            (Some(audit), Some(_)) => format!("{because} The audit rule {audit} would deny it."),
-            _ => because,
-        };
-        Explanation {
-            decision,
-            because,
-            nearest,
+/// Takes the decision of [`Policy::decide`] and says why.
+pub(super) fn explanation(policy: &Policy, call: &Call<'_>) -> Explanation {
+    let outcome = policy.evaluate(call);
+    let decided = outcome.rule.and_then(|rule| policy.rules.get(rule));
+    let because = match (decided, outcome.verdict) {
+        (Some(rule), verdict) => by_rule(rule, verdict, call),
+        (None, Verdict::Allow) => {
+            format!(
+                "{} passes only because the policy's default is audit: no rule allows it.",
+                subject(call)
+            )
         }
+        (None, Verdict::Deny) if !call.caller.is_authenticated() => {
+            format!(
+                "{} is denied: the caller has neither a certificate nor a token.",
+                subject(call)
+            )
+        }
+        (None, Verdict::Deny)
+            if policy.rules.is_empty() && policy.default == DefaultAction::Deny =>
+        {
+            format!(
+                "{} is denied: the policy has no rules, and what no rule allows is denied.",
+                subject(call)
+            )
+        }
+        (None, Verdict::Deny)
+            if !policy
+                .rules
+                .iter()
+                .any(|rule| rule.covers_service(call.service)) =>
+        {
+            format!(
+                "{} is denied: no rule is about {}.",
+                subject(call),
+                call.service
+            )
+        }
+        (None, Verdict::Deny) => format!("{} is denied: no rule allows it.", subject(call)),
+    };
+    let nearest = if outcome.rule.is_none() {
+        nearest(policy, call)
+    } else {
+        None
+    };
+    let decision = policy.decision(&outcome);
+    let because = match (&decision.would_deny, outcome.rule) {
+        (Some(audit), Some(_)) => format!("{because} The audit rule {audit} would deny it."),
+        _ => because,
+    };
+    Explanation {
+        decision,
+        because,
+        nearest,
     }
+}
 
-    /// The allow rule for this service whose first failing condition comes last; of several, the first.
-    fn nearest(&self, call: &Call<'_>) -> Option<Nearest> {
-        let failing = self
-            .rules
-            .iter()
-            .filter(|rule| rule.config.action == Action::Allow);
-        let mut best: Option<(Condition, &Rule)> = None;
-        for rule in failing {
-            let Some(failed) = rule.first_failure(call) else {
-                continue;
-            };
-            if best.is_none_or(|(condition, _)| failed > condition) {
-                best = Some((failed, rule));
-            }
+/// The allow rule for this service whose first failing condition comes last; of several, the first.
+fn nearest(policy: &Policy, call: &Call<'_>) -> Option<Nearest> {
+    let failing = policy
+        .rules
+        .iter()
+        .filter(|rule| rule.config.action == Action::Allow);
+    let mut best: Option<(Condition, &Rule)> = None;
+    for rule in failing {
+        let Some(failed) = rule.first_failure(call) else {
+            continue;
+        };
+        if best.is_none_or(|(condition, _)| failed > condition) {
+            best = Some((failed, rule));
         }
-        let (failed, rule) = best?;
-        let because = format!(
-            "Nearest is rule {}: {}.",
-            rule.name,
-            failure(rule, failed, call)
-        );
-        Some(Nearest {
-            rule: Arc::clone(&rule.name),
-            failed,
-            because,
-        })
     }
+    let (failed, rule) = best?;
+    let because = format!(
+        "Nearest is rule {}: {}.",
+        rule.name,
+        failure(rule, failed, call)
+    );
+    Some(Nearest {
+        rule: Arc::clone(&rule.name),
+        failed,
+        because,
+    })
 }
 
 fn by_rule(rule: &Rule, verdict: Verdict, call: &Call<'_>) -> String {

@@ -29,7 +29,6 @@ pub(super) fn normalise(parts: &mut Parts, limits: &Limits) -> Result<(), Reques
 
 /// What one pass over the fields finds.
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "findings, not states")]
 struct Seen {
     hosts: usize,
     content_lengths: usize,
@@ -69,7 +68,7 @@ impl Seen {
                     seen.has_connection_specific = true;
                 }
                 "http2-settings" | "proxy-authenticate" | "proxy-authorization" => {
-                    seen.has_hop_by_hop = true
+                    seen.has_hop_by_hop = true;
                 }
                 _ => {}
             }

@@ -40,8 +40,7 @@ fn is_plain(path: &[u8]) -> bool {
     let mut after_slash = false;
     for &byte in path {
         let ordinary = match byte {
-            b'/' => !after_slash,
-            b'.' => !after_slash,
+            b'/' | b'.' => !after_slash,
             _ => CLASS.get(usize::from(byte)) == Some(&PATH),
         };
         if !ordinary {

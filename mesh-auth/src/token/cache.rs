@@ -162,7 +162,7 @@ impl CachedIssuer {
             audience.into(),
             Issued {
                 token: Arc::clone(&token),
-                issued_at: now,
+                since: now,
                 renew_at,
             },
         );
@@ -172,7 +172,7 @@ impl CachedIssuer {
 
 struct Issued {
     token: Arc<str>,
-    issued_at: u64,
+    since: u64,
     renew_at: u64,
 }
 
@@ -187,7 +187,7 @@ impl std::fmt::Debug for Issued {
 impl Issued {
     /// Also renews when the clock was set back, so that a token from the future is not kept.
     fn counts_at(&self, now: u64) -> bool {
-        self.issued_at <= now && now < self.renew_at
+        self.since <= now && now < self.renew_at
     }
 }
 

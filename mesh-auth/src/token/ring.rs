@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::hex::hex;
+
 /// Fewest bytes of a secret: the length of the hash (RFC 7518 section 3.2).
 pub const MIN_SECRET_BYTES: usize = 32;
 
@@ -15,7 +17,8 @@ pub const MAX_KEYS: usize = 16;
 
 /// One secret, the name it goes by, and when it counts.
 ///
-/// The secret can't be read out and is overwritten in memory when the key is dropped.
+/// The secret can't be read out, is not printed, and is overwritten in memory when the key is
+/// dropped. The copy that the key is made from is the caller's to overwrite.
 #[derive(Clone)]
 pub struct RingKey {
     kid: String,
@@ -31,23 +34,19 @@ impl RingKey {
     ///
     /// # Errors
     /// When the secret is too short or can be guessed.
-    pub fn new(secret: Zeroizing<Vec<u8>>) -> Result<Self, RingError> {
-        check_secret(&secret)?;
+    pub fn new(secret: &[u8]) -> Result<Self, RingError> {
+        check_secret(secret)?;
         let digest = Sha256::new()
             .chain_update(b"mesh-auth kid 1\0")
-            .chain_update(secret.as_slice())
+            .chain_update(secret)
             .finalize();
-        let kid = digest
-            .iter()
-            .take(KID_BYTES)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let kid = hex(digest.get(..KID_BYTES).unwrap_or_default());
         Ok(Self {
             kid,
             not_before: 0,
             not_after: u64::MAX,
-            encoding: EncodingKey::from_secret(&secret),
-            decoding: DecodingKey::from_secret(&secret),
+            encoding: EncodingKey::from_secret(secret),
+            decoding: DecodingKey::from_secret(secret),
         })
     }
 
@@ -153,7 +152,7 @@ impl Ring {
     ///
     /// # Errors
     /// When the secret is too short or can be guessed.
-    pub fn single(secret: Zeroizing<Vec<u8>>) -> Result<Self, RingError> {
+    pub fn single(secret: &[u8]) -> Result<Self, RingError> {
         Self::new(vec![RingKey::new(secret)?])
     }
 
@@ -252,7 +251,7 @@ fn check_secret(secret: &[u8]) -> Result<(), RingError> {
             .windows(word.len())
             .any(|part| part == word.as_bytes())
     };
-    if PLACEHOLDERS.iter().any(|word| holds(&word)) {
+    if PLACEHOLDERS.iter().any(holds) {
         return Err(RingError::Placeholder);
     }
     Ok(())
