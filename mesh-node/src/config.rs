@@ -193,6 +193,12 @@ impl NodeConfig {
             &mut identity.ca_dir,
         ];
         let mut paths: Vec<&mut PathBuf> = optional.into_iter().flatten().collect();
+        paths.extend(
+            self.auth
+                .jwt
+                .as_mut()
+                .and_then(|jwt| jwt.secret_file.as_mut()),
+        );
         paths.push(&mut self.security.keys_dir);
         paths.push(&mut self.audit.path);
         if !self.access_log.is_stdout() {
@@ -253,7 +259,41 @@ impl Document {
         environment::add_services(&mut config, &self.environment, &self.file)?;
         rules::check(&config, self)?;
         config.resolve_paths(&self.base);
+        self.read_secret(&mut config)?;
         Ok(config)
+    }
+
+    /// Puts the token secret's file in place of the secret; a secret from the environment wins over the file.
+    fn read_secret(&self, config: &mut NodeConfig) -> Result<(), ConfigError> {
+        let Some(jwt) = &mut config.auth.jwt else {
+            return Ok(());
+        };
+        let is_set = !jwt.secret.expose().is_empty();
+        let is_override = matches!(self.root.place_of("auth.jwt.secret"), Place::Variable(_));
+        match &jwt.secret_file {
+            None if !is_set => Err(self.error(
+                "auth.jwt",
+                "the required key \"secret\" or \"secret_file\" is missing",
+            )),
+            Some(_) if is_set && !is_override => Err(self.error(
+                "auth.jwt.secret_file",
+                "and secret exclude each other; remove one of them",
+            )),
+            Some(file) if !is_set => {
+                let key = "auth.jwt.secret_file";
+                let text = read_text(file).map_err(|source| ConfigError {
+                    source: Some(source),
+                    ..self.error(key, format!("could not read {}", file.display()))
+                })?;
+                let secret = text.trim_end_matches(['\r', '\n']);
+                if let Some(why) = value::weakness(secret) {
+                    return Err(self.error(key, format!("the secret in {} {why}", file.display())));
+                }
+                jwt.secret = SecretText::new(secret.to_owned());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// An error about `key`, at its place.

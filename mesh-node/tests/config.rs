@@ -496,7 +496,7 @@ fn weak_secrets_are_refused_without_being_shown() {
         );
     };
     check(
-        "short",
+        "tiny-one",
         "is shorter than 32 bytes; make one with `openssl rand -base64 48`",
     );
     check(
@@ -528,6 +528,51 @@ fn secrets_are_never_shown() {
     }
     assert_eq!(config.redacted()["auth"]["jwt"]["secret"], "[redacted]");
     assert_eq!(config.redacted()["security"]["rsa_key_size"], 4096);
+}
+
+#[test]
+fn a_secret_can_stand_in_a_file_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, secret_file) = (
+        folder.path().join("mesh.yaml"),
+        folder.path().join("jwt.secret"),
+    );
+    std::fs::write(
+        &file,
+        extended("auth: { jwt: { secret_file: jwt.secret } }"),
+    )
+    .unwrap();
+    let missing = NodeConfig::load(&file, &Environment::new())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        missing.contains("mesh.yaml:3:29: auth.jwt.secret_file: could not read "),
+        "{missing}"
+    );
+    // threat 20
+    std::fs::write(&secret_file, "too short\n").unwrap();
+    let weak = NodeConfig::load(&file, &Environment::new())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        weak.contains("is shorter than 32 bytes") && !weak.contains("too short"),
+        "{weak}"
+    );
+    std::fs::write(&secret_file, format!("{SECRET}\n")).unwrap();
+    let config = NodeConfig::load(&file, &Environment::new()).unwrap();
+    assert_eq!(config.auth.jwt.unwrap().secret.expose(), SECRET);
+    let other = "0Zk1vX4mT5bLw6RdY7uHs8NcP9eAj2Gq";
+    let overridden = NodeConfig::load(&file, &environment(&[("JWT_SECRET", other)])).unwrap();
+    assert_eq!(overridden.auth.jwt.unwrap().secret.expose(), other);
+
+    refuses(
+        "auth: { jwt: { token_expiry: 1h } }",
+        "mesh.yaml:3:14: auth.jwt: the required key \"secret\" or \"secret_file\" is missing",
+    );
+    refuses(
+        &format!("auth: {{ jwt: {{ secret: {SECRET}, secret_file: a }} }}"),
+        "mesh.yaml:3:71: auth.jwt.secret_file: and secret exclude each other; remove one of them",
+    );
 }
 
 #[test]

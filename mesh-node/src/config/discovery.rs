@@ -75,7 +75,11 @@ pub struct EndpointConfig {
     pub weight: NonZeroU32,
     /// Pinned fingerprint of the node's RSA identity key, as `mesh-node keys list` prints it. Absent: the key must be
     /// signed by the node's certificate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "value::some_fingerprint",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(with = "String")]
     pub public_key_fingerprint: Option<String>,
     /// Zone that the endpoint is in.

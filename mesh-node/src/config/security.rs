@@ -241,11 +241,15 @@ pub struct AuthConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct JwtConfig {
-    /// Secret that signs tokens, the same on every node: at least 32 bytes, random. Best as `"${JWT_SECRET}"`. Never
-    /// shown. Required.
-    #[serde(deserialize_with = "value::strong_secret")]
+    /// Secret that signs tokens, the same on every node: at least 32 bytes, random. Better in `secret_file` or as
+    /// `"${JWT_SECRET}"` than here. Never shown. Required, unless there is a `secret_file`.
+    #[serde(default, deserialize_with = "value::strong_secret")]
     #[schemars(with = "String")]
     pub secret: SecretText,
+    /// File that holds the secret, on one line. Once it is read, `secret` is what stood in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub secret_file: Option<PathBuf>,
     /// How long a token is valid. Default `1h`.
     #[serde(default = "default_expiry", with = "value::duration")]
     #[schemars(with = "String")]
@@ -261,6 +265,7 @@ impl JwtConfig {
     pub fn new(secret: SecretText) -> Self {
         Self {
             secret,
+            secret_file: None,
             token_expiry: TOKEN_EXPIRY,
             issuer: None,
         }

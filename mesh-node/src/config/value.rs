@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for HostPort {
 }
 
 /// A secret from the configuration: wiped from memory when dropped, and never printed.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
@@ -209,6 +209,21 @@ pub(super) fn some_spiffe_id<'de, D: Deserializer<'de>>(
     }
 }
 
+/// A key's fingerprint, as `mesh-node keys list` prints it.
+pub(super) fn some_fingerprint<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let digits = text.strip_prefix("sha256:");
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if digits.is_some_and(|digits| digits.len() == 64 && digits.bytes().all(hex)) {
+        return Ok(Some(text));
+    }
+    Err(D::Error::custom(
+        "is not a fingerprint; write sha256: and 64 hex digits, as `mesh-node keys list` prints it",
+    ))
+}
+
 pub(super) fn url_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._".contains(&byte);
@@ -286,7 +301,7 @@ fn is_host(text: &str) -> bool {
 }
 
 /// Why a secret is too weak to sign tokens with, if it is.
-fn weakness(secret: &str) -> Option<&'static str> {
+pub(super) fn weakness(secret: &str) -> Option<&'static str> {
     if secret.len() < SECRET_BYTES {
         return Some("is shorter than 32 bytes; make one with `openssl rand -base64 48`");
     }
