@@ -38,6 +38,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
             "--workspace",
             "--all-targets",
             "--all-features",
+            "--keep-going",
             "--",
             "-D",
             "warnings",
