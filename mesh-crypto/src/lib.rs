@@ -1,4 +1,57 @@
 //! RSA key pairs, AEAD whose nonces cannot repeat, HMAC, HKDF and secrets that cannot be printed.
+//!
+//! ```rust
+//! # use std::sync::Arc;
+//! use mesh_crypto::aead::{OpeningKey, SealingKey};
+//! use mesh_crypto::{AeadAlgorithm, Prk, RsaBits, RsaKeyPair, Secret, SystemRandom, engine::aws_lc};
+//!
+//! # fn main() -> Result<(), mesh_crypto::Error> {
+//! let engine = aws_lc();
+//! let owner = RsaKeyPair::generate(&*engine, RsaBits::B2048)?;
+//! let secret = Secret::random(32, &SystemRandom::new())?;
+//! let wrapped = owner.public().encrypt_oaep(secret.expose(), b"example")?;
+//!
+//! let mut key = [0; 32];
+//! Prk::extract(&*engine, b"salt", &[owner.decrypt_oaep(&wrapped, b"example")?.expose()]).expand(&[b"key"], &mut key)?;
+//! let sealing = Arc::new(SealingKey::counting(engine.aead_key(AeadAlgorithm::Aes256Gcm, &key)?, [0; 12]));
+//! let mut stream = sealing.next_stream()?;
+//! let mut text = *b"hello";
+//! let tag = stream.seal(b"to whom", &mut text)?;
+//!
+//! let opening = OpeningKey::new(engine.aead_key(AeadAlgorithm::Aes256Gcm, &key)?, [0; 12]);
+//! opening.open((0, 0), b"to whom", &mut text, &tag)?;
+//! assert_eq!(&text, b"hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What this crate does not do
+//!
+//! - It has no TLS, certificates or tokens; other crates do those.
+//! - It takes no nonce to seal with: [`aead::SealingKey`] makes them, each once.
+//! - It has one engine, AWS-LC, behind the [`Engine`] trait. A second one does not exist yet.
+//! - RSA key generation, OAEP seeds and PSS salts use the engine's own randomness, not [`Random`].
+//! - The key store does not check who owns a file, only that nobody but its owner can reach it.
+//!
+//! # Modules
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`aead`] | AES-GCM: keys that seal with nonces of their own, keys that open |
+//! | [`agreement`] | X25519 |
+//! | [`engine`] | the seam to the cryptographic library, and [`engine::aws_lc`] |
+//! | [`kdf`] | HKDF-SHA256 |
+//! | [`keystore`] | identity keys on disk |
+//! | [`mac`] | HMAC-SHA256 |
+//! | [`rsa`] | RSA key pairs: OAEP and PSS |
+//!
+//! At the root: [`Secret`], [`Random`], [`Fingerprint`], [`Error`].
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | none | |
 
 pub mod aead;
 pub mod agreement;

@@ -4,8 +4,8 @@ use crate::PeerRefused;
 
 /// Why a handshake or a record did not pass.
 ///
-/// [`Open`](Self::Open) is the one answer to everything that fails once a key is involved; what else there is about a
-/// peer's message can be told from its public bytes alone.
+/// [`Open`](Self::Open) is the one answer to everything that fails once a key is involved. What else there is about a
+/// peer's message can be told from its public bytes, or is told to a peer that proved to hold its key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

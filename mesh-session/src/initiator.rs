@@ -143,7 +143,7 @@ impl Initiator {
         let secrets = [&self.secret, &secret, &self.agreed_offer, &agreed];
         let master = schedule::master(engine, &transcript, secrets);
         let inner = schedule::reply_box(engine, &master, &transcript)?.open(sealed)?;
-        let token = self.read_inner(&transcript, &inner)?;
+        let token = self.read_inner(&transcript, &inner).or(Err(Error::Open))?;
         let context = TokenContext {
             peer_role: Role::Responder,
             fingerprint: self.peer_fingerprint(),

@@ -1,4 +1,78 @@
 //! Authenticated handshake and secure channel between two services, as pure state machines.
+//!
+//! Two nodes that know each other's RSA keys, by pin or by certificate, agree on a session in one round trip and then
+//! exchange records that nobody between them can read, change, repeat, reorder or cut off unnoticed.
+//!
+//! ```rust
+//! # use std::sync::Arc;
+//! # use bytes::BytesMut;
+//! # use mesh_crypto::{RsaBits, RsaKeyPair, SystemRandom, engine::aws_lc};
+//! # use mesh_session::*;
+//! # struct Pinned(mesh_crypto::Fingerprint);
+//! # impl VerifyPeer for Pinned {
+//! #     fn verify_key(&self, claim: &KeyClaim<'_>) -> Result<(), PeerRefused> {
+//! #         if claim.fingerprint == self.0 { Ok(()) } else { Err(PeerRefused::new("not the pinned key")) }
+//! #     }
+//! #     fn verify_token(&self, _: &str, _: &[u8], _: &TokenContext<'_>) -> Result<(), PeerRefused> { Ok(()) }
+//! # }
+//! # fn node(name: &str) -> Result<(Arc<Local>, Pinned), Box<dyn std::error::Error>> {
+//! #     let key = Arc::new(RsaKeyPair::generate(&*aws_lc(), RsaBits::B2048)?);
+//! #     let pin = Pinned(key.public().fingerprint());
+//! #     let identity = LocalIdentity::new(name.to_owned(), key, Vec::new());
+//! #     Ok((Arc::new(Local::new(Config::default(), aws_lc(), Arc::new(SystemRandom::new()), identity)?), pin))
+//! # }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let ((users, users_pin), (orders, orders_pin)) = (node("users")?, node("orders")?);
+//! # let now = UnixTime::from_secs(1_800_000_000);
+//! let responder = Responder::new(orders)?;
+//! let peer = PeerKey::from_offer(&users, responder.offer(), &orders_pin)?;
+//! let (initiator, init) = Initiator::start(&users, &peer, b"token", now)?;
+//! let checked = responder.check(&init, now)?;
+//! let (reply, at_orders) = responder.respond(&checked, b"token", &users_pin, now)?;
+//! let (at_users, at_orders) = (Arc::new(initiator.finish(&reply, &orders_pin, now)?), Arc::new(at_orders));
+//!
+//! let (mut sealer, _answer) = at_users.begin(b"GET /orders")?;
+//! let mut record = BytesMut::zeroed(Sealer::HEADER_ROOM);
+//! record.extend_from_slice(b"which?");
+//! sealer.seal(Flags::HEAD | Flags::END, &mut record)?;
+//! let (_answer, question, _) = at_orders.accept(b"GET /orders", &mut record)?;
+//! question.finish()?;
+//! assert_eq!(record.as_ref(), b"which?");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `PROTOCOL.md` beside this gives every byte, the key schedule and why it holds. `examples/pair.rs` is the above as a
+//! program.
+//!
+//! # What this crate does not do
+//!
+//! - It moves no bytes and reads no clock: the caller carries messages and records, and says what time it is.
+//! - It trusts no key by itself: [`VerifyPeer`] decides, with pins or certificates that only the caller understands.
+//! - It does not rekey: a session ends at [`Session::is_exhausted`] or at its age, and the caller makes a new one. The
+//!   header has an epoch byte for the day it does.
+//! - It has no post-quantum suite yet; the suite's number has room for one.
+//! - It does not limit how many handshakes run: [`Responder::check`] is cheap, [`Responder::respond`] is not, and the
+//!   caller bounds the pool that it runs on.
+//!
+//! # Modules
+//!
+//! All public items are at the root.
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`Local`], [`LocalIdentity`], [`Config`], [`Suite`] | who this side is and what it accepts |
+//! | [`VerifyPeer`], [`KeyClaim`], [`TokenContext`], [`PeerRefused`] | the caller's judgement of a peer |
+//! | [`Responder`], [`Checked`], [`PeerKey`], [`Initiator`] | the handshake |
+//! | [`Session`], [`Sealer`], [`Opener`], [`Flags`] | exchanges and their records |
+//! | [`SessionTable`], [`session_id_of`] | finding the session of a record |
+//! | [`Error`] | what went wrong; [`Error::Open`] for all that a key was involved in |
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | none | |
 
 mod config;
 mod error;

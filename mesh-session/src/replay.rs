@@ -81,7 +81,7 @@ mod tests {
     // threat 24
     #[test]
     fn remembers_for_two_tolerances_and_forgets_after_four() {
-        let cache = ReplayCache::new(Duration::from_secs(60), 100);
+        let cache = ReplayCache::new(Duration::from_mins(1), 100);
         cache.insert([0; 32], at(0)).unwrap();
         cache.insert([1; 32], at(119)).unwrap();
         cache.insert([2; 32], at(121)).unwrap();
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn refuses_more_rather_than_forget() {
-        let cache = ReplayCache::new(Duration::from_secs(60), 2);
+        let cache = ReplayCache::new(Duration::from_mins(1), 2);
         cache.insert([1; 32], at(0)).unwrap();
         cache.insert([2; 32], at(0)).unwrap();
         assert!(matches!(cache.insert([3; 32], at(1)), Err(Error::Busy)));
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_back_forgets_nothing() {
-        let cache = ReplayCache::new(Duration::from_secs(60), 10);
+        let cache = ReplayCache::new(Duration::from_mins(1), 10);
         cache.insert([1; 32], at(1_000)).unwrap();
         cache.insert([2; 32], at(0)).unwrap();
         assert!(cache.contains(&[1; 32]));

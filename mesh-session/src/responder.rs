@@ -124,7 +124,7 @@ impl Responder {
         let agreed_offer = self.share.agree(&init.share).or(Err(Error::Open))?;
         let inner =
             schedule::init_box(engine, &transcript, [&secret, &agreed_offer])?.open(init.sealed)?;
-        let inner = Inner::parse(&inner)?;
+        let inner = Inner::parse(&inner).or(Err(Error::Open))?;
         let peer_key = self.verify(&transcript, &inner, verifier, now)?;
         self.seen.insert(init.random, now)?;
         self.reply(

@@ -1,5 +1,4 @@
 //! Two nodes that know each other's keys, and a session between them.
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -25,41 +24,41 @@ use mesh_session::TokenContext;
 use mesh_session::UnixTime;
 use mesh_session::VerifyPeer;
 
-pub const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
-pub const ALICE: &str = "spiffe://example.org/alice";
-pub const BOB: &str = "spiffe://example.org/bob";
+pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+pub(crate) const ALICE: &str = "spiffe://example.org/alice";
+pub(crate) const BOB: &str = "spiffe://example.org/bob";
 
 fn generate() -> Arc<RsaKeyPair> {
     Arc::new(RsaKeyPair::generate(&*aws_lc(), RsaBits::B2048).unwrap())
 }
 
-pub static ALICE_KEY: LazyLock<Arc<RsaKeyPair>> = LazyLock::new(generate);
-pub static BOB_KEY: LazyLock<Arc<RsaKeyPair>> = LazyLock::new(generate);
-pub static EVE_KEY: LazyLock<Arc<RsaKeyPair>> = LazyLock::new(generate);
+pub(crate) static ALICE_KEY: LazyLock<Arc<RsaKeyPair>> = LazyLock::new(generate);
+pub(crate) static BOB_KEY: LazyLock<Arc<RsaKeyPair>> = LazyLock::new(generate);
+pub(crate) static EVE_KEY: LazyLock<Arc<RsaKeyPair>> = LazyLock::new(generate);
 
-pub fn local(name: &str, key: &Arc<RsaKeyPair>, config: Config) -> Arc<Local> {
+pub(crate) fn local(name: &str, key: &Arc<RsaKeyPair>, config: Config) -> Arc<Local> {
     let identity = LocalIdentity::new(name.to_owned(), Arc::clone(key), b"shown".to_vec());
     Arc::new(Local::new(config, aws_lc(), Arc::new(SystemRandom::new()), identity).unwrap())
 }
 
-pub fn alice() -> Arc<Local> {
+pub(crate) fn alice() -> Arc<Local> {
     local(ALICE, &ALICE_KEY, Config::default())
 }
 
-pub fn bob() -> Arc<Local> {
+pub(crate) fn bob() -> Arc<Local> {
     local(BOB, &BOB_KEY, Config::default())
 }
 
 /// Knows one peer by name, key and token.
-pub struct Pinned {
-    pub name: &'static str,
-    pub fingerprint: Fingerprint,
-    pub token: &'static [u8],
-    pub audience: &'static str,
+pub(crate) struct Pinned {
+    pub(crate) name: &'static str,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) token: &'static [u8],
+    pub(crate) audience: &'static str,
 }
 
 impl Pinned {
-    pub fn alice() -> Self {
+    pub(crate) fn alice() -> Self {
         Self {
             name: ALICE,
             fingerprint: ALICE_KEY.public().fingerprint(),
@@ -68,7 +67,7 @@ impl Pinned {
         }
     }
 
-    pub fn bob() -> Self {
+    pub(crate) fn bob() -> Self {
         Self {
             name: BOB,
             fingerprint: BOB_KEY.public().fingerprint(),
@@ -104,16 +103,16 @@ impl VerifyPeer for Pinned {
 }
 
 /// Everything that crosses the wire, and both ends of the session.
-pub struct Handshake {
-    pub responder: Responder,
-    pub offer: Vec<u8>,
-    pub init: Vec<u8>,
-    pub reply: Vec<u8>,
-    pub alice: Arc<Session>,
-    pub bob: Arc<Session>,
+pub(crate) struct Handshake {
+    pub(crate) responder: Responder,
+    pub(crate) offer: Vec<u8>,
+    pub(crate) init: Vec<u8>,
+    pub(crate) reply: Vec<u8>,
+    pub(crate) alice: Arc<Session>,
+    pub(crate) bob: Arc<Session>,
 }
 
-pub fn handshake_of(alice: &Local, bob: Arc<Local>) -> Handshake {
+pub(crate) fn handshake_of(alice: &Local, bob: Arc<Local>) -> Handshake {
     let responder = Responder::new(bob).unwrap();
     let offer = responder.offer().to_vec();
     let peer = PeerKey::from_offer(alice, &offer, &Pinned::bob()).unwrap();
@@ -133,11 +132,11 @@ pub fn handshake_of(alice: &Local, bob: Arc<Local>) -> Handshake {
     }
 }
 
-pub fn handshake() -> Handshake {
+pub(crate) fn handshake() -> Handshake {
     handshake_of(&alice(), bob())
 }
 
-pub fn seal(sealer: &mut Sealer, flags: Flags, text: &[u8]) -> BytesMut {
+pub(crate) fn seal(sealer: &mut Sealer, flags: Flags, text: &[u8]) -> BytesMut {
     let mut record = BytesMut::zeroed(Sealer::HEADER_ROOM);
     record.extend_from_slice(text);
     sealer.seal(flags, &mut record).unwrap();

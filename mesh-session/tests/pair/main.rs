@@ -1,0 +1,7 @@
+//! Two ends of a session, driven by hand: handshake, records, table.
+#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+
+mod handshake;
+mod records;
+mod support;
+mod table;
