@@ -56,7 +56,7 @@ fn run() -> Run {
             match block_on(append) {
                 // Nothing is queued then, so the trace ends with the sync that answered.
                 Ok(receipt) => {
-                    acked.push((fs.with(|disk| disk.trace.len()), receipt.head().unwrap()))
+                    acked.push((fs.with(|disk| disk.trace.len()), receipt.head().unwrap()));
                 }
                 Err(_) => assert!(is_failing),
             }
@@ -92,8 +92,9 @@ fn states(trace: &[Op], mut content: Vec<u8>, seed: u64) -> Vec<Vec<u8>> {
     else {
         return states;
     };
-    let cuts = (0..unsynced)
-        .filter(|cut| (stable.len() + cut) % 512 == 0 || cut % 11 == 0 || cut + 3 > unsynced);
+    let cuts = (0..unsynced).filter(|cut| {
+        (stable.len() + cut).is_multiple_of(512) || cut.is_multiple_of(11) || cut + 3 > unsynced
+    });
     states.extend(cuts.map(|cut| content[..stable.len() + cut].to_vec()));
     let sectors: Vec<_> = (stable.len() / 512..=content.len() / 512)
         .map(|sector| (sector * 512).max(stable.len())..((sector + 1) * 512).min(content.len()))

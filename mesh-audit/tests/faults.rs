@@ -139,6 +139,10 @@ fn while_the_disk_is_full_every_event_is_refused_and_the_file_stays_valid() {
     }
     assert!(running.log.stats().is_failed);
     assert_eq!(running.log.head(), head);
+    // Several repairs get as far as writing their notice, and must not leave it twice.
+    while running.log.stats().failures < 5 {
+        std::thread::yield_now();
+    }
     is_full.store(false, Ordering::SeqCst);
     append_through(&running, &mut 100);
     assert!(!running.log.stats().is_failed);
