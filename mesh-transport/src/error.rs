@@ -74,6 +74,11 @@ impl Error {
         !matches!(self, Self::Exchange { .. })
     }
 
+    /// An [`Error::Identity`] without a cause.
+    pub fn misfit(what: impl Into<String>) -> Self {
+        Self::Identity { what: what.into(), source: None }
+    }
+
     pub(crate) fn identity(what: impl Into<String>, source: impl Into<BoxError>) -> Self {
         Self::Identity { what: what.into(), source: Some(source.into()) }
     }

@@ -8,6 +8,10 @@ pub mod error;
 pub mod listen;
 pub mod peer;
 pub mod server;
+#[cfg(feature = "session")]
+pub mod session;
+#[cfg(feature = "spiffe")]
+pub mod spiffe;
 pub mod tasks;
 pub mod tls;
 

@@ -41,6 +41,29 @@ impl Default for PeerConfig {
     }
 }
 
+/// A request that got no answer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Unsent {
+    /// What went wrong.
+    pub error: Error,
+    /// The request whole, where not a byte of it was sent.
+    pub request: Option<Box<Request<Body>>>,
+}
+
+impl Unsent {
+    /// `request` is whole: nothing of it was sent.
+    pub(crate) fn unsent(error: Error, request: Request<Body>) -> Self {
+        Self { error, request: Some(Box::new(request)) }
+    }
+}
+
+impl From<Error> for Unsent {
+    fn from(error: Error) -> Self {
+        Self { error, request: None }
+    }
+}
+
 /// Makes connections to peers with one identity.
 #[derive(Clone, Debug)]
 pub struct Dialer {
@@ -73,6 +96,11 @@ impl Dialer {
     /// A dialer that presents what `tls` holds at the time of each connection.
     pub fn new(tls: Arc<TlsStore>, config: PeerConfig, tasks: Tasks) -> Self {
         Self { tls, config, tasks }
+    }
+
+    /// The identity that connections are made with.
+    pub fn tls(&self) -> &Arc<TlsStore> {
+        &self.tls
     }
 
     /// The pool for the endpoint at `destination` (host and port), which must prove to be `expected`. Opens nothing yet.
@@ -153,6 +181,18 @@ impl PeerPool {
         Ok(fresh)
     }
 
+    /// Sends `request` on a connection with room.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsent`], with the request where not a byte of it was sent.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Unsent> {
+        match self.connection().await {
+            Ok(connection) => connection.send(request).await,
+            Err(error) => Err(Unsent::unsent(error, request)),
+        }
+    }
+
     fn ready(&self) -> Option<Arc<PeerConnection>> {
         let open = self.open.load();
         let generation = self.dialer.tls.current().generation();
@@ -199,18 +239,20 @@ impl PeerConnection {
     ///
     /// # Errors
     ///
-    /// [`Error::Unprocessed`] when the peer provably did not act on it, [`Error::Exchange`] when it may have.
-    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
+    /// [`Unsent`], which tells whether the peer may have acted on it and gives back a request that was not sent.
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Unsent> {
         let _stream = Arc::clone(&self.streams);
         *request.version_mut() = http::Version::HTTP_2;
         absolute(&mut request, "peer");
         let mut sender = self.sender.clone();
         match sender.try_send_request(request).await {
             Ok(response) => Ok(response.map(Body::from)),
-            Err(mut failed) => match failed.take_message() {
-                Some(_) => Err(Error::Unprocessed { source: Box::new(failed.into_error()) }),
-                None => Err(Error::exchange(failed.into_error())),
-            },
+            Err(mut failed) => Err(match failed.take_message() {
+                Some(request) => {
+                    Unsent::unsent(Error::Unprocessed { source: Box::new(failed.into_error()) }, request)
+                }
+                None => Error::exchange(failed.into_error()).into(),
+            }),
         }
     }
 
@@ -222,6 +264,11 @@ impl PeerConnection {
     /// Host and port that were dialed.
     pub fn destination(&self) -> &str {
         &self.destination
+    }
+
+    /// Whether nothing more can be sent on it.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 
     fn is_usable(&self, generation: u64) -> bool {

@@ -1,0 +1,287 @@
+//! The calling side: agrees on a session over a connection and sends requests sealed in it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use bytes::BytesMut;
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http::header;
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use http_body_util::Limited;
+use mesh_session::Initiator;
+use mesh_session::Local;
+use mesh_session::PeerKey;
+use mesh_session::Session;
+use mesh_session::UnixTime;
+use mesh_session::VerifyPeer;
+use parking_lot::Mutex;
+
+use crate::body::Body;
+use crate::error::BoxError;
+use crate::error::Error;
+use crate::peer::PeerConnection;
+use crate::peer::PeerPool;
+use crate::peer::Unsent;
+use crate::session::CALL_PATH;
+use crate::session::HANDSHAKE_PATH;
+use crate::session::MAX_HANDSHAKE_BYTES;
+use crate::session::MESH_SERVICE;
+use crate::session::NO_SESSION;
+use crate::session::STREAM_PATH;
+use crate::session::TokenFor;
+use crate::session::frame;
+use crate::session::frame::Decoder;
+use crate::session::head;
+use crate::session::open;
+use crate::session::open::OpenedBody;
+use crate::session::open::Records;
+use crate::session::seal::SealedBody;
+use crate::session::seal::Side;
+use crate::tasks::Tasks;
+
+/// Agrees on sessions in the name of this node.
+#[derive(Clone)]
+pub struct SessionClient {
+    local: Arc<ArcSwap<Local>>,
+    token: Arc<TokenFor>,
+    timeout: Duration,
+    clock: fn() -> SystemTime,
+    tasks: Tasks,
+}
+
+/// The connections to one endpoint, each with a session of its own.
+#[derive(Debug)]
+pub struct SessionPool {
+    client: SessionClient,
+    connections: PeerPool,
+    verifier: Arc<dyn VerifyPeerDebug>,
+    /// The peer's key, verified before: saves a round trip until it is refused.
+    known: Mutex<Option<PeerKey>>,
+    open: ArcSwap<Vec<Entry>>,
+    handshaking: tokio::sync::Mutex<()>,
+}
+
+/// A verifier that can stand in a structure with `Debug`.
+pub trait VerifyPeerDebug: VerifyPeer + fmt::Debug {}
+impl<T: VerifyPeer + fmt::Debug> VerifyPeerDebug for T {}
+
+#[derive(Clone)]
+struct Entry {
+    connection: Arc<PeerConnection>,
+    session: Arc<Session>,
+    until: SystemTime,
+}
+
+impl SessionClient {
+    /// A client for the identity in `local`. `token` gives what is shown to a peer by its name; sessions are given
+    /// up after `timeout`.
+    pub fn new(
+        local: Arc<ArcSwap<Local>>,
+        token: Arc<TokenFor>,
+        (timeout, clock): (Duration, fn() -> SystemTime),
+        tasks: Tasks,
+    ) -> Self {
+        Self { local, token, timeout, clock, tasks }
+    }
+
+    /// A pool of sessions over `connections` with a peer that `verifier` accepts.
+    pub fn pool(&self, connections: PeerPool, verifier: Arc<dyn VerifyPeerDebug>) -> SessionPool {
+        SessionPool {
+            client: self.clone(),
+            connections,
+            verifier,
+            known: Mutex::new(None),
+            open: ArcSwap::default(),
+            handshaking: tokio::sync::Mutex::new(()),
+        }
+    }
+}
+
+impl fmt::Debug for SessionClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionClient").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+impl SessionPool {
+    /// Sends `request` to `service`, sealed.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsent`], with the request where not a byte of it was sent.
+    pub async fn send(&self, service: &str, request: Request<Body>) -> Result<Response<Body>, Unsent> {
+        let entry = match self.entry().await {
+            Ok(entry) => entry,
+            Err(error) => return Err(Unsent::unsent(error, request)),
+        };
+        let sent = exchange(&entry, service, request).await;
+        if let Err(Unsent { error: Error::Session { .. }, .. }) = &sent {
+            self.forget(&entry);
+        }
+        sent
+    }
+
+    /// The connections below the sessions.
+    pub fn connections(&self) -> &PeerPool {
+        &self.connections
+    }
+
+    async fn entry(&self) -> Result<Entry, Error> {
+        let connection = self.connections.connection().await?;
+        if let Some(entry) = self.find(&connection) {
+            return Ok(entry);
+        }
+        let _handshaking = self.handshaking.lock().await;
+        if let Some(entry) = self.find(&connection) {
+            return Ok(entry);
+        }
+        let session = self.handshake(&connection).await?;
+        let until = (self.client.clock)().checked_add(self.client.timeout).unwrap_or(SystemTime::UNIX_EPOCH);
+        let entry = Entry { connection, session: Arc::new(session), until };
+        self.keep(|open| open.push(entry.clone()));
+        Ok(entry)
+    }
+
+    fn find(&self, connection: &Arc<PeerConnection>) -> Option<Entry> {
+        let open = self.open.load();
+        let entry = open.iter().find(|entry| Arc::ptr_eq(&entry.connection, connection))?;
+        let is_over = entry.session.is_exhausted() || entry.until <= (self.client.clock)();
+        (!is_over).then(|| entry.clone())
+    }
+
+    fn forget(&self, entry: &Entry) {
+        self.keep(|open| open.retain(|other| !Arc::ptr_eq(&other.session, &entry.session)));
+    }
+
+    fn keep(&self, change: impl Fn(&mut Vec<Entry>)) {
+        let now = (self.client.clock)();
+        self.open.rcu(|open| {
+            let mut open = Vec::clone(open);
+            open.retain(|entry| !entry.connection.is_closed() && entry.until > now);
+            change(&mut open);
+            open
+        });
+    }
+
+    /// One round trip where the peer's key is known, else two.
+    async fn handshake(&self, connection: &PeerConnection) -> Result<Session, Error> {
+        let refused = |source: BoxError| Error::Session { destination: connection.destination().to_owned(), source };
+        let known = self.known.lock().clone();
+        if let Some(key) = known {
+            match self.agree(connection, key).await {
+                Ok(session) => return Ok(session),
+                // It may have restarted with another key or offer.
+                Err(error) => {
+                    tracing::debug!(%error, "handshake with the key known before failed");
+                    *self.known.lock() = None;
+                }
+            }
+        }
+        let offer = round_trip(connection, Bytes::new()).await.map_err(refused)?;
+        let local = self.client.local.load_full();
+        let verifier = Arc::clone(&self.verifier);
+        let verified = self.client.tasks.blocking(move || PeerKey::from_offer(&local, &offer, &*verifier)).await;
+        let key = verified.map_err(|source| refused(source.into()))?.map_err(|source| refused(source.into()))?;
+        let session = self.agree(connection, key.clone()).await.map_err(refused)?;
+        *self.known.lock() = Some(key);
+        Ok(session)
+    }
+
+    async fn agree(&self, connection: &PeerConnection, key: PeerKey) -> Result<Session, BoxError> {
+        let local = self.client.local.load_full();
+        let token = (self.client.token)(key.name());
+        let clock = self.client.clock;
+        // Private-key work stays off the request threads.
+        let started = self.client.tasks.blocking(move || Initiator::start(&local, &key, &token, unix(clock()))).await?;
+        let (initiator, init) = started?;
+        let reply = round_trip(connection, Bytes::from(init)).await?;
+        let verifier = Arc::clone(&self.verifier);
+        let finished = self.client.tasks.blocking(move || initiator.finish(&reply, &*verifier, unix(clock()))).await?;
+        Ok(finished?)
+    }
+}
+
+/// One message of a handshake to the peer and one back.
+async fn round_trip(connection: &PeerConnection, message: Bytes) -> Result<Bytes, BoxError> {
+    let request = outer(HANDSHAKE_PATH, None, Body::from(frame::message(&message)))?;
+    let response = connection.send(request).await.map_err(|unsent| unsent.error)?;
+    refusal(&response)?;
+    let body = Limited::new(response.into_body(), MAX_HANDSHAKE_BYTES).collect().await?;
+    let mut decoder = Decoder::default();
+    decoder.push(body.to_bytes());
+    Ok(decoder.next()?.ok_or("the peer sent no handshake message")?.freeze())
+}
+
+async fn exchange(entry: &Entry, service: &str, request: Request<Body>) -> Result<Response<Body>, Unsent> {
+    let connection = &entry.connection;
+    let failed = |source: BoxError| Error::Session { destination: connection.destination().to_owned(), source };
+    let (sealer, opener) = match entry.session.begin(service.as_bytes()) {
+        Ok(pair) => pair,
+        Err(source) => return Err(Unsent::unsent(failed(source.into()), request)),
+    };
+    let (parts, body) = request.into_parts();
+    let mut sealed_head = BytesMut::with_capacity(HEAD_CAPACITY);
+    head::put_request(&mut sealed_head, &parts).map_err(|source| failed(source.into()))?;
+    // Both carry the same records; a body that is over with its head is sure to fit into one.
+    let path = if body.is_end_stream() { CALL_PATH } else { STREAM_PATH };
+    let sealed = Body::boxed(SealedBody::new(Side::Request, sealed_head, body, sealer));
+    let request = outer(path, Some(service), sealed).map_err(failed)?;
+    let response = connection.send(request).await.map_err(|unsent| unsent.error)?;
+    refusal(&response).map_err(failed)?;
+    answer(response.into_body(), opener).await.map_err(|source| Error::Exchange { source }.into())
+}
+
+async fn answer(body: Body, mut opener: mesh_session::Opener) -> Result<Response<Body>, BoxError> {
+    let mut records = Records::new(body);
+    let first = poll_fn(|cx| records.poll_next(cx)).await?;
+    let mut first = first.ok_or("the peer ended the exchange without an answer")?;
+    let flags = opener.open(&mut first)?;
+    let mut first = open::parts(flags, first)?;
+    let head = head::answer(&first.head.take().ok_or(head::HeadError)?)?;
+    Ok(Response::from_parts(head, OpenedBody::body(records, opener, first)))
+}
+
+fn outer(path: &'static str, service: Option<&str>, body: Body) -> Result<Request<Body>, BoxError> {
+    let mut request = Request::post(path).body(body)?;
+    let headers = request.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    if let Some(service) = service {
+        headers.insert(MESH_SERVICE, HeaderValue::try_from(service)?);
+    }
+    Ok(request)
+}
+
+/// A peer refuses before it does anything, in the header block.
+fn refusal(response: &Response<Body>) -> Result<(), BoxError> {
+    let status = response.headers().get("grpc-status");
+    if response.status() == http::StatusCode::OK && status.is_none_or(|status| status == "0") {
+        return Ok(());
+    }
+    let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let code = text("x-mesh-error");
+    let message = if code == NO_SESSION { "the peer does not know the session any more" } else { text("grpc-message") };
+    Err(format!("the peer refused ({}, {code}): {message}", response.status()).into())
+}
+
+fn unix(time: SystemTime) -> UnixTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Most heads fit.
+const HEAD_CAPACITY: usize = 512;

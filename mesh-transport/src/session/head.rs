@@ -1,0 +1,172 @@
+//! The head of a request or answer, and trailers, as bytes inside a sealed record.
+//!
+//! ```text
+//! request  = method:str16 path:str16 authority:str16 headers
+//! answer   = status:u16 headers
+//! trailers = headers
+//! headers  = count:u16 { name:str16 value:str16 }
+//! str16    = length:u16 bytes                            all numbers big-endian
+//! ```
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use bytes::BufMut;
+use bytes::BytesMut;
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
+use http::StatusCode;
+use http::Uri;
+use http::header;
+
+/// A head that is not of the form above, or says what HTTP forbids.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the sealed head is malformed")]
+#[non_exhaustive]
+pub struct HeadError;
+
+/// A head that does not fit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a header is larger than 65535 bytes, or there are more than 65535 of them")]
+#[non_exhaustive]
+pub struct HeadTooLarge;
+
+pub(crate) fn put_request(out: &mut BytesMut, request: &http::request::Parts) -> Result<(), HeadTooLarge> {
+    put_str(out, request.method.as_str().as_bytes())?;
+    let path = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    put_str(out, path.as_bytes())?;
+    let host = request.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    put_str(out, authority.or(host).unwrap_or_default())?;
+    put_headers(out, &request.headers, Some(&header::HOST))
+}
+
+pub(crate) fn put_answer(out: &mut BytesMut, answer: &http::response::Parts) -> Result<(), HeadTooLarge> {
+    out.put_u16(answer.status.as_u16());
+    put_headers(out, &answer.headers, None)
+}
+
+pub(crate) fn put_trailers(out: &mut BytesMut, trailers: &HeaderMap) -> Result<(), HeadTooLarge> {
+    put_headers(out, trailers, None)
+}
+
+pub(crate) fn request(mut bytes: &[u8]) -> Result<http::request::Parts, HeadError> {
+    let bytes = &mut bytes;
+    let method = Method::from_bytes(take_str(bytes)?).map_err(|_| HeadError)?;
+    let path = Uri::try_from(take_str(bytes)?).map_err(|_| HeadError)?;
+    let authority = HeaderValue::from_bytes(take_str(bytes)?).map_err(|_| HeadError)?;
+    let mut headers = take_headers(bytes)?;
+    if headers.insert(header::HOST, authority).is_some() || !bytes.is_empty() {
+        return Err(HeadError);
+    }
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = method;
+    parts.uri = path;
+    parts.headers = headers;
+    Ok(parts)
+}
+
+pub(crate) fn answer(mut bytes: &[u8]) -> Result<http::response::Parts, HeadError> {
+    let bytes = &mut bytes;
+    let status = StatusCode::from_u16(take_u16(bytes)?).map_err(|_| HeadError)?;
+    let headers = take_headers(bytes)?;
+    if !bytes.is_empty() {
+        return Err(HeadError);
+    }
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = status;
+    parts.headers = headers;
+    Ok(parts)
+}
+
+pub(crate) fn trailers(mut bytes: &[u8]) -> Result<HeaderMap, HeadError> {
+    let bytes = &mut bytes;
+    let headers = take_headers(bytes)?;
+    if bytes.is_empty() { Ok(headers) } else { Err(HeadError) }
+}
+
+fn put_str(out: &mut BytesMut, text: &[u8]) -> Result<(), HeadTooLarge> {
+    out.put_u16(u16::try_from(text.len()).map_err(|_| HeadTooLarge)?);
+    out.put_slice(text);
+    Ok(())
+}
+
+fn put_headers(out: &mut BytesMut, headers: &HeaderMap, skip: Option<&HeaderName>) -> Result<(), HeadTooLarge> {
+    let skipped = skip.map_or(0, |name| headers.get_all(name).iter().count());
+    let count = headers.len().saturating_sub(skipped);
+    out.put_u16(u16::try_from(count).map_err(|_| HeadTooLarge)?);
+    for (name, value) in headers {
+        if Some(name) != skip {
+            put_str(out, name.as_str().as_bytes())?;
+            put_str(out, value.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn take_u16(bytes: &mut &[u8]) -> Result<u16, HeadError> {
+    let (number, rest) = bytes.split_first_chunk::<2>().ok_or(HeadError)?;
+    *bytes = rest;
+    Ok(u16::from_be_bytes(*number))
+}
+
+fn take_str<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], HeadError> {
+    let len = usize::from(take_u16(bytes)?);
+    let (text, rest) = bytes.split_at_checked(len).ok_or(HeadError)?;
+    *bytes = rest;
+    Ok(text)
+}
+
+fn take_headers(bytes: &mut &[u8]) -> Result<HeaderMap, HeadError> {
+    let count = usize::from(take_u16(bytes)?);
+    // Every header takes at least five bytes, so a small record can't ask for a large map.
+    if count > bytes.len() / 5 {
+        return Err(HeadError);
+    }
+    let mut headers = HeaderMap::try_with_capacity(count).map_err(|_| HeadError)?;
+    for _ in 0..count {
+        let name = HeaderName::from_bytes(take_str(bytes)?).map_err(|_| HeadError)?;
+        let value = HeaderValue::from_bytes(take_str(bytes)?).map_err(|_| HeadError)?;
+        headers.try_append(name, value).map_err(|_| HeadError)?;
+    }
+    Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_head_comes_back_as_it_went_in() {
+        let (mut parts, ()) = http::Request::put("/a%20b?c=d").body(()).unwrap().into_parts();
+        parts.headers.insert(header::HOST, HeaderValue::from_static("order-service:80"));
+        parts.headers.append("x-many", HeaderValue::from_static("1"));
+        parts.headers.append("x-many", HeaderValue::from_bytes(&[0xfe]).unwrap());
+        let mut bytes = BytesMut::new();
+        put_request(&mut bytes, &parts).unwrap();
+        let back = request(&bytes).unwrap();
+        assert_eq!((back.method, back.uri, back.headers), (parts.method, parts.uri, parts.headers));
+    }
+
+    #[test]
+    fn every_truncation_and_every_surplus_byte_is_refused() {
+        let (mut parts, ()) = http::Response::new(()).into_parts();
+        parts.status = StatusCode::IM_A_TEAPOT;
+        parts.headers.insert("grpc-status", HeaderValue::from_static("0"));
+        let mut bytes = BytesMut::new();
+        put_answer(&mut bytes, &parts).unwrap();
+        assert_eq!(answer(&bytes).unwrap().headers, parts.headers);
+        for len in 0..bytes.len() {
+            assert_eq!(answer(bytes.get(..len).unwrap()).err(), Some(HeadError), "{len}");
+        }
+        bytes.put_u8(0);
+        assert_eq!(answer(&bytes).err(), Some(HeadError));
+    }
+
+    #[test]
+    fn a_count_without_the_bytes_behind_it_is_refused() {
+        assert_eq!(trailers(&[0xff, 0xff, 0, 0]).err(), Some(HeadError));
+        assert_eq!(trailers(&[0, 1, 0, 1, b' ', 0, 0]).err(), Some(HeadError));
+    }
+}
