@@ -18,8 +18,8 @@ pub struct Config {
     /// How far a first message's time may be from our clock, either way. Default 60 s, at most 1 h. Wider is kinder to
     /// bad clocks and keeps more entries in the replay cache.
     pub clock_tolerance: Duration,
-    /// First messages remembered so that they cannot be repeated; each lives at most four times the clock tolerance and
-    /// costs about 50 bytes. When full, handshakes are refused. Default 65,536, at least 2.
+    /// First messages remembered so that they cannot be repeated, for two to four times the clock tolerance (longer only
+    /// while no others come). Each costs about 64 bytes. When full, handshakes are refused. Default 65,536, at least 2.
     pub replay_capacity: usize,
     /// How far below the newest exchange of a session another may still arrive. Default 4,096, from 1,024 to 65,536;
     /// an eighth of it in bytes per session at the responder.

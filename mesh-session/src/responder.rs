@@ -73,7 +73,7 @@ impl Responder {
     }
 
     /// Checks what can be told from the bytes alone: form, suite, offer, time, and whether it was seen before. It
-    /// costs about a microsecond and uses no key.
+    /// uses no key and computes no hash.
     ///
     /// # Errors
     ///

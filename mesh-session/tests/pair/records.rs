@@ -303,6 +303,28 @@ fn a_cancelled_exchange_never_gives_its_number_back() {
 
 // threat 27
 #[test]
+fn threads_that_share_a_session_never_share_an_exchange() {
+    let (alice, bob) = pair();
+    let run = || {
+        let numbers = || {
+            let (mut sealer, _) = alice.begin(ROUTE).unwrap();
+            let mut record = seal(&mut sealer, Flags::END, b"x");
+            bob.accept(ROUTE, &mut record).unwrap().2.exchange
+        };
+        (0..200).map(|_| numbers()).collect::<Vec<_>>()
+    };
+    let seen: Vec<u64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), 800);
+}
+
+// threat 27
+#[test]
 fn a_session_that_has_done_its_share_says_so() {
     let config = Config::default().with_max_blocks(1_000);
     let Handshake { alice, bob, .. } = handshake_of(
