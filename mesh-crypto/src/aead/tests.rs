@@ -1,3 +1,5 @@
+//! Published vectors, and that no nonce is used twice.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;
