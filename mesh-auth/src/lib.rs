@@ -1,4 +1,57 @@
-//! SPIFFE identities, service tokens and a policy engine that explains itself
+//! SPIFFE identities, service tokens and a policy engine that explains itself.
+//!
+//! ```
+//! use mesh_auth::policy::{Caller, Policy, PolicyConfig, RuleConfig};
+//! use mesh_auth::request::{CanonicalRequest, Limits};
+//! use mesh_auth::spiffe::{SpiffeId, TrustDomain};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let domain = TrustDomain::parse("example.org")?;
+//! let read = RuleConfig::new("users-read-orders", &["user-service"], "order-service")
+//!     .with_methods(&["GET"])
+//!     .with_paths(&["/api/*"]);
+//! let policy = Policy::build(&PolicyConfig::default().with_rule(read), &domain)?;
+//!
+//! let caller = Caller::new(Some(SpiffeId::for_service(&domain, "user-service")?), None);
+//! let request = http::Request::get("/public/../api/orders").header("host", "order-service").body(())?;
+//! let request = CanonicalRequest::new(request.into_parts().0, &Limits::default())?;
+//! let decision = policy.decide(&caller, "order-service", 50051, &request, 1_800_000_000);
+//! assert!(decision.is_allowed());
+//! println!("{}", policy.explain(&caller, "order-service", 50051, &request, 1_800_000_000));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ## What this crate does not do
+//!
+//! It opens no connection, reads no file and no clock: certificates, secrets, rules and the time are
+//! arguments. It does not verify certificate chains (the TLS library does; `svid` adds the rules
+//! that it does not know). Tokens are HS256 service tokens; there are no public-key tokens and no
+//! key sets from URLs. Rules have no expression language.
+//!
+//! ## Modules
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | `spiffe` | SPIFFE ids and trust domains, parsed strictly |
+//! | `svid` | the rules for X.509-SVIDs, leaf and signer |
+//! | `ca` | a small authority that issues X.509-SVIDs |
+//! | `request` | the canonical request, and stripping forged identity headers |
+//! | `token` | service tokens: issue, verify, rotate, cache |
+//! | `policy` | rules, decisions and explanations |
+//!
+//! ## Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `ca` | the module `ca` (rcgen) |
+//! | `serde` | `Deserialize` and `Serialize` for configuration, SPIFFE ids and trust domains |
+//!
+//! ## Errors
+//!
+//! Each module has an error of its own that names the rule which was broken. Callers outside should
+//! learn less: `request::RequestError::status` is the status to answer with, every
+//! `token::TokenError` is 401, and a denial is 403.
 
 #[cfg(feature = "ca")]
 pub mod ca;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::rule::Rule;
-use super::{Action, Call, Decision, DefaultAction, Policy, Verdict};
+use super::{Action, Call, Decision, Policy, Verdict};
 
 /// A decision and the reasons for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -14,7 +14,7 @@ pub struct Explanation {
     pub decision: Decision,
     /// What decided, as a sentence.
     pub because: String,
-    /// For a request that was refused because no rule allows it: the rule that comes nearest.
+    /// For a request that no rule allows: the allow rule for the called service that comes nearest.
     pub nearest: Option<Nearest>,
 }
 
@@ -44,8 +44,6 @@ pub struct Nearest {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Condition {
-    /// The called service (`to.service`).
-    Service,
     /// The caller (`from`).
     Source,
     /// The port (`to.ports`).
@@ -62,43 +60,11 @@ pub enum Condition {
 pub(super) fn explanation(policy: &Policy, call: &Call<'_>) -> Explanation {
     let outcome = policy.evaluate(call);
     let decided = outcome.rule.and_then(|rule| policy.rules.get(rule));
-    let because = match (decided, outcome.verdict) {
-        (Some(rule), verdict) => by_rule(rule, verdict, call),
-        (None, Verdict::Allow) => {
-            format!(
-                "{} passes only because the policy's default is audit: no rule allows it.",
-                subject(call)
-            )
-        }
-        (None, Verdict::Deny) if !call.caller.is_authenticated() => {
-            format!(
-                "{} is denied: the caller has neither a certificate nor a token.",
-                subject(call)
-            )
-        }
-        (None, Verdict::Deny)
-            if policy.rules.is_empty() && policy.default == DefaultAction::Deny =>
-        {
-            format!(
-                "{} is denied: the policy has no rules, and what no rule allows is denied.",
-                subject(call)
-            )
-        }
-        (None, Verdict::Deny)
-            if !policy
-                .rules
-                .iter()
-                .any(|rule| rule.covers_service(call.service)) =>
-        {
-            format!(
-                "{} is denied: no rule is about {}.",
-                subject(call),
-                call.service
-            )
-        }
-        (None, Verdict::Deny) => format!("{} is denied: no rule allows it.", subject(call)),
+    let because = match decided {
+        Some(rule) => by_rule(rule, outcome.verdict, call),
+        None => by_default(policy, outcome.verdict, call),
     };
-    let nearest = if outcome.rule.is_none() {
+    let nearest = if decided.is_none() {
         nearest(policy, call)
     } else {
         None
@@ -117,10 +83,9 @@ pub(super) fn explanation(policy: &Policy, call: &Call<'_>) -> Explanation {
 
 /// The allow rule for this service whose first failing condition comes last; of several, the first.
 fn nearest(policy: &Policy, call: &Call<'_>) -> Option<Nearest> {
-    let failing = policy
-        .rules
-        .iter()
-        .filter(|rule| rule.config.action == Action::Allow);
+    let of_service =
+        |rule: &&Rule| rule.config.action == Action::Allow && rule.covers_service(call.service);
+    let failing = policy.rules.iter().filter(of_service);
     let mut best: Option<(Condition, &Rule)> = None;
     for rule in failing {
         let Some(failed) = rule.first_failure(call) else {
@@ -141,6 +106,31 @@ fn nearest(policy: &Policy, call: &Call<'_>) -> Option<Nearest> {
         failed,
         because,
     })
+}
+
+fn by_default(policy: &Policy, verdict: Verdict, call: &Call<'_>) -> String {
+    let subject = subject(call);
+    if verdict == Verdict::Allow {
+        return format!(
+            "{subject} passes only because the policy's default is audit: no rule allows it."
+        );
+    }
+    if !call.caller.is_authenticated() {
+        return format!("{subject} is denied: the caller has neither a certificate nor a token.");
+    }
+    if policy.is_empty() {
+        return format!(
+            "{subject} is denied: the policy has no rules, and what no rule allows is denied."
+        );
+    }
+    if policy
+        .rules
+        .iter()
+        .any(|rule| rule.covers_service(call.service))
+    {
+        return format!("{subject} is denied: no rule allows it.");
+    }
+    format!("{subject} is denied: no rule is about {}.", call.service)
 }
 
 fn by_rule(rule: &Rule, verdict: Verdict, call: &Call<'_>) -> String {
@@ -203,10 +193,6 @@ fn failure(rule: &Rule, failed: Condition, call: &Call<'_>) -> String {
     let to = &rule.config.to;
     let no_http = "a connection that is not HTTP has none".to_owned();
     match failed {
-        Condition::Service => format!(
-            "it is about the service {}, not {}",
-            to.service, call.service
-        ),
         Condition::Source => format!(
             "the caller is none of its from: {}",
             rule.config.from.join(", ")

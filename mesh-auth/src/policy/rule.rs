@@ -77,11 +77,9 @@ impl Rule {
         })
     }
 
-    /// The first condition that a call does not meet, in the order in which an operator would look.
+    /// The first condition that a call to the rule's service does not meet, in the order in which an
+    /// operator would look.
     pub(super) fn first_failure(&self, call: &Call<'_>) -> Option<Condition> {
-        if !self.covers_service(call.service) {
-            return Some(Condition::Service);
-        }
         if !self
             .sources
             .iter()
