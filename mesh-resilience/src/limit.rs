@@ -251,6 +251,3 @@ const _: () = {
     const fn assert_send_sync<T: Send + Sync>() {}
     assert_send_sync::<Limiter>();
 };
-
-#[cfg(test)]
-mod tests;

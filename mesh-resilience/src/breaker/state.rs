@@ -254,6 +254,3 @@ const SLOTS: usize = 10;
 /// What a caller is told who finds all probes under way: the shortest `Retry-After` there is.
 const NEXT_PROBE: Duration = Duration::from_secs(1);
 const MAX_OPEN_FOR: Duration = Duration::from_hours(24 * 365);
-
-#[cfg(test)]
-mod tests;
