@@ -29,9 +29,11 @@ pub(super) fn normalise(parts: &mut Parts, limits: &Limits) -> Result<(), Reques
 
 /// What one pass over the fields finds.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "findings, not states")]
 struct Seen {
     hosts: usize,
     content_lengths: usize,
+    has_te: bool,
     has_transfer_encoding: bool,
     has_hop_by_hop: bool,
     has_connection_specific: bool,
@@ -57,6 +59,8 @@ impl Seen {
             match name {
                 "host" => seen.hosts = seen.hosts.saturating_add(1),
                 "content-length" => seen.content_lengths = seen.content_lengths.saturating_add(1),
+                // What every gRPC call carries stays as it is.
+                "te" if value == "trailers" && !seen.has_te => seen.has_te = true,
                 "te" => seen.has_hop_by_hop = true,
                 "transfer-encoding" => {
                     seen.has_transfer_encoding = true;
