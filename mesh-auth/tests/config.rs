@@ -1,6 +1,5 @@
 //! Configuration as it is read from text.
 #![cfg(feature = "serde")]
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use mesh_auth::policy::{Action, DefaultAction, Policy, PolicyConfig, RuleConfig};
 use mesh_auth::request::Limits;
