@@ -1,4 +1,66 @@
-//! Circuit breaker, retry with budget, timeout, bulkhead, rate limit and balancing as tower layers.
+//! Circuit breaker, retry with budget, timeout, bulkhead, rate limit, fallback and load balancing as tower layers.
+//!
+//! ```
+//! use mesh_resilience::breaker::{Breaker, BreakerConfig, BreakerLayer};
+//! use mesh_resilience::bulkhead::{Bulkhead, BulkheadConfig, BulkheadLayer};
+//! use mesh_resilience::classify::ErrorClassifier;
+//! use mesh_resilience::timeout::{DEFAULT_TIMEOUT, TimeoutLayer};
+//! use mesh_resilience::BoxError;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let breaker = Breaker::new(BreakerConfig::default())?;
+//! let orders = ServiceBuilder::new()
+//!     .layer(BreakerLayer::new(breaker, ErrorClassifier::new()))
+//!     .layer(BulkheadLayer::new(Bulkhead::new(&BulkheadConfig::default())))
+//!     .layer(TimeoutLayer::new(DEFAULT_TIMEOUT)?)
+//!     .service(service_fn(|id: u32| async move { Ok::<_, BoxError>(format!("order {id}")) }));
+//! assert_eq!(orders.oneshot(7).await?, "order 7");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Layers work with any request and response. What one answers itself is a small public error, found behind the
+//! [`BoxError`] with [`find_cause`]: [`BreakerOpen`](breaker::BreakerOpen), [`BulkheadFull`](bulkhead::BulkheadFull),
+//! [`Limited`](limit::Limited), [`TimedOut`](timeout::TimedOut). Clock and randomness are parameters of the state machines;
+//! the layers read tokio's clock, so that a paused clock drives them in tests.
+//!
+//! *Cancel safety*: dropping a response future at any point gives back what it held: a probe slot, a permit, a place in
+//! the queue. It counts as neither success nor failure.
+//!
+//! # Order
+//!
+//! Outermost first: fallback, total timeout, retry, then for each attempt: pick an endpoint, breaker, bulkhead, timeout.
+//! The breaker sees a timeout only from a layer below it.
+//!
+//! # What this crate does not do
+//!
+//! - No hedging, no adaptive concurrency, no limits shared between nodes.
+//! - The balancer picks; it finds no endpoints, makes no connections and checks no health of its own.
+//! - No metrics: hand in a [`breaker::Observe`] or [`retry::Observe`].
+//! - No task of its own: nothing runs between calls.
+//!
+//! # Modules
+//!
+//! | module | what |
+//! |---|---|
+//! | [`balance`] | which endpoint: power of two, round robin, random; outlier ejection |
+//! | [`breaker`] | stops calling what fails, and tries again with a few probes |
+//! | [`bulkhead`] | so many calls at a time, so many waiting |
+//! | [`classify`] | what a result says, and whether a call may be repeated |
+//! | [`fallback`] | an answer of one's own for an error |
+//! | [`limit`] | so many calls a key in any stretch of time |
+//! | [`random`] | where jitter and draws come from |
+//! | [`retry`] | again, slower, within a budget and a deadline |
+//! | [`timeout`] | a limit a call, and one deadline over all attempts |
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `http` | [`classify`] gains `HttpClassifier`; `http::Request` carries a [`Deadline`](timeout::Deadline) in its extensions |
+//! | `serde` | `Deserialize` and `Serialize` for the configuration, durations written as `30s` or `1h` |
 
 pub mod balance;
 pub mod breaker;

@@ -68,7 +68,7 @@ async fn an_answer_in_time_passes_and_zero_is_refused() {
             .unwrap(),
         1
     );
-    assert!(TimeoutLayer::new(Duration::ZERO).is_err());
+    TimeoutLayer::new(Duration::ZERO).unwrap_err();
 }
 
 #[test]
@@ -98,7 +98,7 @@ async fn the_next_call_waits_and_the_one_after_the_queue_is_refused() {
     let mut service = BulkheadLayer::new(bulkhead.clone()).layer(inner);
     let mut calls: Vec<_> = (0..4).map(|name| Box::pin(service.call(name))).collect();
     for call in &mut calls[..3] {
-        assert!(timeout(SECOND, call).await.is_err());
+        timeout(SECOND, call).await.unwrap_err();
     }
     assert!(find_cause::<BulkheadFull>(&calls.pop().unwrap().await.unwrap_err()).is_some());
     assert_eq!((bulkhead.running(), bulkhead.waiting()), (1, 2));
@@ -125,9 +125,16 @@ async fn a_permit_can_stay_with_the_response() {
         .await
         .unwrap();
     assert_eq!((body, bulkhead.running()), ("streaming", 1));
-    assert!(service.ready().await.unwrap().call("next").await.is_err());
+    service
+        .ready()
+        .await
+        .unwrap()
+        .call("next")
+        .await
+        .unwrap_err();
     drop(permit);
-    assert!(service.ready().await.unwrap().call("next").await.is_ok());
+    let (body, _permit) = service.ready().await.unwrap().call("next").await.unwrap();
+    assert_eq!(body, "next");
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,13 +145,13 @@ async fn a_dropped_waiter_loses_nobody_a_place() {
     let mut second = Box::pin(bulkhead.acquire());
     let third = bulkhead.acquire();
     for waiter in [&mut first, &mut second] {
-        assert!(timeout(SECOND, waiter).await.is_err());
+        timeout(SECOND, waiter).await.unwrap_err();
     }
     drop(third);
     assert_eq!(bulkhead.waiting(), 2);
     // The permit goes to the first, who leaves without having looked: the second gets it.
     drop(permit);
-    assert!(bulkhead.try_acquire().is_err(), "nobody jumps the queue");
+    bulkhead.try_acquire().expect_err("nobody jumps the queue");
     drop(first);
     let permit = timeout(SECOND, second).await.unwrap().unwrap();
     assert_eq!((bulkhead.running(), bulkhead.waiting()), (1, 0));
@@ -163,12 +170,18 @@ async fn a_failed_or_dropped_call_gives_its_place_back() {
         Err::<(), BoxError>("down".into())
     });
     let mut service = BulkheadLayer::new(bulkhead.clone()).layer(fails);
-    assert!(service.ready().await.unwrap().call(false).await.is_err());
+    service
+        .ready()
+        .await
+        .unwrap()
+        .call(false)
+        .await
+        .unwrap_err();
     assert_eq!(bulkhead.running(), 0);
     let hanging = service.ready().await.unwrap().call(true);
     let waiting = service.ready().await.unwrap().call(false);
-    assert!(timeout(SECOND, hanging).await.is_err());
-    assert!(timeout(SECOND, waiting).await.unwrap().is_err());
+    timeout(SECOND, hanging).await.unwrap_err();
+    timeout(SECOND, waiting).await.unwrap().unwrap_err();
     assert_eq!((bulkhead.running(), bulkhead.waiting()), (0, 0));
 }
 

@@ -96,7 +96,7 @@ proptest! {
         };
         prop_assert_eq!(refused.remaining, 0);
         prop_assert!(refused.retry_after > Duration::ZERO && refused.retry_after <= refused.reset_after);
-        prop_assert!(!limiter.check(&7, now + refused.retry_after - Duration::from_micros(1)).allowed);
+        prop_assert!(!limiter.check(&7, now + refused.retry_after.saturating_sub(Duration::from_micros(1))).allowed);
         prop_assert!(limiter.check(&7, now + refused.retry_after).allowed);
     }
 }
@@ -221,7 +221,10 @@ fn a_clock_that_goes_back_admits_no_more() {
     assert!(limiter.check("other", start()).allowed);
     let admitted = (0..20).filter(|i| {
         limiter
-            .check("k", now - Duration::from_millis(100 * i))
+            .check(
+                "k",
+                now.checked_sub(Duration::from_millis(100 * i)).unwrap(),
+            )
             .allowed
     });
     assert_eq!(admitted.count(), 5);
@@ -235,7 +238,7 @@ fn windows_out_of_range_are_refused() {
         window(7_000_000, Duration::from_secs(1)),
         window(1, Duration::ZERO),
     ] {
-        assert!(Limiter::new(&LimitConfig::default().with_windows(vec![bad])).is_err());
+        Limiter::new(&LimitConfig::default().with_windows(vec![bad])).unwrap_err();
     }
 }
 
@@ -257,9 +260,9 @@ async fn the_layer_refuses_by_key_and_lets_pass_again() {
         .call("ann")
         .await
         .unwrap_err();
-    let limited = find_cause::<Limited>(&refused).unwrap();
-    assert_eq!(limited.limit, 2);
-    assert!(service.ready().await.unwrap().call("bob").await.is_ok());
-    tokio::time::advance(limited.retry_after).await;
-    assert!(service.ready().await.unwrap().call("ann").await.is_ok());
+    let cause = find_cause::<Limited>(&refused).unwrap();
+    assert_eq!(cause.limit, 2);
+    service.ready().await.unwrap().call("bob").await.unwrap();
+    tokio::time::advance(cause.retry_after).await;
+    service.ready().await.unwrap().call("ann").await.unwrap();
 }

@@ -20,8 +20,10 @@ pub struct RetryConfig {
     pub initial_delay: Duration,
     /// How much longer each further wait may be. Default 2, range 1 to 10.
     pub factor: f64,
-    /// Bound on each wait, also on one that the service asks for: if `Retry-After` is longer, there is no retry.
-    /// Default 25 s.
+    /// Bound on each wait. Default 25 s.
+    ///
+    /// A wait that the service asks for (`Retry-After`) comes on top, and is bounded by this too: if it asks for more,
+    /// there is no retry.
     #[cfg_attr(feature = "serde", serde(with = "crate::duration"))]
     pub max_delay: Duration,
 }

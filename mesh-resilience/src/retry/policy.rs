@@ -61,9 +61,8 @@ pub(super) fn decide(
     if asked > config.max_delay {
         return Err(Stop::Delay);
     }
-    let delay = backoff(config, failed.attempts)
-        .mul_f64(unit.clamp(0.0, 1.0))
-        .max(asked);
+    // On top of what was asked for, so that the callers who were all told the same don't come back at once.
+    let delay = asked + backoff(config, failed.attempts).mul_f64(unit.clamp(0.0, 1.0));
     match failed.deadline {
         Some(deadline) if deadline.remaining(now) <= delay => Err(Stop::Deadline),
         _ => Ok(delay),

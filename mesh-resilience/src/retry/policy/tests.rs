@@ -90,7 +90,8 @@ fn waits_grow_and_are_spread_between_nothing_and_the_bound() {
 #[test]
 fn a_service_that_names_a_wait_gets_it_if_it_is_not_too_long() {
     let asked = |seconds| failed(Classified::failure().with_retry_after(seconds * ONE));
-    check(&asked(7), 1.0, Ok(7 * ONE));
+    check(&asked(7), 0.0, Ok(7 * ONE));
+    check(&asked(7), 1.0, Ok(8 * ONE));
     check(&asked(0), 1.0, Ok(ONE));
     check(&asked(26), 1.0, Err(Stop::Delay));
 }

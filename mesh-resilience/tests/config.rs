@@ -1,0 +1,67 @@
+//! Configuration as people write it: durations in words, unknown keys refused, defaults as documented.
+#![cfg(feature = "serde")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use mesh_resilience::balance::{OutlierConfig, Policy};
+use mesh_resilience::breaker::{BreakerConfig, SuccessRate};
+use mesh_resilience::bulkhead::BulkheadConfig;
+use mesh_resilience::limit::LimitConfig;
+use mesh_resilience::retry::{BudgetConfig, RetryConfig};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, from_value, json, to_value};
+
+/// Checks that `config` is written as `text`, read back as itself, and read from nothing as the default.
+fn check<C: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(config: &C, text: &Value) {
+    assert_eq!(to_value(config).unwrap(), *text);
+    assert_eq!(from_value::<C>(json!({})).unwrap(), *config);
+    assert_eq!(from_value::<C>(text.clone()).unwrap(), *config);
+    from_value::<C>(json!({ "no_such_key": 1 })).unwrap_err();
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let breaker = json!({
+        "threshold": 5, "open_for": "1m", "jitter_ratio": 0.015, "half_open_requests": 3, "successes_to_close": 3,
+    });
+    check(&BreakerConfig::default(), &breaker);
+    check(
+        &SuccessRate::default(),
+        &json!({ "min_ratio": 0.5, "window": "30s", "min_volume": 20 }),
+    );
+    check(
+        &BulkheadConfig::default(),
+        &json!({ "max_concurrent": 100, "max_waiting": 50 }),
+    );
+    let windows = json!([{ "max_requests": 100, "period": "1m" }, { "max_requests": 10_000, "period": "1h" }]);
+    check(
+        &LimitConfig::default(),
+        &json!({ "windows": windows, "max_keys": 100_000 }),
+    );
+    let retry =
+        json!({ "max_attempts": 3, "initial_delay": "1s", "factor": 2.0, "max_delay": "25s" });
+    check(&RetryConfig::default(), &retry);
+    check(
+        &BudgetConfig::default(),
+        &json!({ "ratio": 0.2, "reserve": 10, "window": "10s" }),
+    );
+    let outliers = json!({
+        "consecutive_failures": 5, "ejection": "30s", "max_ejection": "5m", "interval": "30s", "max_ejected_ratio": 0.5,
+    });
+    check(&OutlierConfig::default(), &outliers);
+    assert_eq!(
+        from_value::<Policy>(json!("least_request")).unwrap(),
+        Policy::default()
+    );
+}
+
+#[test]
+fn a_wrong_value_is_refused() {
+    for wrong in [
+        json!({ "open_for": "soon" }),
+        json!({ "open_for": 60 }),
+        json!({ "threshold": 0 }),
+    ] {
+        from_value::<BreakerConfig>(wrong).unwrap_err();
+    }
+}
