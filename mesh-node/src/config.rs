@@ -173,6 +173,12 @@ impl NodeConfig {
         format!("spiffe://{}/{service}", self.identity.trust_domain)
     }
 
+    /// `iss` of the tokens that this node issues and accepts: the configured one, else the trust domain.
+    pub fn token_issuer(&self) -> &str {
+        let configured = self.auth.jwt.as_ref().and_then(|jwt| jwt.issuer.as_deref());
+        configured.unwrap_or(&self.identity.trust_domain)
+    }
+
     /// What the admin listener shows: every value, secrets redacted.
     pub fn redacted(&self) -> serde_json::Value {
         serde_json::to_value(self).unwrap_or_default()
@@ -215,7 +221,8 @@ pub struct Document {
     file: String,
     base: PathBuf,
     root: Node,
-    environment: Environment,
+    /// The variables that name services; no other is kept.
+    services: Environment,
 }
 
 impl Document {
@@ -245,7 +252,7 @@ impl Document {
             file,
             base,
             root,
-            environment: environment.clone(),
+            services: environment::of_services(environment),
         })
     }
 
@@ -256,7 +263,7 @@ impl Document {
     /// An unknown or missing key, or a value that is not allowed.
     pub fn config(&self) -> Result<NodeConfig, ConfigError> {
         let mut config: NodeConfig = decode::decode(&self.root, &self.file)?;
-        environment::add_services(&mut config, &self.environment, &self.file)?;
+        environment::add_services(&mut config, &self.services, &self.file)?;
         rules::check(&config, self)?;
         config.resolve_paths(&self.base);
         self.read_secret(&mut config)?;

@@ -112,11 +112,18 @@ pub(super) fn add_services(
     Ok(())
 }
 
+/// The variables that [`add_services`] looks at.
+pub(super) fn of_services(environment: &Environment) -> Environment {
+    let ours = environment
+        .iter()
+        .filter(|(name, _)| name.starts_with(SERVICES));
+    ours.map(|(name, text)| (name.clone(), text.clone()))
+        .collect()
+}
+
 /// `EXTERNAL_SERVICES_ORDER_SERVICE_ADDRESS` is about `order-service`.
 fn service_of(variable: &str, ending: &str) -> Option<String> {
-    let name = variable
-        .strip_prefix("EXTERNAL_SERVICES_")?
-        .strip_suffix(ending)?;
+    let name = variable.strip_prefix(SERVICES)?.strip_suffix(ending)?;
     Some(name.to_lowercase().replace('_', "-"))
 }
 
@@ -178,9 +185,9 @@ fn collect(
             path.pop();
         }
     } else if let Some(shapes) = schema.get("anyOf").and_then(Value::as_array) {
-        shapes
-            .iter()
-            .for_each(|shape| collect(root, shape, path, found));
+        for shape in shapes {
+            collect(root, shape, path, found);
+        }
     } else if schema.get("type").and_then(Value::as_str) != Some("array") && !path.is_empty() {
         found.insert(variable_of(path), path.clone());
     }
@@ -190,6 +197,7 @@ fn variable_of(path: &[String]) -> String {
     format!("MESH_{}", path.join("_").to_uppercase())
 }
 
+const SERVICES: &str = "EXTERNAL_SERVICES_";
 /// Names that other meshes use, and the variable each stands for; that one wins where both are set.
 const NAMED: [(&str, &str); 5] = [
     ("SERVICE_MESH_SPIFFE_ID", "MESH_SERVICE_SPIFFE_ID"),

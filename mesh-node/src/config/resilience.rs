@@ -138,7 +138,7 @@ impl Default for BulkheadConfig {
 // All of DESIGN section 7, except where a comment says otherwise.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const BREAKER_THRESHOLD: u32 = 5;
-const BREAKER_TIMEOUT: Duration = Duration::from_secs(60);
+const BREAKER_TIMEOUT: Duration = Duration::from_mins(1);
 const BREAKER_PROBES: u32 = 3;
 const RETRY_ATTEMPTS: u32 = 3;
 const RETRY_DELAY: Duration = Duration::from_secs(1);

@@ -281,8 +281,8 @@ fn default_expiry() -> Duration {
 }
 
 /// DESIGN section 7: certificate lifetime 1 h.
-const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(3600);
+const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(1);
 /// DESIGN section 7: session timeout 1 h.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(3600);
+const SESSION_TIMEOUT: Duration = Duration::from_hours(1);
 /// DESIGN section 7: JWT expiry 1 h.
-const TOKEN_EXPIRY: Duration = Duration::from_secs(3600);
+const TOKEN_EXPIRY: Duration = Duration::from_hours(1);

@@ -37,14 +37,13 @@ impl HostPort {
             "is not host:port; write it like 127.0.0.1:8080 or app.internal:8080";
         let (host, port) = text.rsplit_once(':').ok_or(EXPECTED)?;
         let port = port.parse().ok().ok_or(EXPECTED)?;
-        let host = match host
+        let inner = host
             .strip_prefix('[')
-            .and_then(|inner| inner.strip_suffix(']'))
-        {
+            .and_then(|inner| inner.strip_suffix(']'));
+        let host = match inner {
             Some(inner) if inner.parse::<std::net::Ipv6Addr>().is_ok() => inner,
-            Some(_) => return Err(EXPECTED),
             None if is_host(host) && !host.contains(':') => host,
-            None => return Err(EXPECTED),
+            _ => return Err(EXPECTED),
         };
         Ok(Self {
             host: host.to_owned(),
@@ -110,48 +109,21 @@ pub(super) mod duration {
     pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
-        let duration = duration_or_zero::deserialize(deserializer)?;
-        if duration.is_zero() {
-            return Err(D::Error::custom(
-                "is not allowed; it must be longer than 0s",
-            ));
-        }
-        Ok(duration)
-    }
-
-    pub(in crate::config) fn serialize<S: Serializer>(
-        value: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        duration_or_zero::serialize(value, serializer)
-    }
-}
-
-/// Durations such as `30s`, `0s` included.
-pub(super) mod duration_or_zero {
-    use super::*;
-
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let duration = humantime::parse_duration(&text).ok().ok_or_else(|| {
-            D::Error::custom(
+        match humantime::parse_duration(&text) {
+            Err(_) => Err(D::Error::custom(
                 "is not a duration; write a number and a unit, such as 500ms, 30s or 1h",
-            )
-        })?;
-        if duration > LONGEST {
-            return Err(D::Error::custom(
+            )),
+            Ok(Duration::ZERO) => Err(D::Error::custom(
+                "is not allowed; it must be longer than 0s",
+            )),
+            Ok(duration) if duration > LONGEST => Err(D::Error::custom(
                 "is too long; a duration here is at most 3650days",
-            ));
+            )),
+            Ok(duration) => Ok(duration),
         }
-        Ok(duration)
     }
 
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "the signature that serde calls"
-    )]
     pub(in crate::config) fn serialize<S: Serializer>(
         value: &Duration,
         serializer: S,
@@ -337,7 +309,7 @@ pub(super) const NOT_A_SPIFFE_ID: &str =
 /// A DNS name's limit (RFC 1035, section 2.3.4), so that a service name can also be one.
 const NAME_BYTES: usize = 253;
 /// Ten years: nothing here is meant to last longer, and sums with a clock reading cannot overflow.
-const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+const LONGEST: Duration = Duration::from_hours(3650 * 24);
 /// RFC 7518, section 3.2: a key of the hash's size or larger for HS256.
 const SECRET_BYTES: usize = 32;
 /// A random 32-digit hex text has 110 to 128 by this estimate; "changeme" four times has 88.

@@ -39,11 +39,11 @@ impl RateLimitConfig {
             windows: vec![
                 RateWindow {
                     max_requests: value::nonzero(100),
-                    window: Duration::from_secs(60),
+                    window: Duration::from_mins(1),
                 },
                 RateWindow {
                     max_requests: value::nonzero(10_000),
-                    window: Duration::from_secs(3600),
+                    window: Duration::from_hours(1),
                 },
             ],
         }

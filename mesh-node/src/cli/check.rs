@@ -1,0 +1,428 @@
+//! `mesh-node check`: builds everything that a configuration describes, and opens nothing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use mesh_auth::policy::Action;
+use mesh_auth::policy::DefaultAction;
+use mesh_auth::policy::Policy;
+use mesh_auth::policy::PolicyConfig as AuthPolicy;
+use mesh_auth::policy::PolicyError;
+use mesh_auth::policy::RuleConfig as AuthRule;
+use mesh_auth::spiffe::TrustDomain;
+use mesh_auth::svid;
+use mesh_auth::token::Ring;
+use mesh_transport::spiffe::SpiffeLeaf;
+use mesh_transport::tls::Credentials;
+use mesh_transport::tls::TlsStore;
+use mesh_transport::tls::TrustBundles;
+use mesh_transport::tls::certificates;
+use rustls::time_provider::TimeProvider;
+use rustls_pki_types::UnixTime;
+use serde_json::Value;
+use serde_json::json;
+
+use super::Context;
+use super::ca;
+use super::files;
+use super::keys;
+use super::report::Failure;
+use super::report::Report;
+use crate::config::Document;
+use crate::config::IdentitySource;
+use crate::config::NodeConfig;
+use crate::config::PolicyConfig;
+use crate::config::PolicyDefault;
+use crate::config::RuleAction;
+
+/// What was checked, and what is worth a second look.
+#[derive(Default)]
+struct Findings {
+    checked: Vec<(&'static str, String)>,
+    warnings: Vec<String>,
+}
+
+pub(super) fn run(path: &Path, context: &Context) -> Result<Report, Failure> {
+    let document = Document::read(path, &context.environment)?;
+    let config = document.config()?;
+    let mut findings = Findings::default();
+    findings.checked.push((
+        "service",
+        format!("{}, on {}", config.spiffe_id(), config.service.listen),
+    ));
+    identity(&config, &document, context, &mut findings)?;
+    policy(&config, &document, context, &mut findings)?;
+    tokens(&config, &document, &mut findings)?;
+    discovery(&config, &mut findings);
+    identity_keys(&config, &document, &mut findings)?;
+    Ok(findings.report(path))
+}
+
+impl Findings {
+    fn report(self, path: &Path) -> Report {
+        let mut lines = vec![format!("{} is valid", path.display())];
+        lines.extend(
+            self.checked
+                .iter()
+                .map(|(what, found)| format!("  {what:<10} {found}")),
+        );
+        lines.extend(
+            self.warnings
+                .iter()
+                .map(|warning| format!("warning: {warning}")),
+        );
+        let checked: serde_json::Map<String, Value> = self
+            .checked
+            .into_iter()
+            .map(|(what, found)| (what.to_owned(), Value::String(found)))
+            .collect();
+        Report::new(
+            lines.join("\n"),
+            json!({ "ok": true, "file": path, "checked": checked, "warnings": self.warnings }),
+        )
+    }
+
+    fn expose(&mut self, what: &str, path: &Path) {
+        if files::is_exposed(path) {
+            self.warnings.push(format!(
+                "{what} {} can be read by others than its owner (chmod 600)",
+                path.display()
+            ));
+        }
+    }
+}
+
+/// Certificate, key and roots: they are read, belong together, and pass the very check that peers will make.
+fn identity(
+    config: &NodeConfig,
+    document: &Document,
+    context: &Context,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let settings = &config.identity;
+    match (
+        settings.source,
+        &settings.cert_file,
+        &settings.key_file,
+        &settings.ca_file,
+        &settings.ca_dir,
+    ) {
+        (IdentitySource::Files, Some(cert), Some(key), Some(ca), _) => {
+            findings.expose("the key", key);
+            let texts = (files::read(cert), files::read(key), files::read(ca));
+            let chain = texts
+                .0
+                .map_err(|failure| failure.at(document, "identity.cert_file"))?;
+            let secret = texts
+                .1
+                .map_err(|failure| failure.at(document, "identity.key_file"))?;
+            let roots = texts
+                .2
+                .map_err(|failure| failure.at(document, "identity.ca_file"))?;
+            verify(
+                config,
+                document,
+                context,
+                (&chain, &secret, &roots),
+                findings,
+            )
+        }
+        (IdentitySource::Builtin, _, _, _, Some(dir)) => {
+            findings.expose("the key", &dir.join("ca.key"));
+            let key = "identity.ca_dir";
+            let authority = ca::read(dir).map_err(|failure| failure.at(document, key))?;
+            if authority.trust_domain().as_str() != settings.trust_domain {
+                let message = format!(
+                    "the authority there is of the trust domain {}",
+                    authority.trust_domain()
+                );
+                return Err(document.error(key, message).into());
+            }
+            let id = mesh_auth::spiffe::SpiffeId::parse(&config.spiffe_id()).map_err(|error| {
+                Failure::because(document.error("service", "has no usable SPIFFE id"), error)
+            })?;
+            let issued = authority
+                .issue(&id, settings.certificate_lifetime, context.now, &[])
+                .map_err(|error| {
+                    Failure::because(
+                        document.error(key, "the authority there can't issue"),
+                        error,
+                    )
+                })?;
+            let texts = (
+                &*issued.certificate_pem,
+                &**issued.key_pem,
+                authority.certificate_pem(),
+            );
+            verify(config, document, context, texts, findings)
+        }
+        // `Document::config` has refused it.
+        _ => Err(document.error("identity", "is not complete").into()),
+    }
+}
+
+fn verify(
+    config: &NodeConfig,
+    document: &Document,
+    context: &Context,
+    (chain, secret, roots): (&str, &str, &str),
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let wrong = |key: &str, message: &str| document.error(key, message);
+    let credentials =
+        Credentials::from_pem(chain.as_bytes(), secret.as_bytes()).map_err(|error| {
+            Failure::because(
+                wrong("identity.cert_file", "certificate and key are not usable"),
+                error,
+            )
+        })?;
+    let roots = certificates(roots.as_bytes()).map_err(|error| {
+        Failure::because(wrong("identity.ca_file", "the roots are not usable"), error)
+    })?;
+    let bundles = TrustBundles::new()
+        .with_domain(&config.identity.trust_domain, &roots)
+        .map_err(|error| {
+            Failure::because(wrong("identity.ca_file", "the roots are not usable"), error)
+        })?;
+    let unfit = |error| {
+        Failure::because(
+            wrong("identity.cert_file", "peers would refuse the certificate"),
+            error,
+        )
+    };
+    let (shown, statement) = (
+        credentials.chain().to_vec(),
+        credentials.sign(STATEMENT).map_err(unfit)?,
+    );
+    let store = TlsStore::new(
+        Arc::new(SpiffeLeaf::new()),
+        Arc::new(At(context.now)),
+        credentials,
+        bundles,
+    )
+    .map_err(unfit)?;
+    let peer = store
+        .verify_signed(&shown, STATEMENT, &statement)
+        .map_err(unfit)?;
+    if peer.as_str() != config.spiffe_id() {
+        let message = format!(
+            "the certificate is of {}, not of {}",
+            peer.as_str(),
+            config.spiffe_id()
+        );
+        return Err(document.error("identity.cert_file", message).into());
+    }
+    let facts = shown.first().map(|leaf| svid::inspect(leaf)).transpose();
+    let facts = facts.map_err(|error| {
+        Failure::because(
+            wrong("identity.cert_file", "could not read the certificate"),
+            error,
+        )
+    })?;
+    let Some(facts) = facts else { return Ok(()) };
+    let until = humantime::format_rfc3339_seconds(facts.not_after);
+    let found = match config.identity.source {
+        IdentitySource::Files => format!("certificate until {until}, {} root(s)", roots.len()),
+        IdentitySource::Builtin => {
+            let lifetime = humantime::format_duration(config.identity.certificate_lifetime);
+            format!("certificates of {lifetime} from the built-in authority")
+        }
+    };
+    findings.checked.push(("identity", found));
+    let left = facts
+        .not_after
+        .duration_since(context.now)
+        .unwrap_or_default();
+    if config.identity.source == IdentitySource::Files && left < SOON {
+        findings.warnings.push(format!(
+            "the certificate ends at {until}; replace it before"
+        ));
+    }
+    Ok(())
+}
+
+fn policy(
+    config: &NodeConfig,
+    document: &Document,
+    context: &Context,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let domain = TrustDomain::parse(&config.identity.trust_domain).map_err(|error| {
+        Failure::because(
+            document.error("identity.trust_domain", "is not usable"),
+            error,
+        )
+    })?;
+    let built = Policy::build(&to_auth(&config.policy), &domain).map_err(|error| {
+        let rules = &config.policy.rules;
+        let index =
+            rule_of(&error).and_then(|name| rules.iter().rposition(|rule| rule.name == name));
+        let key = index.map_or_else(
+            || "policy.rules".to_owned(),
+            |index| format!("policy.rules[{index}]"),
+        );
+        Failure::because(
+            document.error(&key, "is not a policy that can be enforced"),
+            error,
+        )
+    })?;
+    let default = match config.policy.default {
+        PolicyDefault::Deny => "deny",
+        PolicyDefault::Audit => "audit",
+    };
+    findings.checked.push((
+        "policy",
+        format!("{} rule(s), default {default}", built.len()),
+    ));
+    if built.is_empty()
+        && config.policy.default == PolicyDefault::Deny
+        && config.service.app.is_some()
+    {
+        findings
+            .warnings
+            .push("policy.rules is empty: every call to this service will be refused".to_owned());
+    }
+    if config.policy.default == PolicyDefault::Audit {
+        findings
+            .warnings
+            .push("policy.default is audit: calls that no rule allows will pass".to_owned());
+    }
+    for name in built.expired(context.unix_seconds()) {
+        findings
+            .warnings
+            .push(format!("policy rule {name} has expired and does nothing"));
+    }
+    Ok(())
+}
+
+fn tokens(
+    config: &NodeConfig,
+    document: &Document,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let found = match &config.auth.jwt {
+        None => "none".to_owned(),
+        Some(jwt) => {
+            Ring::single(jwt.secret.expose().as_bytes()).map_err(|error| {
+                Failure::because(document.error("auth.jwt.secret", "is not usable"), error)
+            })?;
+            if let Some(file) = &jwt.secret_file {
+                findings.expose("the token secret", file);
+            }
+            format!(
+                "HS256, issuer {}, valid {}",
+                config.token_issuer(),
+                humantime::format_duration(jwt.token_expiry)
+            )
+        }
+    };
+    findings.checked.push(("tokens", found));
+    Ok(())
+}
+
+fn discovery(config: &NodeConfig, findings: &mut Findings) {
+    let endpoints: Vec<&str> = config
+        .discovery
+        .sources
+        .iter()
+        .flat_map(|source| &source.services)
+        .map(|found| found.id.as_str())
+        .collect();
+    let services: BTreeSet<&str> = endpoints.iter().copied().collect();
+    findings.checked.push((
+        "discovery",
+        format!(
+            "{} endpoint(s) of {} service(s)",
+            endpoints.len(),
+            services.len()
+        ),
+    ));
+    for upstream in &config.outbound.upstreams {
+        if !services.contains(upstream.service.as_str()) {
+            let message = format!(
+                "outbound.upstreams names {}, which no source of discovery knows",
+                upstream.service
+            );
+            findings.warnings.push(message);
+        }
+    }
+}
+
+fn identity_keys(
+    config: &NodeConfig,
+    document: &Document,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let dir = &config.security.keys_dir;
+    let found = if dir.exists() {
+        let keys = keys::list(dir).map_err(|failure| failure.at(document, "security.keys_dir"))?;
+        format!("{} in {}", keys.len(), dir.display())
+    } else {
+        format!("none yet; made in {} at the first start", dir.display())
+    };
+    findings.checked.push(("keys", found));
+    Ok(())
+}
+
+/// The policy in the engine's own words.
+fn to_auth(config: &PolicyConfig) -> AuthPolicy {
+    let default = match config.default {
+        PolicyDefault::Deny => DefaultAction::Deny,
+        PolicyDefault::Audit => DefaultAction::Audit,
+    };
+    let mut policy = AuthPolicy::default().with_default(default);
+    for rule in &config.rules {
+        let mut own = AuthRule::new(&rule.name, &[], &rule.to.service);
+        own.from.clone_from(&rule.from);
+        own.to.methods.clone_from(&rule.to.methods);
+        own.to.paths.clone_from(&rule.to.paths);
+        own.to.ports.clone_from(&rule.to.ports);
+        own.action = match rule.action {
+            RuleAction::Allow => Action::Allow,
+            RuleAction::Deny => Action::Deny,
+            RuleAction::Audit => Action::Audit,
+        };
+        own.owner.clone_from(&rule.owner);
+        own.reason.clone_from(&rule.reason);
+        own.expires.clone_from(&rule.expires);
+        policy = policy.with_rule(own);
+    }
+    policy
+}
+
+/// The rule that an error is about.
+fn rule_of(error: &PolicyError) -> Option<&str> {
+    match error {
+        PolicyError::Name { rule }
+        | PolicyError::DuplicateName { rule }
+        | PolicyError::NoSource { rule }
+        | PolicyError::Source { rule, .. }
+        | PolicyError::Service { rule, .. }
+        | PolicyError::Method { rule, .. }
+        | PolicyError::Path { rule, .. }
+        | PolicyError::Port { rule }
+        | PolicyError::Expires { rule, .. } => Some(rule),
+        _ => None,
+    }
+}
+
+/// A clock that stands still: the whole check is about one moment.
+#[derive(Debug)]
+struct At(SystemTime);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        self.0
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .ok()
+            .map(UnixTime::since_unix_epoch)
+    }
+}
+
+/// What the node signs to itself, to see whether peers would believe it.
+const STATEMENT: &[u8] = b"mesh-node check";
+/// Certificates from files that end within a day are worth a warning.
+const SOON: Duration = Duration::from_hours(24);
