@@ -5,11 +5,13 @@
 
 mod audit;
 mod ca;
+mod call;
 mod check;
 mod files;
 mod init;
 mod keys;
 mod report;
+mod run;
 mod token;
 
 use std::ffi::OsString;
@@ -42,6 +44,14 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the node until a stop signal.
+    Run {
+        /// The configuration.
+        #[arg(short, long, value_name = "FILE", default_value = "mesh.yaml")]
+        config: PathBuf,
+    },
+    /// Makes one JSON call through a running node.
+    Call(call::Args),
     /// Checks a configuration and every file that it names; starts nothing.
     Check {
         /// The configuration.
@@ -122,6 +132,8 @@ pub fn main(
 
 fn run(command: Command, context: &Context) -> Result<Report, Failure> {
     match command {
+        Command::Run { config } => run::run(&config, context),
+        Command::Call(args) => call::run(&args, context),
         Command::Check { config } => check::run(&config, context),
         Command::Schema => Ok(Report::raw(&NodeConfig::schema())),
         Command::Init(args) => init::run(&args, context),

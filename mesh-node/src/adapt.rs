@@ -1,0 +1,3 @@
+//! Where one crate needs an ability of another: the traits that the one declares, implemented with the other.
+
+pub(crate) mod peer_key;

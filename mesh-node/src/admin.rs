@@ -1,0 +1,191 @@
+//! The admin pages: metrics, health, statistics and the configuration, for people and scripts on this machine.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use http::HeaderValue;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use hyper::body::Incoming;
+use mesh_transport::Body;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::config::NodeConfig;
+use crate::node::Addresses;
+use crate::node::Shared;
+use crate::stack::now;
+
+/// What the admin pages tell that does not change.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    metrics: Option<String>,
+    config: Value,
+    addresses: Value,
+    service: String,
+    started: Instant,
+    is_ready: Arc<AtomicBool>,
+}
+
+impl Admin {
+    pub(crate) fn new(config: &NodeConfig, is_ready: Arc<AtomicBool>, addresses: &Addresses) -> Self {
+        let upstreams = addresses.upstreams.iter().map(|(service, address)| json!({ "service": service, "bind": address }));
+        Self {
+            metrics: config.metrics.enabled.then(|| config.metrics.endpoint.clone()),
+            config: config.redacted(),
+            addresses: json!({
+                "inbound": addresses.inbound,
+                "outbound": addresses.outbound,
+                "upstreams": upstreams.collect::<Vec<_>>(),
+                "admin": addresses.admin,
+            }),
+            service: config.service.id.clone(),
+            started: now(),
+            is_ready,
+        }
+    }
+
+    /// Answers one request.
+    pub(crate) fn answer(&self, request: &Request<Incoming>, shared: &Shared) -> Response<Body> {
+        // A page in a browser may be made to ask us under a name of its own (DNS rebinding, threat 55).
+        if !is_local_name(request.headers().get(header::HOST)) {
+            return text(StatusCode::FORBIDDEN, "ask by IP address or as localhost\n");
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "these pages are read with GET\n");
+        }
+        let path = request.uri().path();
+        if self.metrics.as_deref() == Some(path) {
+            return metrics(shared);
+        }
+        match path {
+            "/health" => self.health(shared),
+            "/health/live" => text(StatusCode::OK, "live\n"),
+            "/health/ready" if self.is_ready() => text(StatusCode::OK, "ready\n"),
+            "/health/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            "/health/services" => json_page(StatusCode::OK, &services(shared)),
+            "/stats" => json_page(StatusCode::OK, &self.stats(shared)),
+            "/config" => json_page(StatusCode::OK, &self.config),
+            _ => text(StatusCode::NOT_FOUND, &self.index()),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Acquire)
+    }
+
+    fn index(&self) -> String {
+        let metrics = self.metrics.as_deref().unwrap_or_default();
+        format!("here are: {metrics} /health /health/live /health/ready /health/services /stats /config\n")
+    }
+
+    fn health(&self, shared: &Shared) -> Response<Body> {
+        let is_recorded = shared.auditor.as_ref().is_none_or(|auditor| !auditor.log().stats().is_failed);
+        let status = match (self.is_ready(), is_recorded) {
+            (true, true) => "ok",
+            (true, false) => "audit log failed",
+            (false, _) => "not ready",
+        };
+        let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        json_page(code, &json!({ "status": status, "service": self.service, "listen": self.addresses }))
+    }
+
+    fn stats(&self, shared: &Shared) -> Value {
+        let telemetry = &shared.outbound.recorder.telemetry;
+        let [total, failed, micros] = [&telemetry.totals.requests, &telemetry.totals.failed, &telemetry.totals.micros]
+            .map(|counter| counter.load(Ordering::Relaxed));
+        let average = micros.checked_div(total).unwrap_or(0);
+        let sessions = shared.gate.session_stats();
+        let audit = shared.auditor.as_ref().map(|auditor| {
+            let (stats, head) = (auditor.log().stats(), auditor.log().head());
+            json!({ "appended": stats.appended, "queued": stats.queued, "failures": stats.failures, "head": head.to_string() })
+        });
+        json!({
+            "service": self.service,
+            "uptimeSeconds": now().saturating_duration_since(self.started).as_secs(),
+            "totalRequests": total,
+            "successfulRequests": total.saturating_sub(failed),
+            "failedRequests": failed,
+            "averageLatency": std::time::Duration::from_micros(average).as_secs_f64() * 1e3,
+            "activeConnections": telemetry.open_connections(),
+            "activeSessions": sessions.as_ref().map_or(0, |sessions| sessions.sessions),
+            "audit": audit,
+        })
+    }
+}
+
+fn services(shared: &Shared) -> Value {
+    let mut rows: Vec<_> = shared.outbound.services.values().collect();
+    rows.sort_by(|one, other| one.name.cmp(&other.name));
+    rows.into_iter()
+        .map(|service| {
+            let list = service.endpoints.current();
+            json!({
+                "service": &*service.name,
+                "status": if list.healthy() > 0 { "healthy" } else { "unhealthy" },
+                "endpoints": list.len(),
+                "healthyEndpoints": list.healthy(),
+                "circuitBreaker": service.breaker.state(now()).as_str(),
+            })
+        })
+        .collect()
+}
+
+fn metrics(shared: &Shared) -> Response<Body> {
+    let Ok(page) = shared.outbound.recorder.telemetry.text() else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written\n");
+    };
+    page_of(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
+}
+
+fn text(status: StatusCode, page: &str) -> Response<Body> {
+    page_of(status, "text/plain; charset=utf-8", page.to_owned())
+}
+
+fn json_page(status: StatusCode, page: &Value) -> Response<Body> {
+    page_of(status, "application/json", format!("{page:#}\n"))
+}
+
+fn page_of(status: StatusCode, kind: &'static str, page: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(page));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whether a request names us by address or as `localhost`; HTTP/1.0 names nobody.
+fn is_local_name(host: Option<&HeaderValue>) -> bool {
+    let Some(host) = host else { return true };
+    let Ok(authority) = http::uri::Authority::try_from(host.as_bytes()) else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_somebody_else_controls_are_refused() {
+        // threat 55
+        for (host, is_allowed) in [
+            ("127.0.0.1:9090", true),
+            ("[::1]:9090", true),
+            ("localhost", true),
+            ("evil.example:9090", false),
+            ("127.0.0.1.evil.example", false),
+            ("", false),
+        ] {
+            assert_eq!(is_local_name(Some(&HeaderValue::from_static(host))), is_allowed, "{host:?}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The composition root: builds every part in order, runs them, and drains them.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use mesh_auth::policy::Policy;
+use mesh_transport::drain;
+use mesh_transport::drain::Drain;
+use mesh_transport::drain::DrainSignal;
+use mesh_transport::drain::Phase;
+use mesh_transport::listen::Listener;
+use mesh_transport::tasks::Tasks;
+use tokio::runtime::Handle;
+
+use crate::admin::Admin;
+use crate::audit::Auditor;
+use crate::config::NodeConfig;
+use crate::error::Error;
+use crate::methods::Methods;
+use crate::stack::outbound::Outbound;
+use crate::stack::outbound::Service;
+use crate::tasks::every;
+use crate::tasks::until_drain;
+
+mod build;
+mod rotate;
+mod serve;
+
+use self::rotate::Rotation;
+use self::serve::Gate;
+
+/// A node that is built, with its listeners open, but does not serve yet.
+#[derive(Debug)]
+pub struct Node {
+    shared: Arc<Shared>,
+    listeners: Listeners,
+    audit_driver: Option<mesh_audit::Driver>,
+    rotation: Rotation,
+    drain_timeout: Duration,
+}
+
+/// Which listeners a node opens beside the one for other nodes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Local {
+    /// The outbound and admin listeners, as a sidecar does.
+    Listeners,
+    /// None: the program that this node is part of calls it directly.
+    Embedded,
+}
+
+/// The addresses that a node listens on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Addresses {
+    /// Other nodes reach it here.
+    pub inbound: SocketAddr,
+    /// The local application calls through here.
+    pub outbound: Option<SocketAddr>,
+    /// Single services have these, in the order of the configuration.
+    pub upstreams: Vec<(String, SocketAddr)>,
+    /// Admin pages.
+    pub admin: Option<SocketAddr>,
+}
+
+/// What all connections of a node share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) gate: Gate,
+    pub(crate) admin: Admin,
+    pub(crate) auditor: Option<Auditor>,
+    pub(crate) is_ready: Arc<AtomicBool>,
+    pub(crate) tasks: Tasks,
+    pub(crate) watches: Vec<(Arc<Service>, mesh_discovery::Watch)>,
+    /// Keeps the watches fed; registries that change by themselves come here.
+    _discovery: Arc<mesh_discovery::StaticSource>,
+}
+
+#[derive(Debug)]
+struct Listeners {
+    inbound: Listener,
+    outbound: Option<Listener>,
+    upstreams: Vec<(Arc<Service>, Listener)>,
+    admin: Option<Listener>,
+    addresses: Addresses,
+}
+
+impl Node {
+    /// Reads what `config` names, builds all parts and opens the listeners. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; then nothing is left open.
+    pub fn build(config: &NodeConfig, local: Local) -> Result<Self, Error> {
+        Self::build_with(config, local, None)
+    }
+
+    pub(crate) fn build_with(config: &NodeConfig, local: Local, methods: Option<Arc<Methods>>) -> Result<Self, Error> {
+        let tasks = Tasks::new(Handle::current());
+        let built = build::parts(config, &tasks, methods)?;
+        let listeners = Listeners::open(config, local, &built.outbound)?;
+        let is_ready = Arc::new(AtomicBool::new(false));
+        let admin = Admin::new(config, Arc::clone(&is_ready), &listeners.addresses);
+        let shared = Shared {
+            outbound: built.outbound,
+            gate: built.gate,
+            admin,
+            auditor: built.auditor,
+            is_ready,
+            tasks,
+            watches: built.watches,
+            _discovery: built.discovery,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            listeners,
+            audit_driver: built.audit_driver,
+            rotation: built.rotation,
+            drain_timeout: config.drain.timeout,
+        })
+    }
+
+    /// Checks all that needs no network and leaves nothing behind: the identity, the policy, the tokens.
+    ///
+    /// # Errors
+    ///
+    /// What [`Node::build`] would fail with.
+    pub fn check(config: &NodeConfig) -> Result<Policy, Error> {
+        build::check(config)
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.listeners.addresses
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Serves until `stop` is ready, then drains: readiness goes off, peers and clients are asked to go elsewhere, no
+    /// new connection is taken, and what is in flight may finish within `drain.timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the audit log's writer can't be started.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        let Self { shared, listeners, audit_driver, rotation, drain_timeout } = self;
+        let writer = audit_driver.map(start_writer).transpose()?;
+        let (signal, drain) = drain::channel();
+        shared.start(&drain, rotation);
+        listeners.serve(&shared, &drain);
+        drop(drain);
+        shared.is_ready.store(true, Ordering::Release);
+        tracing::info!(service = %shared.outbound.own_name, "ready");
+
+        stop.await;
+        shared.is_ready.store(false, Ordering::Release);
+        tracing::info!("draining");
+        leave(&signal, drain_timeout).await;
+        if let Some(log) = &shared.outbound.recorder.access_log {
+            log.flush();
+        }
+        if let Some(auditor) = &shared.auditor {
+            auditor.log().shutdown();
+        }
+        // The writer ends once all that was queued is on disk.
+        if let Some(writer) = writer
+            && shared.tasks.blocking(move || writer.join()).await.is_err()
+        {
+            tracing::error!("the audit log's writer did not end");
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// The two phases of leaving, and the wait for what is in flight.
+async fn leave(signal: &DrainSignal, timeout: Duration) {
+    signal.enter(Phase::Leaving);
+    tokio::time::sleep(LINGER.min(timeout)).await;
+    signal.enter(Phase::Draining);
+    if tokio::time::timeout(timeout, signal.drained()).await.is_err() {
+        tracing::warn!(connections = signal.holders(), "drain timeout passed; cutting what is left");
+    }
+}
+
+fn start_writer(driver: mesh_audit::Driver) -> Result<std::thread::JoinHandle<()>, Error> {
+    let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || driver.run());
+    thread.map_err(|source| Error::Io { what: "start the audit log's writer", source })
+}
+
+impl Shared {
+    /// Starts everything that runs beside the listeners.
+    fn start(self: &Arc<Self>, drain: &Drain, rotation: Rotation) {
+        for (service, watch) in &self.watches {
+            let (service, watch) = (Arc::clone(service), watch.clone());
+            until_drain(&self.tasks, drain.clone(), async move { service.endpoints.follow(watch).await });
+        }
+        until_drain(&self.tasks, drain.clone(), rotation.run());
+        let shared = Arc::clone(self);
+        every(&self.tasks, drain.clone(), FLUSH_EVERY, move || shared.tick());
+    }
+
+    fn tick(&self) {
+        if let Some(log) = &self.outbound.recorder.access_log {
+            log.flush();
+        }
+        self.gate.sweep(&self.outbound.recorder.telemetry);
+        for service in self.outbound.services.values() {
+            service.show_breaker();
+        }
+    }
+}
+
+impl Listeners {
+    fn open(config: &NodeConfig, local: Local, outbound: &Outbound) -> Result<Self, Error> {
+        let bind = |address| Listener::bind(address, MAX_CONNECTIONS);
+        let inbound = bind(config.service.listen)?;
+        let is_local = local == Local::Listeners;
+        let outbound_listener = is_local.then(|| bind(config.outbound.listen)).transpose()?;
+        let mut upstreams = Vec::new();
+        for upstream in config.outbound.upstreams.iter().filter(|_| is_local) {
+            let service = outbound.services.get(upstream.service.as_str());
+            let service = service.ok_or_else(|| {
+                let name = &upstream.service;
+                Error::missing(format!("outbound.upstreams: {name} is in no discovery source; add it under discovery.sources"))
+            })?;
+            upstreams.push((Arc::clone(service), bind(upstream.bind)?));
+        }
+        let admin = is_local.then(|| bind(config.admin.listen)).transpose()?;
+        let address = |listener: &Option<Listener>| listener.as_ref().map(Listener::address).transpose();
+        let addresses = Addresses {
+            inbound: inbound.address()?,
+            outbound: address(&outbound_listener)?,
+            upstreams: upstreams
+                .iter()
+                .map(|(service, listener)| Ok((service.name.to_string(), listener.address()?)))
+                .collect::<Result<_, mesh_transport::Error>>()?,
+            admin: address(&admin)?,
+        };
+        Ok(Self { inbound, outbound: outbound_listener, upstreams, admin, addresses })
+    }
+
+    fn serve(self, shared: &Arc<Shared>, drain: &Drain) {
+        let start = |listener: Listener, entry: serve::Entry| {
+            let (shared, for_loop, for_connections) = (Arc::clone(shared), drain.clone(), drain.clone());
+            shared.tasks.clone().start(async move {
+                listener.run(for_loop, move |accepted| shared.accept(accepted, entry.clone(), for_connections.clone())).await;
+            });
+        };
+        start(self.inbound, serve::Entry::Inbound);
+        if let Some(listener) = self.outbound {
+            start(listener, serve::Entry::Outbound(None));
+        }
+        for (service, listener) in self.upstreams {
+            start(listener, serve::Entry::Outbound(Some(service)));
+        }
+        if let Some(listener) = self.admin {
+            start(listener, serve::Entry::Admin);
+        }
+    }
+}
+
+/// The wall clock of a running node. The one place that reads it; everything else takes it as a parameter.
+#[expect(clippy::disallowed_methods, reason = "the composition root supplies the clock")]
+pub(crate) fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Long enough that every connected client has made a request and seen `connection: close`, short enough for a restart.
+const LINGER: Duration = Duration::from_millis(500);
+/// How stale a line of the access log may be.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// Connections that one listener has open at once (threat 41).
+const MAX_CONNECTIONS: usize = 16_384;

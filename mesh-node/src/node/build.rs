@@ -1,0 +1,511 @@
+//! Turns the configuration into parts: one function a part, in the order in which they stand on each other.
+
+use std::collections::HashMap;
+use std::num::NonZeroU16;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use mesh_audit::EventKind;
+use mesh_auth::policy;
+use mesh_auth::policy::Policy;
+use mesh_auth::request::Limits;
+use mesh_auth::spiffe::SpiffeId;
+use mesh_auth::spiffe::TrustDomain;
+use mesh_auth::token::CachedIssuer;
+use mesh_auth::token::CachedVerifier;
+use mesh_auth::token::Issuer;
+use mesh_auth::token::Ring;
+use mesh_auth::token::ServiceClaims;
+use mesh_auth::token::Verifier;
+use mesh_crypto::RsaBits;
+use mesh_crypto::SystemRandom;
+use mesh_crypto::keystore::KeyStore;
+use mesh_crypto::keystore::OsFileSystem;
+use mesh_discovery::Discover as _;
+use mesh_discovery::ServiceName;
+use mesh_discovery::StaticEntry;
+use mesh_discovery::StaticSource;
+use mesh_resilience::balance::OutlierConfig;
+use mesh_resilience::balance::Outliers;
+use mesh_resilience::breaker::Breaker;
+use mesh_resilience::breaker::BreakerConfig;
+use mesh_resilience::bulkhead::Bulkhead;
+use mesh_resilience::bulkhead::BulkheadConfig;
+use mesh_resilience::limit::LimitConfig;
+use mesh_resilience::limit::Limiter;
+use mesh_resilience::limit::Window;
+use mesh_resilience::random::SplitMix64;
+use mesh_resilience::retry::Budget;
+use mesh_resilience::retry::BudgetConfig;
+use mesh_resilience::retry::RetryConfig;
+use mesh_resilience::retry::RetryLayer;
+use mesh_resilience::timeout::TimeoutLayer;
+use mesh_session::SessionTable;
+use mesh_session::Suite;
+use mesh_session::TableConfig;
+use mesh_transport::app::AppClient;
+use mesh_transport::app::AppConfig;
+use mesh_transport::peer::Dialer;
+use mesh_transport::peer::PeerConfig;
+use mesh_transport::server::Server;
+use mesh_transport::server::ServerConfig;
+use mesh_transport::session::SessionClient;
+use mesh_transport::session::SessionServer;
+use mesh_transport::session::TokenFor;
+use mesh_transport::tasks::Tasks;
+use mesh_transport::tls::PeerId;
+use mesh_transport::tls::TlsStore;
+use parking_lot::RwLock;
+
+use crate::access_log::AccessLog;
+use crate::adapt::peer_key::PeerJudge;
+use crate::audit::Auditor;
+use crate::config::AesKeySize;
+use crate::config::AuditEvent;
+use crate::config::Backoff;
+use crate::config::Durability;
+use crate::config::Encryption;
+use crate::config::EndpointConfig;
+use crate::config::NodeConfig;
+use crate::config::PolicyDefault;
+use crate::config::RsaKeySize;
+use crate::config::RuleAction;
+use crate::error::Error;
+use crate::identity::Source;
+use crate::methods::Methods;
+use crate::node::rotate::Rotation;
+use crate::node::rotate::SessionIdentity;
+use crate::node::serve::Gate;
+use crate::node::wall_clock;
+use crate::stack::endpoints::Endpoints;
+use crate::stack::endpoints::Links;
+use crate::stack::inbound::App;
+use crate::stack::inbound::Inbound;
+use crate::stack::inbound::TokenCheck;
+use crate::stack::now;
+use crate::stack::outbound::Layers;
+use crate::stack::outbound::Outbound;
+use crate::stack::outbound::Service;
+use crate::stack::outbound::unix_seconds;
+use crate::stack::record::Recorder;
+use crate::stack::send::Judge;
+use crate::telemetry::Ends;
+use crate::telemetry::PairSeries;
+use crate::telemetry::Telemetry;
+use crate::trace::Ids;
+
+/// All parts of a node.
+pub(super) struct Built {
+    pub(super) outbound: Arc<Outbound>,
+    pub(super) gate: Gate,
+    pub(super) auditor: Option<Auditor>,
+    pub(super) audit_driver: Option<mesh_audit::Driver>,
+    pub(super) rotation: Rotation,
+    pub(super) watches: Vec<(Arc<Service>, mesh_discovery::Watch)>,
+    pub(super) discovery: Arc<StaticSource>,
+}
+
+/// Who this node is, in the forms that parts need.
+struct Own {
+    name: Arc<str>,
+    id: SpiffeId,
+    trust_domain: TrustDomain,
+    seed: Arc<SplitMix64>,
+}
+
+/// Tokens that this node issues and accepts.
+#[derive(Clone, Default)]
+struct Tokens {
+    ring: Option<Arc<Ring>>,
+    /// For calls: the audience is the service's name.
+    calls: Option<Arc<TokenCheck>>,
+    /// For handshakes: the audience is the SPIFFE id.
+    handshakes: Option<Arc<TokenCheck>>,
+}
+
+/// Both ends of secure sessions.
+struct Sessions {
+    identity: SessionIdentity,
+    client: SessionClient,
+    server: SessionServer,
+}
+
+pub(super) fn parts(config: &NodeConfig, tasks: &Tasks, methods: Option<Arc<Methods>>) -> Result<Built, Error> {
+    let own = Own::new(config)?;
+    let policy = Arc::new(policy(config, &own.trust_domain)?);
+    let tokens = tokens(config, &own)?;
+    let source = Source::new(config)?;
+    let (tls, not_after) = source.load(wall_clock())?.into_store()?;
+    let telemetry = Arc::new(Telemetry::new());
+    let recorder = Arc::new(Recorder {
+        telemetry: Arc::clone(&telemetry),
+        access_log: access_log(config)?,
+        clock: wall_clock,
+    });
+    let (auditor, audit_driver) = audit(config)?.unzip();
+    let sessions = match config.security.encryption {
+        Encryption::Hybrid => Some(sessions(config, (&own, &tokens), &tls, tasks)?),
+        Encryption::Mtls => None,
+    };
+    let discovery = Arc::new(discovery(config)?);
+    let (session_identity, client, server) =
+        sessions.map_or((None, None, None), |s| (Some(s.identity), Some(s.client), Some(s.server)));
+    let dialer = Dialer::new(Arc::clone(&tls), peer_config(config), tasks.clone());
+    let (services, watches) = services(config, &own, (&dialer, client.as_ref(), &tokens), (&discovery, &telemetry))?;
+    let outbound = Outbound {
+        own_name: Arc::clone(&own.name),
+        services,
+        limits: Limits::default(),
+        ids: Ids::new(Arc::clone(&own.seed)),
+        token: call_issuer(config, &own, &tokens),
+        recorder: Arc::clone(&recorder),
+    };
+    let inbound = Inbound {
+        name: Arc::clone(&own.name),
+        port: config.service.listen.port(),
+        limits: Limits::default(),
+        ids: Ids::new(Arc::clone(&own.seed)),
+        token: tokens.calls,
+        policy,
+        limiter: limiter(config)?,
+        app: app(config, tasks, methods),
+        auditor: auditor.clone(),
+        recorder,
+    };
+    let gate = Gate {
+        inbound,
+        tls: Arc::clone(&tls),
+        own_principal: Arc::from(own.id.to_string()),
+        sessions: server,
+        peers: RwLock::default(),
+        server: Server::new(&ServerConfig::default(), tasks.clone()),
+    };
+    let rotation = Rotation {
+        source,
+        tls,
+        not_after,
+        session: session_identity,
+        telemetry,
+        auditor: auditor.clone(),
+        clock: wall_clock,
+    };
+    Ok(Built { outbound: Arc::new(outbound), gate, auditor, audit_driver, rotation, watches, discovery })
+}
+
+/// See [`super::Node::check`].
+pub(super) fn check(config: &NodeConfig) -> Result<Policy, Error> {
+    let own = Own::new(config)?;
+    let policy = policy(config, &own.trust_domain)?;
+    drop(tokens(config, &own)?);
+    drop(Source::new(config)?.load(wall_clock())?);
+    drop(discovery(config)?);
+    drop(limiter(config)?);
+    drop(layers(config, &own, None)?);
+    Ok(policy)
+}
+
+impl Own {
+    fn new(config: &NodeConfig) -> Result<Self, Error> {
+        let domain = &config.identity.trust_domain;
+        let trust_domain =
+            domain.parse().map_err(|source| Error::config("identity.trust_domain is no trust domain", source))?;
+        let id = config.spiffe_id().parse();
+        let id = id.map_err(|source| Error::config("service.spiffe_id is no spiffe id", source))?;
+        let mut seed = [0; 8];
+        mesh_crypto::Random::fill(&SystemRandom::new(), &mut seed)?;
+        let seed = Arc::new(SplitMix64::new(u64::from_ne_bytes(seed)));
+        Ok(Self { name: Arc::from(config.service.id.as_str()), id, trust_domain, seed })
+    }
+}
+
+/// Fills the policy engine's own structures; every rule is compiled, so that one that can't be enforced is refused.
+fn policy(config: &NodeConfig, trust_domain: &TrustDomain) -> Result<Policy, Error> {
+    let default = match config.policy.default {
+        PolicyDefault::Deny => policy::DefaultAction::Deny,
+        PolicyDefault::Audit => policy::DefaultAction::Audit,
+    };
+    let mut compiled = policy::PolicyConfig::default().with_default(default);
+    for rule in &config.policy.rules {
+        let strings = |list: &[String]| list.to_vec();
+        let mut made = policy::RuleConfig::new(&rule.name, &[], &rule.to.service);
+        made.from = strings(&rule.from);
+        made.to.methods = strings(&rule.to.methods);
+        made.to.paths = strings(&rule.to.paths);
+        made.to.ports = rule.to.ports.clone();
+        made.action = match rule.action {
+            RuleAction::Allow => policy::Action::Allow,
+            RuleAction::Deny => policy::Action::Deny,
+            RuleAction::Audit => policy::Action::Audit,
+        };
+        made.owner.clone_from(&rule.owner);
+        made.reason.clone_from(&rule.reason);
+        made.expires = rule.expires.as_ref().map(ToString::to_string);
+        compiled = compiled.with_rule(made);
+    }
+    Policy::build(&compiled, trust_domain).map_err(|source| Error::config("policy.rules can't be enforced as they are", source))
+}
+
+fn tokens(config: &NodeConfig, own: &Own) -> Result<Tokens, Error> {
+    let Some(jwt) = &config.auth.jwt else { return Ok(Tokens::default()) };
+    let ring = Ring::single(jwt.secret.expose().as_bytes()).map_err(|source| Error::config("auth.jwt.secret is not usable", source))?;
+    let ring = Arc::new(ring);
+    let check = |audience: &str| {
+        Some(Arc::new(TokenCheck {
+            verifier: CachedVerifier::new(Verifier::new(Arc::clone(&ring)), TOKENS_CACHED),
+            issuer: issuer_name(config),
+            audience: Arc::from(audience),
+        }))
+    };
+    Ok(Tokens { calls: check(&own.name), handshakes: check(&own.id.to_string()), ring: Some(ring) })
+}
+
+fn issuer_name(config: &NodeConfig) -> String {
+    let named = config.auth.jwt.as_ref().and_then(|jwt| jwt.issuer.clone());
+    named.unwrap_or_else(|| config.identity.trust_domain.clone())
+}
+
+fn call_issuer(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Option<CachedIssuer> {
+    let (ring, jwt) = (tokens.ring.as_ref()?, config.auth.jwt.as_ref()?);
+    // The node's own run is the session that a call's token names; it ends with the process.
+    let session = format!("{:016x}", mesh_resilience::random::Random::next_u64(&*own.seed));
+    let claims = ServiceClaims::new(own.id.clone(), "").with_session(&session).with_lifetime(jwt.token_expiry);
+    Some(CachedIssuer::new(Issuer::new(Arc::clone(ring), &issuer_name(config)), claims))
+}
+
+fn access_log(config: &NodeConfig) -> Result<Option<AccessLog>, Error> {
+    let log = &config.access_log;
+    if !log.enabled {
+        return Ok(None);
+    }
+    if log.is_stdout() {
+        return Ok(Some(AccessLog::new(Box::new(std::io::stdout()))));
+    }
+    let failed = |source| Error::Io { what: "open access_log.path", source };
+    if let Some(dir) = log.path.parent() {
+        std::fs::create_dir_all(dir).map_err(failed)?;
+    }
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&log.path).map_err(failed)?;
+    Ok(Some(AccessLog::new(Box::new(file))))
+}
+
+fn audit(config: &NodeConfig) -> Result<Option<(Auditor, mesh_audit::Driver)>, Error> {
+    let audit = &config.audit;
+    if !audit.enabled {
+        return Ok(None);
+    }
+    if let Some(dir) = audit.path.parent() {
+        std::fs::create_dir_all(dir).map_err(|source| Error::Io { what: "make the folder of audit.path", source })?;
+    }
+    let is_durable = audit.durability == Durability::Durable;
+    let durability = if is_durable { mesh_audit::Durability::Durable } else { mesh_audit::Durability::Async };
+    let written = mesh_audit::Config::new(&audit.path).with_durability(durability);
+    let (log, driver) = mesh_audit::open(written, mesh_audit::OsFileSystem, wall_clock)?;
+    let kinds = audit.events.iter().map(|event| match event {
+        AuditEvent::Connection => EventKind::Connection,
+        AuditEvent::Message => EventKind::Message,
+        AuditEvent::Error => EventKind::Error,
+        AuditEvent::KeyRotation => EventKind::KeyRotation,
+    });
+    Ok(Some((Auditor::new(log, kinds.collect(), is_durable), driver)))
+}
+
+fn sessions(
+    config: &NodeConfig,
+    (own, tokens): (&Own, &Tokens),
+    tls: &Arc<TlsStore>,
+    tasks: &Tasks,
+) -> Result<Sessions, Error> {
+    let engine = mesh_crypto::engine::aws_lc();
+    let bits = match config.security.rsa_key_size {
+        RsaKeySize::Rsa2048 => RsaBits::B2048,
+        RsaKeySize::Rsa3072 => RsaBits::B3072,
+        RsaKeySize::Rsa4096 => RsaBits::B4096,
+    };
+    let suite = match config.security.aes_key_size {
+        AesKeySize::Aes128 => Suite::X25519Aes128GcmHmacSha256,
+        AesKeySize::Aes192 => Suite::X25519Aes192GcmHmacSha256,
+        AesKeySize::Aes256 => Suite::X25519Aes256GcmHmacSha256,
+    };
+    // What is configured here is the least accepted of a peer too: nobody negotiates below it.
+    let session = mesh_session::Config::default().with_min_rsa_bits(bits).with_suites(vec![suite]);
+    let store = KeyStore::open(Arc::new(OsFileSystem::new()), &config.security.keys_dir)?;
+    let created = unix_seconds(wall_clock());
+    let mut key = store.load_or_generate(&*engine, bits, created)?;
+    if key.public().bits() != bits {
+        key = store.generate(&*engine, bits, created)?;
+    }
+    let (name, key) = (own.id.to_string(), Arc::new(key));
+    let (local, responder) = SessionIdentity::attested(tls, (&name, &key), (&session, &engine))?;
+    let (local, responder) = (Arc::new(ArcSwap::new(local)), Arc::new(ArcSwap::from_pointee(responder)));
+    let identity = SessionIdentity {
+        name,
+        key,
+        config: session,
+        engine,
+        local: Arc::clone(&local),
+        responder: Arc::clone(&responder),
+    };
+    let token = handshake_token(config, own, tokens);
+    // The side that begins gives a session up before the side that answers forgets it.
+    let lifetime = config.security.session_timeout;
+    let client = SessionClient::new(local, Arc::clone(&token), (lifetime * 9 / 10, wall_clock), tasks.clone());
+    let table = TableConfig::default().with_max_age(lifetime).with_idle_timeout(lifetime);
+    let table = Arc::new(SessionTable::new(table, now())?);
+    let judge = Arc::new(PeerJudge::any(Arc::clone(tls), tokens.handshakes.clone()));
+    let flood = (mesh_transport::session::SessionConfig::default(), wall_clock as fn() -> SystemTime);
+    let server = SessionServer::new(responder, (judge, token), table, flood, tasks.clone());
+    Ok(Sessions { identity, client, server })
+}
+
+/// A fresh token for each handshake, addressed to the peer's SPIFFE id.
+fn handshake_token(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Arc<TokenFor> {
+    let (Some(ring), Some(jwt)) = (&tokens.ring, &config.auth.jwt) else { return Arc::new(|_| Vec::new()) };
+    let issuer = Issuer::new(Arc::clone(ring), &issuer_name(config));
+    let (id, lifetime) = (own.id.clone(), jwt.token_expiry);
+    Arc::new(move |peer| {
+        let claims = ServiceClaims::new(id.clone(), peer).with_lifetime(lifetime);
+        match issuer.issue(&claims, unix_seconds(wall_clock())) {
+            Ok(token) => token.into_bytes(),
+            Err(error) => {
+                tracing::error!(%error, "could not issue a token for a handshake");
+                Vec::new()
+            }
+        }
+    })
+}
+
+fn discovery(config: &NodeConfig) -> Result<StaticSource, Error> {
+    let entries: Result<Vec<_>, Error> =
+        config.discovery.sources.iter().flat_map(|source| &source.services).map(entry).collect();
+    StaticSource::new(entries?).map_err(|source| Error::config("discovery.sources can't be used as they are", source))
+}
+
+fn entry(config: &EndpointConfig) -> Result<StaticEntry, Error> {
+    let wrong = |source: mesh_transport::BoxError| {
+        Error::config(format!("discovery.sources: the endpoint of {} can't be used", config.id), source)
+    };
+    let id = ServiceName::parse(&config.id).map_err(|source| wrong(source.into()))?;
+    let host = config.host.parse::<mesh_discovery::Host>().map_err(|source| wrong(source.into()))?;
+    let mut entry = StaticEntry::new(id, host, config.port.get());
+    entry.weight = NonZeroU16::try_from(config.weight).map_err(|source| wrong(source.into()))?;
+    entry.spiffe_id.clone_from(&config.spiffe_id);
+    entry.public_key_fingerprint.clone_from(&config.public_key_fingerprint);
+    entry.zone.clone_from(&config.zone);
+    entry.tags.clone_from(&config.tags);
+    Ok(entry)
+}
+
+fn peer_config(config: &NodeConfig) -> PeerConfig {
+    let mut peers = PeerConfig::default();
+    // A connection is served by one thread at a time, so a second one pays only where there is a second thread.
+    let threads = config.runtime.worker_threads.or_else(|| std::thread::available_parallelism().ok());
+    peers.max_connections = threads.map_or(1, |threads| threads.get().min(MAX_CONNECTIONS_PER_ENDPOINT));
+    peers
+}
+
+type ServiceMap = HashMap<Box<str>, Arc<Service>>;
+type Watches = Vec<(Arc<Service>, mesh_discovery::Watch)>;
+
+fn services(
+    config: &NodeConfig,
+    own: &Own,
+    (dialer, sessions, tokens): (&Dialer, Option<&SessionClient>, &Tokens),
+    (discovery, telemetry): (&StaticSource, &Arc<Telemetry>),
+) -> Result<(ServiceMap, Watches), Error> {
+    let (mut services, mut watches) = (HashMap::new(), Vec::new());
+    for name in discovery.services() {
+        let watch = discovery.watch(&name);
+        let first = watch.current().first().and_then(|endpoint| endpoint.spiffe_id.clone());
+        let principal = first.unwrap_or_else(|| config.spiffe_id_of(name.as_str()));
+        let links = Links {
+            dialer: dialer.clone(),
+            sessions: sessions.cloned(),
+            handshake_token: tokens.handshakes.clone(),
+            expected: PeerId::new(config.spiffe_id_of(name.as_str())),
+        };
+        let shared: Arc<str> = Arc::from(name.as_str());
+        let outliers = Outliers::new(OutlierConfig::default());
+        let outliers = outliers.map_err(|source| Error::config("outlier ejection can't be set up", source))?;
+        let balance = (Arc::new(outliers), Arc::clone(&own.seed));
+        let endpoints = Arc::new(Endpoints::new(Arc::clone(&shared), links, balance, &watch));
+        let series = PairSeries::new(
+            Ends {
+                reporter: "source",
+                source: Arc::clone(&own.name),
+                source_principal: Arc::from(own.id.to_string()),
+                destination: Arc::clone(&shared),
+                destination_principal: Arc::from(principal),
+            },
+            Arc::clone(telemetry),
+        );
+        let layers = layers(config, own, Some((telemetry, &shared)))?;
+        let service = Arc::new(Service::new(Arc::clone(&shared), &layers, endpoints, Arc::new(series)));
+        services.insert(Box::from(&*shared), Arc::clone(&service));
+        watches.push((service, watch));
+    }
+    Ok((services, watches))
+}
+
+fn layers(config: &NodeConfig, own: &Own, counted: Option<(&Arc<Telemetry>, &Arc<str>)>) -> Result<Layers, Error> {
+    let wrong = |key: &'static str| move |source: mesh_resilience::ConfigError| Error::config(format!("resilience.{key}"), source);
+    let resilience = &config.resilience;
+    let random: Arc<dyn mesh_resilience::random::Random> = Arc::clone(&own.seed) as Arc<_>;
+
+    let breaker = &resilience.circuit_breaker;
+    let breaker = BreakerConfig::default()
+        .with_threshold(breaker.threshold)
+        .with_open_for(breaker.timeout)
+        .with_half_open_requests(breaker.half_open_requests)
+        .with_successes_to_close(breaker.half_open_requests);
+    let breaker = Breaker::with_parts(breaker, Arc::clone(&random), None).map_err(wrong("circuit_breaker"))?;
+
+    let retry = &resilience.retry;
+    let factor = match retry.backoff {
+        Backoff::Exponential => 2.0,
+        Backoff::Fixed => 1.0,
+    };
+    let retries = RetryConfig::default()
+        .with_max_attempts(retry.max_attempts)
+        .with_initial_delay(retry.initial_delay)
+        .with_max_delay(retry.max_delay)
+        .with_factor(factor);
+    let budget = Budget::new(BudgetConfig::default().with_ratio(retry.budget)).map_err(wrong("retry"))?;
+    let mut retry = RetryLayer::new(retries, budget, Judge).map_err(wrong("retry"))?.with_random(random);
+    if let Some((telemetry, service)) = counted {
+        retry = retry.with_observer(Arc::new(telemetry.retries_of(service)));
+    }
+
+    let (concurrent, waiting) = (resilience.bulkhead.max_concurrent, resilience.bulkhead.max_waiting);
+    let concurrent = NonZeroUsize::try_from(concurrent).unwrap_or(NonZeroUsize::MAX);
+    let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
+    let bulkhead = BulkheadConfig::default().with_max_concurrent(concurrent).with_max_waiting(waiting);
+    Ok(Layers {
+        timeout: TimeoutLayer::total(resilience.timeout).map_err(wrong("timeout"))?,
+        attempt_timeout: TimeoutLayer::within_deadline(resilience.timeout).map_err(wrong("timeout"))?,
+        retry,
+        breaker,
+        bulkhead: Bulkhead::new(&bulkhead),
+    })
+}
+
+fn limiter(config: &NodeConfig) -> Result<Option<Limiter>, Error> {
+    let Some(limit) = &config.resilience.rate_limit else { return Ok(None) };
+    let windows = limit.windows.iter().map(|window| Window::new(window.max_requests, window.window)).collect();
+    let limiter = Limiter::new(&LimitConfig::default().with_windows(windows));
+    limiter.map(Some).map_err(|source| Error::config("resilience.rate_limit", source))
+}
+
+fn app(config: &NodeConfig, tasks: &Tasks, methods: Option<Arc<Methods>>) -> App {
+    match (&config.service.app, methods) {
+        (_, Some(methods)) => App::Methods(methods),
+        (Some(app), None) => App::Http(AppClient::new(AppConfig::new(app.to_string()), tasks.clone())),
+        (None, None) => App::Absent,
+    }
+}
+
+/// Callers of one service: each has one token at a time, and an old one for a while.
+const TOKENS_CACHED: usize = 10_000;
+/// More connections to one endpoint cost memory and help no more.
+const MAX_CONNECTIONS_PER_ENDPOINT: usize = 4;

@@ -1,0 +1,254 @@
+//! What happens on one accepted connection of each listener.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http::Version;
+use http::header;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use mesh_audit::Event;
+use mesh_audit::EventKind;
+use mesh_auth::spiffe::SpiffeId;
+use mesh_session::TableStats;
+use mesh_transport::Body;
+use mesh_transport::app::is_grpc;
+use mesh_transport::drain::Drain;
+use mesh_transport::drain::Phase;
+use mesh_transport::listen::Accepted;
+use mesh_transport::server::Protocol;
+use mesh_transport::server::Server;
+use mesh_transport::session::CALL_PATH;
+use mesh_transport::session::HANDSHAKE_PATH;
+use mesh_transport::session::Opened;
+use mesh_transport::session::Refused;
+use mesh_transport::session::STREAM_PATH;
+use mesh_transport::session::SessionServer;
+use mesh_transport::tls::PeerId;
+use mesh_transport::tls::TlsStore;
+use parking_lot::RwLock;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::node::Shared;
+use crate::respond::Code;
+use crate::respond::Refusal;
+use crate::stack::inbound::Inbound;
+use crate::stack::inbound::Peer;
+use crate::stack::now;
+use crate::stack::outbound::Service;
+use crate::stack::outbound::chain;
+use crate::telemetry::Ends;
+use crate::telemetry::ListenerLabel;
+use crate::telemetry::PairSeries;
+use crate::telemetry::Telemetry;
+
+/// Which listener a connection came in on.
+#[derive(Clone, Debug)]
+pub(crate) enum Entry {
+    Inbound,
+    Outbound(Option<Arc<Service>>),
+    Admin,
+}
+
+/// The way in for other nodes: TLS, who they are, their sessions, and the inbound stack behind.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) inbound: Inbound,
+    pub(crate) tls: Arc<TlsStore>,
+    pub(crate) own_principal: Arc<str>,
+    /// Where calls must be sealed end to end; a call that is not is refused, so nobody can downgrade.
+    pub(crate) sessions: Option<SessionServer>,
+    pub(crate) peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
+    pub(crate) server: Server,
+}
+
+impl Entry {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound(_) => "outbound",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl Shared {
+    /// Serves one connection in the background until it ends.
+    pub(crate) fn accept(self: &Arc<Self>, accepted: Accepted, entry: Entry, drain: Drain) {
+        let shared = Arc::clone(self);
+        self.tasks.start(async move {
+            let label = ListenerLabel { listener: entry.label() };
+            let open = shared.outbound.recorder.telemetry.connections.get_or_create(&label).clone();
+            open.inc();
+            let Accepted { stream, slot, from, .. } = accepted;
+            match entry {
+                Entry::Inbound => shared.serve_peer(stream, from, drain).await,
+                Entry::Outbound(bound) => shared.serve_application(stream, bound, drain).await,
+                Entry::Admin => shared.serve_admin(stream, drain).await,
+            }
+            open.dec();
+            drop(slot);
+        });
+    }
+
+    async fn serve_peer(self: &Arc<Self>, stream: TcpStream, from: std::net::SocketAddr, drain: Drain) {
+        let acceptor = TlsAcceptor::from(Arc::clone(self.gate.tls.current().server()));
+        let accepted = tokio::time::timeout(TLS_DEADLINE, acceptor.accept(stream)).await;
+        let stream = match accepted {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return self.refused_connection(from, &chain(&error)),
+            Err(_) => return self.refused_connection(from, "the TLS handshake took too long"),
+        };
+        let peer = match self.gate.peer(&stream, &self.outbound.recorder.telemetry) {
+            Ok(peer) => peer,
+            Err(error) => return self.refused_connection(from, &error),
+        };
+        if let Some(auditor) = &self.auditor {
+            let event = Event::new(EventKind::Connection).with_display("peer", &peer.id).with_display("from", &from);
+            auditor.note(event.with("verdict", "accepted"));
+        }
+        let protocol = if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+        let shared = Arc::clone(self);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
+            async move { Ok::<_, Infallible>(shared.gate.handle(&peer, request.map(Body::from)).await) }
+        });
+        self.gate.server.serve(stream, protocol, service, drain).await;
+    }
+
+    fn refused_connection(&self, from: std::net::SocketAddr, error: &str) {
+        tracing::info!(%from, error, "connection refused");
+        self.outbound.recorder.telemetry.refused_peers.inc();
+        if let Some(auditor) = &self.auditor {
+            let event = Event::new(EventKind::Connection).with_display("from", &from);
+            auditor.note(event.with("verdict", "refused").with("error", error));
+        }
+    }
+
+    async fn serve_application(self: &Arc<Self>, stream: TcpStream, bound: Option<Arc<Service>>, drain: Drain) {
+        let (shared, phase) = (Arc::clone(self), drain.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (shared, bound, phase) = (Arc::clone(&shared), bound.clone(), phase.clone());
+            async move {
+                let version = request.version();
+                let mut response = shared.outbound.handle(request.map(Body::from), bound.as_ref()).await;
+                if version < Version::HTTP_2 && phase.phase() >= Phase::Leaving {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        self.gate.server.serve(stream, Protocol::Detect, service, drain).await;
+    }
+
+    async fn serve_admin(self: &Arc<Self>, stream: TcpStream, drain: Drain) {
+        let shared = Arc::clone(self);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let shared = Arc::clone(&shared);
+            async move { Ok::<_, Infallible>(shared.admin.answer(&request, &shared)) }
+        });
+        self.gate.server.serve(stream, Protocol::Http1, service, drain).await;
+    }
+}
+
+impl Gate {
+    /// Who is at the other end; the certificate was verified in the handshake.
+    fn peer(&self, stream: &TlsStream<TcpStream>, telemetry: &Arc<Telemetry>) -> Result<Arc<Peer>, String> {
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).ok_or("no certificate was shown")?;
+        let id = self.tls.identify(leaf).map_err(|error| chain(error.as_ref()))?;
+        if let Some(peer) = self.peers.read().get(&id) {
+            return Ok(Arc::clone(peer));
+        }
+        let spiffe: SpiffeId = id.as_str().parse().map_err(|_| "the name is no spiffe id")?;
+        let header = HeaderValue::try_from(id.as_str()).map_err(|_| "the name does not fit a header")?;
+        let name: Arc<str> = Arc::from(spiffe.path().trim_start_matches('/'));
+        let ends = Ends {
+            reporter: "destination",
+            source: Arc::clone(&name),
+            source_principal: Arc::from(id.as_str()),
+            destination: Arc::clone(&self.inbound.name),
+            destination_principal: Arc::clone(&self.own_principal),
+        };
+        let series = Arc::new(PairSeries::new(ends, Arc::clone(telemetry)));
+        let peer = Arc::new(Peer { id: spiffe, name, header, series });
+        let mut peers = self.peers.write();
+        // Names come out of verified certificates, so whoever fills this holds as many; still it is bounded.
+        if peers.len() >= MAX_PEERS {
+            peers.clear();
+        }
+        peers.insert(id, Arc::clone(&peer));
+        Ok(peer)
+    }
+
+    async fn handle(&self, peer: &Arc<Peer>, request: Request<Body>) -> Response<Body> {
+        let Some(sessions) = &self.sessions else { return self.inbound.handle(peer, None, request).await };
+        let is_exchange = matches!(request.uri().path(), CALL_PATH | STREAM_PATH);
+        let is_handshake = request.uri().path() == HANDSHAKE_PATH;
+        if !(is_exchange || is_handshake) {
+            let message = "this node takes sealed calls only (security.encryption: hybrid)";
+            return self.refuse(Refusal::new(Code::Denied, message), is_grpc(&request));
+        }
+        let id = PeerId::new(peer.header.to_str().unwrap_or_default());
+        if is_handshake {
+            return match sessions.handshake(&id, request).await {
+                Ok(response) => {
+                    self.inbound.recorder.telemetry.handshakes.inc();
+                    response
+                }
+                Err(error) => self.refuse_session(peer, &error),
+            };
+        }
+        let (request, session, sealer) = match sessions.open(&id, request).await {
+            Ok(opened) => opened.into_parts(),
+            Err(error) => return self.refuse_session(peer, &error),
+        };
+        let answer = self.inbound.handle(peer, Some(&session.id()), request).await;
+        Opened::seal(sealer, answer).unwrap_or_else(|error| {
+            tracing::warn!(%error, "could not seal an answer");
+            let refusal = Refusal::new(Code::UpstreamFailed, "the answer's head is too large to be sealed");
+            self.refuse(refusal.maybe_processed(), true)
+        })
+    }
+
+    fn refuse_session(&self, peer: &Peer, error: &Refused) -> Response<Body> {
+        tracing::info!(peer.id = %peer.id, error = %chain(error), "session refused");
+        self.inbound.recorder.telemetry.refused_peers.inc();
+        let (code, message) = match error {
+            Refused::NoSession => (Code::NoSession, "the session is not known here; agree on a new one"),
+            Refused::Busy => (Code::Overloaded, "too many handshakes are under way; try again later"),
+            // One answer for all else: which check failed is for our log alone.
+            _ => (Code::Unauthenticated, "the message was not accepted"),
+        };
+        self.refuse(Refusal::new(code, message), true)
+    }
+
+    fn refuse(&self, refusal: Refusal, is_grpc: bool) -> Response<Body> {
+        self.inbound.recorder.refused(refusal.code());
+        refusal.into_response(is_grpc, None)
+    }
+
+    /// Drops expired sessions and updates their gauge.
+    pub(crate) fn sweep(&self, telemetry: &Telemetry) {
+        if let Some(sessions) = &self.sessions {
+            sessions.table().sweep(now());
+            telemetry.sessions.set(i64::try_from(sessions.table().stats().sessions).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// What the session table holds, where there is one.
+    pub(crate) fn session_stats(&self) -> Option<TableStats> {
+        self.sessions.as_ref().map(|sessions| sessions.table().stats())
+    }
+}
+
+/// A TLS handshake takes a few milliseconds; who needs longer is slow on purpose (threat 33).
+const TLS_DEADLINE: Duration = Duration::from_secs(5);
+/// More services than a mesh of this kind has.
+const MAX_PEERS: usize = 10_000;

@@ -1,0 +1,296 @@
+//! Requests from other nodes to the local application, outermost layer first.
+//!
+//! | # | layer | refuses with | why here |
+//! |--:|---|---|---|
+//! | 1 | normalise | `bad_request`, `headers_too_large` | what is decided about is what is forwarded |
+//! | 2 | token | `unauthenticated` | who calls is settled before what it may |
+//! | 3 | identity headers | – | a caller's are dropped, ours are set |
+//! | 4 | policy | `denied` | no byte reaches the application without it |
+//! | 5 | rate limit | `rate_limited` | per caller, so after identity |
+//! | 6 | application | `upstream_failed`, `no_route` | |
+//! | 7 | audit | `audit_unavailable` | no answer leaves that is not recorded |
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http::header;
+use mesh_auth::policy::Caller;
+use mesh_auth::policy::Policy;
+use mesh_auth::policy::Verdict;
+use mesh_auth::request::CanonicalRequest;
+use mesh_auth::request::Limits;
+use mesh_auth::request::strip_identity_headers;
+use mesh_auth::spiffe::SpiffeId;
+use mesh_auth::token::CachedVerifier;
+use mesh_auth::token::Claims;
+use mesh_auth::token::Expect;
+use mesh_auth::token::TokenError;
+use mesh_resilience::limit::Limiter;
+use mesh_transport::Body;
+use mesh_transport::app::AppClient;
+use mesh_transport::app::is_grpc;
+
+use crate::audit::Auditor;
+use crate::audit::Message;
+use crate::methods::Methods;
+use crate::respond::Code;
+use crate::respond::Refusal;
+use crate::respond::X_MESH_ERROR;
+use crate::respond::X_REQUEST_ID;
+use crate::stack::now;
+use crate::stack::outbound::X_MESH_TOKEN;
+use crate::stack::outbound::chain;
+use crate::stack::outbound::malformed;
+use crate::stack::outbound::unix_seconds;
+use crate::stack::record::Record;
+use crate::stack::record::Recorder;
+use crate::telemetry::PairSeries;
+use crate::telemetry::VerdictLabel;
+use crate::trace::Ids;
+
+/// Who calls, set for the application from what was verified; what a caller sends under this name is dropped.
+pub(crate) const X_MESH_PEER_ID: HeaderName = HeaderName::from_static("x-mesh-peer-id");
+
+/// Everything between the connections from peers and the local application.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) name: Arc<str>,
+    pub(crate) port: u16,
+    pub(crate) limits: Limits,
+    pub(crate) ids: Ids,
+    pub(crate) token: Option<Arc<TokenCheck>>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) limiter: Option<Limiter>,
+    pub(crate) app: App,
+    pub(crate) auditor: Option<Auditor>,
+    pub(crate) recorder: Arc<Recorder>,
+}
+
+/// What answers behind the node.
+#[derive(Debug)]
+pub(crate) enum App {
+    /// A program that listens on a port.
+    Http(AppClient),
+    /// Handlers of the program that this node is part of.
+    Methods(Arc<Methods>),
+    /// Nothing: a node that only calls.
+    Absent,
+}
+
+/// What a service token must be.
+#[derive(Debug)]
+pub(crate) struct TokenCheck {
+    pub(crate) verifier: CachedVerifier,
+    pub(crate) issuer: String,
+    pub(crate) audience: Arc<str>,
+}
+
+impl TokenCheck {
+    /// Accepts a token that is valid at `now` (seconds since 1970), for us, and of `peer`.
+    pub(crate) fn verify(&self, token: &str, peer: &SpiffeId, now: u64) -> Result<Arc<Claims>, TokenError> {
+        let expect = Expect { audience: &self.audience, issuer: &self.issuer, now };
+        let claims = self.verifier.verify(token, &expect)?;
+        claims.require_subject(peer)?;
+        Ok(claims)
+    }
+}
+
+/// A verified peer, for as long as its connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: SpiffeId,
+    pub(crate) name: Arc<str>,
+    pub(crate) header: HeaderValue,
+    pub(crate) series: Arc<PairSeries>,
+}
+
+/// How a request was judged, for the audit record.
+#[derive(Default)]
+struct Judged {
+    rule: Option<Arc<str>>,
+    verdict: &'static str,
+}
+
+impl Inbound {
+    /// Answers one request of a verified peer. `session` names the secure session that it came in, if it did.
+    pub(crate) async fn handle(&self, peer: &Arc<Peer>, session: Option<&dyn DisplaySync>, request: Request<Body>) -> Response<Body> {
+        let started = now();
+        let is_grpc = is_grpc(&request);
+        let (parts, body) = request.into_parts();
+        let mut request = match CanonicalRequest::new(parts, &self.limits) {
+            Ok(request) => request,
+            Err(error) => {
+                let refusal = malformed(&error);
+                self.recorder.refused(refusal.code());
+                return refusal.into_response(is_grpc, None);
+            }
+        };
+        self.ids.ensure(request.headers_mut());
+        let id = request.headers().get(X_REQUEST_ID).cloned();
+        let line = self.recorder.line("inbound", (&peer.name, &self.name), &request);
+        let mut judged = Judged { rule: None, verdict: "none" };
+        let admitted = self.admit(peer, &mut request, &mut judged);
+        let draft = self.auditor.as_ref().and_then(|auditor| {
+            auditor.message(&Message {
+                direction: "inbound",
+                peer: &peer.id,
+                service: &self.name,
+                method: request.method().as_str(),
+                path: request.path(),
+                verdict: judged.verdict,
+                rule: judged.rule.as_deref(),
+                request_id: id.as_ref().and_then(|id| id.to_str().ok()),
+                session: session.map(|session| session as &dyn Display),
+            })
+        });
+        let answered = match admitted {
+            Ok(limits) => self.forward(request, body).await.map(|response| (response, limits)),
+            Err(refusal) => Err(refusal),
+        };
+        let mut response = match answered {
+            Ok((mut response, limits)) => {
+                response.headers_mut().extend(limits.into_iter().flatten());
+                response
+            }
+            Err(refusal) => {
+                self.recorder.refused(refusal.code());
+                refusal.into_response(is_grpc, id.as_ref())
+            }
+        };
+        if let (Some(auditor), Some(draft)) = (&self.auditor, draft)
+            && let Err(refusal) = auditor.finish(draft, &response).await
+        {
+            self.recorder.telemetry.audit_failures.inc();
+            self.recorder.refused(refusal.code());
+            response = refusal.into_response(is_grpc, id.as_ref());
+        }
+        let seen = (line, Some(Arc::clone(&peer.series)));
+        Record::new(&self.recorder, started, is_grpc, seen, ()).attach(response)
+    }
+
+    /// Everything that must hold before the application sees the request; gives the rate limit's headers.
+    fn admit(&self, peer: &Peer, request: &mut CanonicalRequest, judged: &mut Judged) -> Result<Option<LimitHeaders>, Refusal> {
+        let now_seconds = unix_seconds((self.recorder.clock)());
+        let claims = self.verify_token(peer, request.headers(), now_seconds)?;
+        strip_identity_headers(request.headers_mut(), &[]);
+        request.headers_mut().insert(X_MESH_PEER_ID, peer.header.clone());
+
+        let caller = Caller::new(Some(peer.id.clone()), claims);
+        let decision = self.policy.decide(&caller, &self.name, self.port, request, now_seconds);
+        let (verdict, is_denied) = match decision.verdict {
+            Verdict::Allow => ("allow", false),
+            _ => ("deny", true),
+        };
+        judged.verdict = verdict;
+        judged.rule = decision.rule;
+        self.recorder.telemetry.decisions.get_or_create(&VerdictLabel { verdict }).inc();
+        if is_denied {
+            let (method, path) = (request.method(), request.path());
+            let message = format!("no rule of {} lets {} call {method} {path}", self.name, peer.id);
+            return Err(Refusal::new(Code::Denied, message));
+        }
+
+        let Some(limiter) = &self.limiter else { return Ok(None) };
+        let verdict = limiter.check(&peer.id, now());
+        let headers = limit_headers(&verdict);
+        if verdict.allowed {
+            return Ok(Some(headers));
+        }
+        let message = format!("{} made more requests than the {} it may in the window", peer.id, verdict.limit);
+        let refusal = Refusal::new(Code::RateLimited, message).with_retry_after(verdict.retry_after);
+        Err(headers.into_iter().fold(refusal, |refusal, (name, value)| refusal.with_header(name, value)))
+    }
+
+    fn verify_token(&self, peer: &Peer, headers: &HeaderMap, now: u64) -> Result<Option<Arc<Claims>>, Refusal> {
+        let Some(check) = &self.token else { return Ok(None) };
+        let refused = |message: &'static str| Refusal::new(Code::Unauthenticated, message);
+        let token = headers.get(X_MESH_TOKEN).and_then(|value| value.to_str().ok());
+        let token = token.ok_or_else(|| refused("the call carries no service token; the calling node needs auth.jwt"))?;
+        check.verify(token, &peer.id, now).map(Some).map_err(|error| {
+            tracing::info!(peer.id = %peer.id, error = %chain(&error), "service token refused");
+            // Which rule it broke is for our log; a forger learns nothing.
+            refused("the call's service token is not valid here; do both nodes have the same auth.jwt secret?")
+        })
+    }
+
+    async fn forward(&self, request: CanonicalRequest, body: Body) -> Result<Response<Body>, Refusal> {
+        let request = Request::from_parts(request.into_parts(), body);
+        let mut response = match &self.app {
+            App::Http(client) => client.send(request).await.map_err(|error| {
+                tracing::warn!(error = %chain(&error), "the application gave no answer");
+                let refusal = Refusal::new(Code::UpstreamFailed, format!("the application of {} gave no answer", self.name));
+                if error.is_unprocessed() { refusal } else { refusal.maybe_processed() }
+            })?,
+            App::Methods(methods) => methods.call(request).await?,
+            App::Absent => {
+                let message = format!("{} has no application; set service.app", self.name);
+                return Err(Refusal::new(Code::NoRoute, message));
+            }
+        };
+        let headers = response.headers_mut();
+        strip_hop_by_hop(headers);
+        strip_identity_headers(headers, &[]);
+        Ok(response)
+    }
+}
+
+/// A name that can be shown from any thread.
+pub(crate) trait DisplaySync: Display + Sync {}
+impl<T: Display + Sync> DisplaySync for T {}
+
+type LimitHeaders = [(HeaderName, HeaderValue); 3];
+
+fn limit_headers(verdict: &mesh_resilience::limit::Verdict) -> LimitHeaders {
+    let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    [
+        (HeaderName::from_static("x-ratelimit-limit"), HeaderValue::from(verdict.limit)),
+        (HeaderName::from_static("x-ratelimit-remaining"), HeaderValue::from(verdict.remaining)),
+        (HeaderName::from_static("x-ratelimit-reset"), HeaderValue::from(seconds(verdict.reset_after))),
+    ]
+}
+
+/// Drops from an answer what concerns one connection only (RFC 9110 section 7.6.1).
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(named) = headers.remove(header::CONNECTION) {
+        for name in named.to_str().unwrap_or_default().split(',') {
+            headers.remove(name.trim());
+        }
+    }
+    for name in [header::TRANSFER_ENCODING, header::UPGRADE, header::PROXY_AUTHENTICATE] {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
+    headers.remove(X_MESH_ERROR);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_loses_what_concerns_one_connection_only() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, x-own"),
+            ("x-own", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("x-mesh-error", "denied"),
+            ("trailer", "x-sum"),
+            ("content-type", "text/plain"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        strip_hop_by_hop(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-type", "trailer"]);
+    }
+}

@@ -1,0 +1,171 @@
+//! The end of the outbound stack: pick an endpoint, take a connection, seal where configured, send.
+
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+
+use futures_core::future::BoxFuture;
+use http::Request;
+use http::Response;
+use http::request::Parts;
+use mesh_resilience::bulkhead::Permit;
+use mesh_resilience::classify::Classified;
+use mesh_resilience::classify::Classify;
+use mesh_resilience::classify::HttpClassifier;
+use mesh_resilience::classify::Outcome;
+use mesh_resilience::classify::Retryable;
+use mesh_resilience::find_cause;
+use mesh_resilience::retry::Replay;
+use mesh_resilience::timeout::Deadline;
+use mesh_resilience::timeout::HasDeadline;
+use mesh_resilience::timeout::SetDeadline;
+use mesh_transport::Body;
+use mesh_transport::BoxError;
+use mesh_transport::peer::Unsent;
+
+use crate::respond::X_MESH_PROCESSED;
+use crate::stack::endpoints::Endpoints;
+use crate::stack::endpoints::InFlight;
+
+/// A request on its way out, in the form that the layers of the outbound stack understand.
+pub(crate) struct OutboundCall {
+    head: Arc<Parts>,
+    body: Body,
+    deadline: Option<Deadline>,
+}
+
+/// What comes back, with all that must live as long as its body.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Body>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) permit: Option<Permit>,
+}
+
+/// No endpoint of the service is known.
+#[derive(Debug, thiserror::Error)]
+#[error("no endpoint of the service is known; look at discovery.sources")]
+pub(crate) struct NoEndpoints;
+
+impl OutboundCall {
+    pub(crate) fn new(head: Parts, body: Body, deadline: Option<Deadline>) -> Self {
+        Self { head: Arc::new(head), body, deadline }
+    }
+
+    fn into_request(self) -> Request<Body> {
+        Request::from_parts(Arc::unwrap_or_clone(self.head), self.body)
+    }
+}
+
+impl Replay for OutboundCall {
+    fn try_replay(&self) -> Option<Self> {
+        let body = self.body.try_clone()?;
+        Some(Self { head: Arc::clone(&self.head), body, deadline: self.deadline })
+    }
+
+    fn is_idempotent(&self) -> bool {
+        self.head.method.is_idempotent()
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.deadline
+    }
+}
+
+impl HasDeadline for OutboundCall {
+    fn deadline(&self) -> Option<Deadline> {
+        self.deadline
+    }
+}
+
+impl SetDeadline for OutboundCall {
+    fn set_deadline(&mut self, deadline: Deadline) {
+        self.deadline = Some(deadline);
+    }
+}
+
+/// Judges answers for the breaker, the retries and the endpoints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judge;
+
+impl Classify<Answer> for Judge {
+    fn classify(&self, result: Result<&Answer, &BoxError>) -> Classified {
+        match result {
+            Ok(answer) => judge(&answer.response),
+            Err(error) if find_cause::<NoEndpoints>(error).is_some() => Classified::new(Outcome::Unknown),
+            Err(error) => {
+                let unprocessed = find_cause::<mesh_transport::Error>(error);
+                let judged = Classified::of_error(error);
+                if unprocessed.is_some_and(mesh_transport::Error::is_unprocessed) {
+                    judged.with_retryable(Retryable::Always)
+                } else {
+                    judged
+                }
+            }
+        }
+    }
+}
+
+/// As for any HTTP answer; and where the other node says that its application never saw the request, even one that
+/// is not safe to repeat may be repeated.
+fn judge(response: &Response<Body>) -> Classified {
+    let judged = HttpClassifier::new().classify(Ok(response));
+    let unprocessed = response.headers().get(X_MESH_PROCESSED).is_some_and(|value| value == "no");
+    match judged.retryable {
+        Retryable::IfIdempotent if unprocessed => judged.with_retryable(Retryable::Always),
+        _ => judged,
+    }
+}
+
+/// Sends to one of the endpoints of a service.
+#[derive(Clone, Debug)]
+pub(crate) struct Send {
+    endpoints: Arc<Endpoints>,
+}
+
+impl Send {
+    pub(crate) fn new(endpoints: Arc<Endpoints>) -> Self {
+        Self { endpoints }
+    }
+}
+
+impl tower_service::Service<OutboundCall> for Send {
+    type Response = Answer;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Answer, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: OutboundCall) -> Self::Future {
+        let endpoints = Arc::clone(&self.endpoints);
+        Box::pin(async move { send(&endpoints, call.into_request()).await })
+    }
+}
+
+/// Tries endpoints until one takes the request; as long as none has seen a byte of it, that is safe for any request.
+async fn send(endpoints: &Endpoints, mut request: Request<Body>) -> Result<Answer, BoxError> {
+    let list = endpoints.current();
+    let mut tried = Vec::new();
+    loop {
+        let Some((endpoint, in_flight)) = list.pick(&tried) else { return Err(NoEndpoints.into()) };
+        let failed = match endpoint.exchange(request).await {
+            Ok(response) => {
+                in_flight.record(judge(&response).outcome);
+                return Ok(Answer { response, in_flight, permit: None });
+            }
+            Err(failed) => failed,
+        };
+        in_flight.record(Outcome::Failure);
+        let Unsent { error, request: Some(unsent), .. } = failed else { return Err(failed.error.into()) };
+        tracing::debug!(destination = endpoint.destination(), %error, "endpoint did not take the request");
+        tried.push(in_flight.index());
+        if tried.len() >= MAX_ENDPOINTS_TRIED.min(list.len()) {
+            return Err(error.into());
+        }
+        request = *unsent;
+    }
+}
+
+/// Looking further than this takes longer than a caller waits.
+const MAX_ENDPOINTS_TRIED: usize = 3;

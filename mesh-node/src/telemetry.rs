@@ -1,0 +1,356 @@
+//! The node's metrics: what is counted, under which names, and the text that Prometheus reads.
+//!
+//! Names and labels follow Istio's standard metrics and the gRPC client metrics of DESIGN, so that existing
+//! dashboards work; the rest is `mesh_*`. No label takes its value from a request, so the number of series is
+//! bounded by the number of services.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use http::StatusCode;
+use mesh_resilience::breaker::State;
+use parking_lot::RwLock;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// All metrics of a node.
+pub(crate) struct Telemetry {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    client_requests: Family<ClientLabels, Counter>,
+    client_durations: Family<ServiceLabel, Histogram, fn() -> Histogram>,
+    client_failures: Family<ServiceLabel, Counter>,
+    breaker_states: Family<ServiceLabel, Gauge>,
+    retries: Family<ServiceLabel, Counter>,
+    /// Verdicts of the policy.
+    pub(crate) decisions: Family<VerdictLabel, Counter>,
+    /// Answers that the mesh made itself.
+    pub(crate) refusals: Family<CodeLabel, Counter>,
+    /// Handshakes of secure sessions that were made.
+    pub(crate) handshakes: Counter,
+    /// Handshakes, records and certificates that were refused.
+    pub(crate) refused_peers: Counter,
+    /// Audit records that could not be written.
+    pub(crate) audit_failures: Counter,
+    /// Sessions in the table.
+    pub(crate) sessions: Gauge,
+    /// Connections that are open, by listener.
+    pub(crate) connections: Family<ListenerLabel, Gauge>,
+    /// When the certificate in use ends, in seconds since 1970.
+    pub(crate) certificate_expiry: Gauge,
+    /// What `/stats` tells.
+    pub(crate) totals: Totals,
+}
+
+/// Sums over all requests, for `/stats`.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) requests: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) micros: AtomicU64,
+}
+
+/// The ends of a request as labels; one set a pair of services.
+#[derive(Clone, Debug)]
+pub(crate) struct Ends {
+    /// `source` at the calling node, `destination` at the called one.
+    pub(crate) reporter: &'static str,
+    pub(crate) source: Arc<str>,
+    pub(crate) source_principal: Arc<str>,
+    pub(crate) destination: Arc<str>,
+    pub(crate) destination_principal: Arc<str>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct RequestLabels {
+    reporter: &'static str,
+    source_app: Arc<str>,
+    source_principal: Arc<str>,
+    destination_app: Arc<str>,
+    destination_service: Arc<str>,
+    destination_principal: Arc<str>,
+    request_protocol: &'static str,
+    response_code: u16,
+    connection_security_policy: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ClientLabels {
+    service: Arc<str>,
+    code: u16,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ServiceLabel {
+    service: Arc<str>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(crate) struct VerdictLabel {
+    pub(crate) verdict: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(crate) struct CodeLabel {
+    pub(crate) code: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(crate) struct ListenerLabel {
+    pub(crate) listener: &'static str,
+}
+
+/// The series of one pair of services, looked up once and then only counted up.
+pub(crate) struct PairSeries {
+    ends: Ends,
+    telemetry: Arc<Telemetry>,
+    by_outcome: RwLock<Vec<(bool, u16, Series)>>,
+    breaker: Option<Gauge>,
+}
+
+#[derive(Clone)]
+struct Series {
+    requests: Counter,
+    duration: Histogram,
+    client: Option<(Counter, Histogram)>,
+}
+
+impl Telemetry {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::default();
+        registry.register("istio_requests", "Requests, as the reporter saw them", requests.clone());
+        let millis: fn() -> Histogram = || Histogram::new(MILLIS);
+        let durations = Family::new_with_constructor(millis);
+        registry.register("istio_request_duration_milliseconds", "Time from request to end of answer", durations.clone());
+        let client_requests = Family::default();
+        registry.register("grpc_client_requests", "Calls to other services", client_requests.clone());
+        let seconds: fn() -> Histogram = || Histogram::new(MILLIS.iter().map(|bound| bound / 1e3));
+        let client_durations = Family::new_with_constructor(seconds);
+        registry.register("grpc_client_request_duration_seconds", "Time of calls to other services", client_durations.clone());
+        let client_failures = Family::default();
+        registry.register("grpc_client_requests_failed", "Calls to other services that failed", client_failures.clone());
+        let breaker_states = Family::default();
+        let help = "Circuit breaker of a service: 0 closed, 1 open, 2 half-open";
+        registry.register("circuit_breaker_state", help, breaker_states.clone());
+        let retries = Family::default();
+        registry.register("mesh_resilience_retries", "Attempts beyond the first", retries.clone());
+        let decisions = Family::default();
+        registry.register("mesh_auth_policy_decisions", "Decisions of the policy", decisions.clone());
+        let refusals = Family::default();
+        registry.register("mesh_node_refusals", "Answers that the mesh made itself", refusals.clone());
+        let handshakes = Counter::default();
+        registry.register("mesh_session_handshakes", "Secure sessions agreed on", handshakes.clone());
+        let refused_peers = Counter::default();
+        registry.register("mesh_session_refused", "Handshakes and records refused", refused_peers.clone());
+        let audit_failures = Counter::default();
+        registry.register("mesh_audit_failures", "Audit records that could not be written", audit_failures.clone());
+        let sessions = Gauge::default();
+        registry.register("mesh_session_active", "Secure sessions in the table", sessions.clone());
+        let connections = Family::default();
+        registry.register("mesh_transport_open_connections", "Connections that are open", connections.clone());
+        let certificate_expiry = Gauge::default();
+        let help = "When the certificate in use ends, in seconds since 1970";
+        registry.register("mesh_transport_certificate_expiry_timestamp_seconds", help, certificate_expiry.clone());
+        Self {
+            registry,
+            requests,
+            durations,
+            client_requests,
+            client_durations,
+            client_failures,
+            breaker_states,
+            retries,
+            decisions,
+            refusals,
+            handshakes,
+            refused_peers,
+            audit_failures,
+            sessions,
+            connections,
+            certificate_expiry,
+            totals: Totals::default(),
+        }
+    }
+
+    /// Counts the retries of calls to one service.
+    pub(crate) fn retries_of(&self, service: &Arc<str>) -> Retries {
+        Retries(self.retries.get_or_create(&ServiceLabel { service: Arc::clone(service) }).clone())
+    }
+
+    /// Connections open on all listeners.
+    pub(crate) fn open_connections(&self) -> i64 {
+        ["inbound", "outbound"].map(|listener| self.connections.get_or_create(&ListenerLabel { listener }).get()).iter().sum()
+    }
+
+    /// All metrics in Prometheus' classic text format (version 0.0.4).
+    ///
+    /// The library writes OpenMetrics, in which a counter's family is named without the `_total` of its samples;
+    /// the classic format wants the same name in both places and knows no end mark.
+    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+        let mut open = String::new();
+        prometheus_client::encoding::text::encode(&mut open, &self.registry)?;
+        classic(&open)
+    }
+}
+
+/// Counts retries.
+pub(crate) struct Retries(Counter);
+
+impl mesh_resilience::retry::Observe for Retries {
+    fn retrying(&self, _: u32, _: Duration) {
+        self.0.inc();
+    }
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").field("totals", &self.totals).finish_non_exhaustive()
+    }
+}
+
+impl PairSeries {
+    pub(crate) fn new(ends: Ends, telemetry: Arc<Telemetry>) -> Self {
+        let service = ServiceLabel { service: Arc::clone(&ends.destination) };
+        let breaker = (ends.reporter == "source").then(|| telemetry.breaker_states.get_or_create(&service).clone());
+        Self { ends, telemetry, by_outcome: RwLock::default(), breaker }
+    }
+
+    /// Shows the state of the service's breaker: 0 closed, 1 open, 2 half-open.
+    pub(crate) fn show_breaker(&self, state: State) {
+        if let Some(gauge) = &self.breaker {
+            gauge.set(match state {
+                State::Open => 1,
+                State::HalfOpen => 2,
+                _ => 0,
+            });
+        }
+    }
+
+    /// Counts one finished request.
+    pub(crate) fn record(&self, is_grpc: bool, code: StatusCode, is_failure: bool, took: Duration) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let series = self.series(is_grpc, code.as_u16());
+        series.requests.inc();
+        series.duration.observe(took.as_secs_f64() * 1e3);
+        if let Some((requests, duration)) = &series.client {
+            requests.inc();
+            duration.observe(took.as_secs_f64());
+            if is_failure {
+                let label = ServiceLabel { service: Arc::clone(&self.ends.destination) };
+                self.telemetry.client_failures.get_or_create(&label).inc();
+            }
+        }
+        let totals = &self.telemetry.totals;
+        totals.requests.fetch_add(1, Relaxed);
+        totals.failed.fetch_add(u64::from(is_failure), Relaxed);
+        totals.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn series(&self, is_grpc: bool, code: u16) -> Series {
+        let matching = |known: &Vec<(bool, u16, Series)>| {
+            known.iter().find(|(grpc, status, _)| (*grpc, *status) == (is_grpc, code)).map(|(_, _, series)| series.clone())
+        };
+        if let Some(series) = matching(&self.by_outcome.read()) {
+            return series;
+        }
+        let ends = &self.ends;
+        let labels = RequestLabels {
+            reporter: ends.reporter,
+            source_app: Arc::clone(&ends.source),
+            source_principal: Arc::clone(&ends.source_principal),
+            destination_app: Arc::clone(&ends.destination),
+            destination_service: Arc::clone(&ends.destination),
+            destination_principal: Arc::clone(&ends.destination_principal),
+            request_protocol: if is_grpc { "grpc" } else { "http" },
+            response_code: code,
+            connection_security_policy: "mutual_tls",
+        };
+        let telemetry = &self.telemetry;
+        let client = (ends.reporter == "source").then(|| {
+            let service = Arc::clone(&ends.destination);
+            let requests = telemetry.client_requests.get_or_create(&ClientLabels { service: Arc::clone(&service), code });
+            let duration = telemetry.client_durations.get_or_create(&ServiceLabel { service });
+            (requests.clone(), duration.clone())
+        });
+        let requests = telemetry.requests.get_or_create(&labels).clone();
+        let duration = telemetry.durations.get_or_create(&labels).clone();
+        let series = Series { requests, duration, client };
+        let mut known = self.by_outcome.write();
+        if matching(&known).is_none() {
+            known.push((is_grpc, code, series.clone()));
+        }
+        series
+    }
+}
+
+impl fmt::Debug for PairSeries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PairSeries").field("ends", &self.ends).finish_non_exhaustive()
+    }
+}
+
+/// Istio's buckets for request durations, in milliseconds.
+const MILLIS: [f64; 20] = [
+    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0,
+    300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0, 7_200_000.0,
+];
+
+fn classic(open: &str) -> Result<String, fmt::Error> {
+    let mut text = String::with_capacity(open.len() + 256);
+    let mut help = "";
+    for line in open.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.splitn(3, ' ');
+            match (words.next(), words.next(), words.next()) {
+                // The kind comes after the help, and only with it the name is known.
+                (Some("HELP"), Some(_), Some(words)) => help = words,
+                (Some("TYPE"), Some(name), Some(kind)) => {
+                    let suffix = if kind == "counter" { "_total" } else { "" };
+                    writeln!(text, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}")?;
+                }
+                _ => {}
+            }
+        } else {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_once_for_each_end_and_writes_the_classic_format() {
+        let telemetry = Arc::new(Telemetry::new());
+        let ends = Ends {
+            reporter: "source",
+            source: "user".into(),
+            source_principal: "spiffe://t/user".into(),
+            destination: "order".into(),
+            destination_principal: "spiffe://t/order".into(),
+        };
+        let series = PairSeries::new(ends, Arc::clone(&telemetry));
+        series.record(false, StatusCode::OK, false, Duration::from_millis(3));
+        series.record(false, StatusCode::OK, false, Duration::from_millis(3));
+        series.record(false, StatusCode::BAD_GATEWAY, true, Duration::from_millis(3));
+        let text = telemetry.text().unwrap();
+        assert!(text.contains("# TYPE istio_requests_total counter\n"), "{text}");
+        assert!(text.contains("grpc_client_requests_total{service=\"order\",code=\"200\"} 2\n"), "{text}");
+        assert!(text.contains("grpc_client_requests_failed_total{service=\"order\"} 1\n"), "{text}");
+        assert!(text.contains("istio_request_duration_milliseconds_bucket"), "{text}");
+        assert!(!text.contains("# EOF"), "{text}");
+        assert_eq!(text.matches("# TYPE").count(), text.matches("# HELP").count());
+    }
+}
