@@ -47,7 +47,11 @@ struct Buffered {
 
 impl AccessLog {
     pub(crate) fn new(to: Box<dyn Write + Send>) -> Self {
-        Self(Arc::new(Mutex::new(Buffered { lines: Vec::with_capacity(FLUSH_BYTES * 2), to, lost: 0 })))
+        Self(Arc::new(Mutex::new(Buffered {
+            lines: Vec::with_capacity(FLUSH_BYTES * 2),
+            to,
+            lost: 0,
+        })))
     }
 
     /// Adds a line; it is written with others, at the latest at the next [`AccessLog::flush`].
@@ -82,7 +86,10 @@ impl Buffered {
         if self.lines.is_empty() {
             return;
         }
-        let written = self.to.write_all(&self.lines).and_then(|()| self.to.flush());
+        let written = self
+            .to
+            .write_all(&self.lines)
+            .and_then(|()| self.to.flush());
         self.lines.clear();
         if let Err(error) = written {
             self.complain(&error);

@@ -34,10 +34,20 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    pub(crate) fn new(config: &NodeConfig, is_ready: Arc<AtomicBool>, addresses: &Addresses) -> Self {
-        let upstreams = addresses.upstreams.iter().map(|(service, address)| json!({ "service": service, "bind": address }));
+    pub(crate) fn new(
+        config: &NodeConfig,
+        is_ready: Arc<AtomicBool>,
+        addresses: &Addresses,
+    ) -> Self {
+        let upstreams = addresses
+            .upstreams
+            .iter()
+            .map(|(service, address)| json!({ "service": service, "bind": address }));
         Self {
-            metrics: config.metrics.enabled.then(|| config.metrics.endpoint.clone()),
+            metrics: config
+                .metrics
+                .enabled
+                .then(|| config.metrics.endpoint.clone()),
             config: config.redacted(),
             addresses: json!({
                 "inbound": addresses.inbound,
@@ -58,7 +68,10 @@ impl Admin {
             return text(StatusCode::FORBIDDEN, "ask by IP address or as localhost\n");
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "these pages are read with GET\n");
+            return text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "these pages are read with GET\n",
+            );
         }
         let path = request.uri().path();
         if self.metrics.as_deref() == Some(path) {
@@ -82,24 +95,40 @@ impl Admin {
 
     fn index(&self) -> String {
         let metrics = self.metrics.as_deref().unwrap_or_default();
-        format!("here are: {metrics} /health /health/live /health/ready /health/services /stats /config\n")
+        format!(
+            "here are: {metrics} /health /health/live /health/ready /health/services /stats /config\n"
+        )
     }
 
     fn health(&self, shared: &Shared) -> Response<Body> {
-        let is_recorded = shared.auditor.as_ref().is_none_or(|auditor| !auditor.log().stats().is_failed);
+        let is_recorded = shared
+            .auditor
+            .as_ref()
+            .is_none_or(|auditor| !auditor.log().stats().is_failed);
         let status = match (self.is_ready(), is_recorded) {
             (true, true) => "ok",
             (true, false) => "audit log failed",
             (false, _) => "not ready",
         };
-        let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        json_page(code, &json!({ "status": status, "service": self.service, "listen": self.addresses }))
+        let code = if status == "ok" {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        json_page(
+            code,
+            &json!({ "status": status, "service": self.service, "listen": self.addresses }),
+        )
     }
 
     fn stats(&self, shared: &Shared) -> Value {
         let telemetry = &shared.outbound.recorder.telemetry;
-        let [total, failed, micros] = [&telemetry.totals.requests, &telemetry.totals.failed, &telemetry.totals.micros]
-            .map(|counter| counter.load(Ordering::Relaxed));
+        let [total, failed, micros] = [
+            &telemetry.totals.requests,
+            &telemetry.totals.failed,
+            &telemetry.totals.micros,
+        ]
+        .map(|counter| counter.load(Ordering::Relaxed));
         let average = micros.checked_div(total).unwrap_or(0);
         let sessions = shared.gate.session_stats();
         let audit = shared.auditor.as_ref().map(|auditor| {
@@ -139,9 +168,16 @@ fn services(shared: &Shared) -> Value {
 
 fn metrics(shared: &Shared) -> Response<Body> {
     let Ok(page) = shared.outbound.recorder.telemetry.text() else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written\n");
+        return text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the metrics can't be written\n",
+        );
     };
-    page_of(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
+    page_of(
+        StatusCode::OK,
+        "text/plain; version=0.0.4; charset=utf-8",
+        page,
+    )
 }
 
 fn text(status: StatusCode, page: &str) -> Response<Body> {
@@ -157,7 +193,10 @@ fn page_of(status: StatusCode, kind: &'static str, page: String) -> Response<Bod
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
@@ -165,8 +204,13 @@ fn page_of(status: StatusCode, kind: &'static str, page: String) -> Response<Bod
 /// Whether a request names us by address or as `localhost`; HTTP/1.0 names nobody.
 fn is_local_name(host: Option<&HeaderValue>) -> bool {
     let Some(host) = host else { return true };
-    let Ok(authority) = http::uri::Authority::try_from(host.as_bytes()) else { return false };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let Ok(authority) = http::uri::Authority::try_from(host.as_bytes()) else {
+        return false;
+    };
+    let name = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
@@ -185,7 +229,11 @@ mod tests {
             ("127.0.0.1.evil.example", false),
             ("", false),
         ] {
-            assert_eq!(is_local_name(Some(&HeaderValue::from_static(host))), is_allowed, "{host:?}");
+            assert_eq!(
+                is_local_name(Some(&HeaderValue::from_static(host))),
+                is_allowed,
+                "{host:?}"
+            );
         }
     }
 }

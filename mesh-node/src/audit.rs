@@ -36,7 +36,11 @@ pub(crate) struct Message<'a> {
 
 impl Auditor {
     pub(crate) fn new(log: AuditLog, kinds: Vec<EventKind>, is_durable: bool) -> Self {
-        Self { log, kinds, is_durable }
+        Self {
+            log,
+            kinds,
+            is_durable,
+        }
     }
 
     /// The log itself.
@@ -69,9 +73,17 @@ impl Auditor {
     }
 
     /// Records how a call went. In durable mode this waits until the record is on disk.
-    pub(crate) async fn finish(&self, event: Event, response: &Response<Body>) -> Result<(), Refusal> {
+    pub(crate) async fn finish(
+        &self,
+        event: Event,
+        response: &Response<Body>,
+    ) -> Result<(), Refusal> {
         let mut event = event.with("status", response.status().as_u16());
-        if let Some(code) = response.headers().get(X_MESH_ERROR).and_then(|code| code.to_str().ok()) {
+        if let Some(code) = response
+            .headers()
+            .get(X_MESH_ERROR)
+            .and_then(|code| code.to_str().ok())
+        {
             event = event.with("error", code);
         }
         let written = if self.is_durable {
@@ -94,5 +106,9 @@ impl Auditor {
 
 fn unavailable(error: &AppendError) -> Refusal {
     tracing::error!(%error, "could not write to the audit log");
-    Refusal::new(Code::AuditUnavailable, "the audit log can't be written, and nothing passes unrecorded").maybe_processed()
+    Refusal::new(
+        Code::AuditUnavailable,
+        "the audit log can't be written, and nothing passes unrecorded",
+    )
+    .maybe_processed()
 }

@@ -55,7 +55,10 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn config(what: impl Into<String>, source: impl Into<BoxError>) -> Self {
-        Self::Config { what: what.into(), source: Some(source.into()) }
+        Self::Config {
+            what: what.into(),
+            source: Some(source.into()),
+        }
     }
 
     pub(crate) fn identity(what: &str, source: impl Into<BoxError>) -> Self {

@@ -37,8 +37,16 @@ pub(crate) struct Source {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Files { cert: PathBuf, key: PathBuf, ca: PathBuf },
-    Builtin { certificate: PathBuf, key: PathBuf, lifetime: Duration },
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+        ca: PathBuf,
+    },
+    Builtin {
+        certificate: PathBuf,
+        key: PathBuf,
+        lifetime: Duration,
+    },
 }
 
 impl Source {
@@ -49,9 +57,16 @@ impl Source {
     /// [`Error::Config`] when a key that the source needs is missing.
     pub(crate) fn new(config: &NodeConfig) -> Result<Self, Error> {
         let identity = &config.identity;
-        let id = config.spiffe_id().parse().map_err(|source| Error::config("service.spiffe_id is no spiffe id", source))?;
+        let id = config
+            .spiffe_id()
+            .parse()
+            .map_err(|source| Error::config("service.spiffe_id is no spiffe id", source))?;
         let needed = |path: &Option<PathBuf>, key: &str| {
-            path.clone().ok_or_else(|| Error::missing(format!("identity.{key} is needed with this identity.source")))
+            path.clone().ok_or_else(|| {
+                Error::missing(format!(
+                    "identity.{key} is needed with this identity.source"
+                ))
+            })
         };
         let kind = match identity.source {
             IdentitySource::Files => Kind::Files {
@@ -62,10 +77,18 @@ impl Source {
             IdentitySource::Builtin => {
                 let dir = needed(&identity.ca_dir, "ca_dir")?;
                 let lifetime = identity.certificate_lifetime;
-                Kind::Builtin { certificate: dir.join("ca.crt"), key: dir.join("ca.key"), lifetime }
+                Kind::Builtin {
+                    certificate: dir.join("ca.crt"),
+                    key: dir.join("ca.key"),
+                    lifetime,
+                }
             }
         };
-        Ok(Self { id, trust_domain: identity.trust_domain.clone(), kind })
+        Ok(Self {
+            id,
+            trust_domain: identity.trust_domain.clone(),
+            kind,
+        })
     }
 
     /// Reads certificate, key and roots; with the built-in CA it issues a fresh certificate.
@@ -77,28 +100,60 @@ impl Source {
     pub(crate) fn load(&self, now: SystemTime) -> Result<Identity, Error> {
         let (chain, key, roots) = match &self.kind {
             Kind::Files { cert, key, ca } => (read(cert)?, read(key)?, read(ca)?),
-            Kind::Builtin { certificate, key, lifetime } => {
+            Kind::Builtin {
+                certificate,
+                key,
+                lifetime,
+            } => {
                 let root = read(certificate)?;
-                let authority = Authority::from_pem(&String::from_utf8_lossy(&root), &String::from_utf8_lossy(&read(key)?));
-                let authority = authority.map_err(|source| Error::identity("the built-in CA is not usable", source))?;
+                let authority = Authority::from_pem(
+                    &String::from_utf8_lossy(&root),
+                    &String::from_utf8_lossy(&read(key)?),
+                );
+                let authority = authority
+                    .map_err(|source| Error::identity("the built-in CA is not usable", source))?;
                 let issued = authority.issue(&self.id, *lifetime, now, &[]);
-                let issued = issued.map_err(|source| Error::identity("the built-in CA could not issue a certificate", source))?;
-                (issued.certificate_pem.into_bytes(), issued.key_pem.as_bytes().to_vec(), root)
+                let issued = issued.map_err(|source| {
+                    Error::identity("the built-in CA could not issue a certificate", source)
+                })?;
+                (
+                    issued.certificate_pem.into_bytes(),
+                    issued.key_pem.as_bytes().to_vec(),
+                    root,
+                )
             }
         };
         let credentials = Credentials::from_pem(&chain, &key)?;
-        let leaf = credentials.chain().first().ok_or_else(|| Error::missing("there is no certificate".to_owned()))?;
-        let found = svid::leaf_identity(leaf).map_err(|source| Error::identity("the certificate is no X509-SVID", source))?;
+        let leaf = credentials
+            .chain()
+            .first()
+            .ok_or_else(|| Error::missing("there is no certificate".to_owned()))?;
+        let found = svid::leaf_identity(leaf)
+            .map_err(|source| Error::identity("the certificate is no X509-SVID", source))?;
         if found != self.id {
-            return Err(Error::missing(format!("the certificate is of {found}, but this node is {}; set service.spiffe_id", self.id)));
+            return Err(Error::missing(format!(
+                "the certificate is of {found}, but this node is {}; set service.spiffe_id",
+                self.id
+            )));
         }
-        let facts = svid::inspect(leaf).map_err(|source| Error::identity("the certificate can't be read", source))?;
+        let facts = svid::inspect(leaf)
+            .map_err(|source| Error::identity("the certificate can't be read", source))?;
         if now < facts.not_before || now >= facts.not_after {
-            let (from, to) = (humantime::format_rfc3339(facts.not_before), humantime::format_rfc3339(facts.not_after));
-            return Err(Error::missing(format!("the certificate of {found} is valid from {from} to {to}, which is not now")));
+            let (from, to) = (
+                humantime::format_rfc3339(facts.not_before),
+                humantime::format_rfc3339(facts.not_after),
+            );
+            return Err(Error::missing(format!(
+                "the certificate of {found} is valid from {from} to {to}, which is not now"
+            )));
         }
-        let bundles = TrustBundles::new().with_domain(&self.trust_domain, &certificates(&roots)?)?;
-        Ok(Identity { credentials, bundles, not_after: facts.not_after })
+        let bundles =
+            TrustBundles::new().with_domain(&self.trust_domain, &certificates(&roots)?)?;
+        Ok(Identity {
+            credentials,
+            bundles,
+            not_after: facts.not_after,
+        })
     }
 
     /// The directories whose changes mean that the identity may have changed.
@@ -107,7 +162,11 @@ impl Source {
             Kind::Files { cert, key, ca } => vec![cert, key, ca],
             Kind::Builtin { certificate, .. } => vec![certificate],
         };
-        let mut dirs: Vec<_> = files.into_iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
+        let mut dirs: Vec<_> = files
+            .into_iter()
+            .filter_map(|file| file.parent())
+            .map(Path::to_owned)
+            .collect();
         dirs.sort();
         dirs.dedup();
         dirs
@@ -124,7 +183,12 @@ impl Identity {
     /// A store that holds this identity.
     pub(crate) fn into_store(self) -> Result<(Arc<TlsStore>, SystemTime), Error> {
         let clock = Arc::new(rustls::time_provider::DefaultTimeProvider);
-        let store = TlsStore::new(Arc::new(SpiffeLeaf::new()), clock, self.credentials, self.bundles)?;
+        let store = TlsStore::new(
+            Arc::new(SpiffeLeaf::new()),
+            clock,
+            self.credentials,
+            self.bundles,
+        )?;
         Ok((Arc::new(store), self.not_after))
     }
 
@@ -136,7 +200,10 @@ impl Identity {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+    std::fs::read(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// However short the certificates live, the CA is not asked more often.

@@ -34,7 +34,9 @@ pub struct HandlerError {
 impl HandlerError {
     /// An error whose text the caller sees.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self {
+            message: message.into(),
+        }
     }
 }
 
@@ -78,27 +80,49 @@ impl Methods {
         let (parts, body) = request.into_parts();
         let name = parts.uri.path().trim_start_matches('/');
         let handler = self.handlers.read().get(name).cloned();
-        let handler = handler.ok_or_else(|| Refusal::new(Code::NoRoute, format!("there is no method {name:?} here")))?;
+        let handler = handler.ok_or_else(|| {
+            Refusal::new(Code::NoRoute, format!("there is no method {name:?} here"))
+        })?;
         if parts.method != Method::POST {
-            return Err(Refusal::new(Code::MethodNotAllowed, "calls are made with POST"));
+            return Err(Refusal::new(
+                Code::MethodNotAllowed,
+                "calls are made with POST",
+            ));
         }
-        let body = Limited::new(body, MAX_CALL_BYTES).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                Refusal::new(Code::TooLarge, format!("a call takes at most {MAX_CALL_BYTES} bytes"))
-            } else {
-                Refusal::new(Code::BadRequest, "the call's body broke off")
-            }
-        })?;
-        let output = handler(body.to_bytes()).await.map_err(|failure| match failure {
-            Failure::Input(error) => Refusal::new(Code::BadRequest, format!("{name} does not take this input: {error}")),
-            Failure::Handler(error) => Refusal::new(Code::HandlerFailed, error.message).maybe_processed(),
-            Failure::Output(error) => {
-                tracing::error!(%error, method = name, "a handler's output is not JSON");
-                Refusal::new(Code::HandlerFailed, format!("{name} gave no usable answer")).maybe_processed()
-            }
-        })?;
+        let body = Limited::new(body, MAX_CALL_BYTES)
+            .collect()
+            .await
+            .map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    Refusal::new(
+                        Code::TooLarge,
+                        format!("a call takes at most {MAX_CALL_BYTES} bytes"),
+                    )
+                } else {
+                    Refusal::new(Code::BadRequest, "the call's body broke off")
+                }
+            })?;
+        let output = handler(body.to_bytes())
+            .await
+            .map_err(|failure| match failure {
+                Failure::Input(error) => Refusal::new(
+                    Code::BadRequest,
+                    format!("{name} does not take this input: {error}"),
+                ),
+                Failure::Handler(error) => {
+                    Refusal::new(Code::HandlerFailed, error.message).maybe_processed()
+                }
+                Failure::Output(error) => {
+                    tracing::error!(%error, method = name, "a handler's output is not JSON");
+                    Refusal::new(Code::HandlerFailed, format!("{name} gave no usable answer"))
+                        .maybe_processed()
+                }
+            })?;
         let mut response = Response::new(Body::from(Bytes::from(output)));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
         Ok(response)
     }
 }

@@ -101,7 +101,11 @@ impl Node {
         Self::build_with(config, local, None)
     }
 
-    pub(crate) fn build_with(config: &NodeConfig, local: Local, methods: Option<Arc<Methods>>) -> Result<Self, Error> {
+    pub(crate) fn build_with(
+        config: &NodeConfig,
+        local: Local,
+        methods: Option<Arc<Methods>>,
+    ) -> Result<Self, Error> {
         let tasks = Tasks::new(Handle::current());
         let built = build::parts(config, &tasks, methods)?;
         let listeners = Listeners::open(config, local, &built.outbound)?;
@@ -151,7 +155,13 @@ impl Node {
     ///
     /// [`Error::Io`] when the audit log's writer can't be started.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), Error> {
-        let Self { shared, listeners, audit_driver, rotation, drain_timeout } = self;
+        let Self {
+            shared,
+            listeners,
+            audit_driver,
+            rotation,
+            drain_timeout,
+        } = self;
         let writer = audit_driver.map(start_writer).transpose()?;
         let (signal, drain) = drain::channel();
         shared.start(&drain, rotation);
@@ -186,14 +196,25 @@ async fn leave(signal: &DrainSignal, timeout: Duration) {
     signal.enter(Phase::Leaving);
     tokio::time::sleep(LINGER.min(timeout)).await;
     signal.enter(Phase::Draining);
-    if tokio::time::timeout(timeout, signal.drained()).await.is_err() {
-        tracing::warn!(connections = signal.holders(), "drain timeout passed; cutting what is left");
+    if tokio::time::timeout(timeout, signal.drained())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = signal.holders(),
+            "drain timeout passed; cutting what is left"
+        );
     }
 }
 
 fn start_writer(driver: mesh_audit::Driver) -> Result<std::thread::JoinHandle<()>, Error> {
-    let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || driver.run());
-    thread.map_err(|source| Error::Io { what: "start the audit log's writer", source })
+    let thread = std::thread::Builder::new()
+        .name("audit".to_owned())
+        .spawn(move || driver.run());
+    thread.map_err(|source| Error::Io {
+        what: "start the audit log's writer",
+        source,
+    })
 }
 
 impl Shared {
@@ -201,11 +222,15 @@ impl Shared {
     fn start(self: &Arc<Self>, drain: &Drain, rotation: Rotation) {
         for (service, watch) in &self.watches {
             let (service, watch) = (Arc::clone(service), watch.clone());
-            until_drain(&self.tasks, drain.clone(), async move { service.endpoints.follow(watch).await });
+            until_drain(&self.tasks, drain.clone(), async move {
+                service.endpoints.follow(watch).await
+            });
         }
         until_drain(&self.tasks, drain.clone(), rotation.run());
         let shared = Arc::clone(self);
-        every(&self.tasks, drain.clone(), FLUSH_EVERY, move || shared.tick());
+        every(&self.tasks, drain.clone(), FLUSH_EVERY, move || {
+            shared.tick()
+        });
     }
 
     fn tick(&self) {
@@ -235,7 +260,8 @@ impl Listeners {
             upstreams.push((Arc::clone(service), bind(upstream.bind)?));
         }
         let admin = is_local.then(|| bind(config.admin.listen)).transpose()?;
-        let address = |listener: &Option<Listener>| listener.as_ref().map(Listener::address).transpose();
+        let address =
+            |listener: &Option<Listener>| listener.as_ref().map(Listener::address).transpose();
         let addresses = Addresses {
             inbound: inbound.address()?,
             outbound: address(&outbound_listener)?,
@@ -245,14 +271,25 @@ impl Listeners {
                 .collect::<Result<_, mesh_transport::Error>>()?,
             admin: address(&admin)?,
         };
-        Ok(Self { inbound, outbound: outbound_listener, upstreams, admin, addresses })
+        Ok(Self {
+            inbound,
+            outbound: outbound_listener,
+            upstreams,
+            admin,
+            addresses,
+        })
     }
 
     fn serve(self, shared: &Arc<Shared>, drain: &Drain) {
         let start = |listener: Listener, entry: serve::Entry| {
-            let (shared, for_loop, for_connections) = (Arc::clone(shared), drain.clone(), drain.clone());
+            let (shared, for_loop, for_connections) =
+                (Arc::clone(shared), drain.clone(), drain.clone());
             shared.tasks.clone().start(async move {
-                listener.run(for_loop, move |accepted| shared.accept(accepted, entry.clone(), for_connections.clone())).await;
+                listener
+                    .run(for_loop, move |accepted| {
+                        shared.accept(accepted, entry.clone(), for_connections.clone())
+                    })
+                    .await;
             });
         };
         start(self.inbound, serve::Entry::Inbound);
@@ -269,7 +306,10 @@ impl Listeners {
 }
 
 /// The wall clock of a running node. The one place that reads it; everything else takes it as a parameter.
-#[expect(clippy::disallowed_methods, reason = "the composition root supplies the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the composition root supplies the clock"
+)]
 pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }

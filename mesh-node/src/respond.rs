@@ -85,9 +85,17 @@ impl Code {
             Self::NoRoute => ("no_route", StatusCode::NOT_FOUND, 12),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, 12),
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, 8),
-            Self::UnsupportedMediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, 3),
+            Self::UnsupportedMediaType => (
+                "unsupported_media_type",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                3,
+            ),
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, 8),
-            Self::HeadersTooLarge => ("headers_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, 8),
+            Self::HeadersTooLarge => (
+                "headers_too_large",
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                8,
+            ),
             Self::UpstreamFailed => ("upstream_failed", StatusCode::BAD_GATEWAY, 14),
             Self::NoEndpoints => ("no_endpoints", StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::CircuitOpen => ("circuit_open", StatusCode::SERVICE_UNAVAILABLE, 14),
@@ -113,7 +121,13 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with a sentence that tells the caller what to do. The application did not see the request.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), retry_after: None, headers: HeaderMap::new(), is_processed: false }
+        Self {
+            code,
+            message: message.into(),
+            retry_after: None,
+            headers: HeaderMap::new(),
+            is_processed: false,
+        }
     }
 
     /// Says that the application may have acted on the request.
@@ -162,12 +176,18 @@ impl Refusal {
             headers.insert(X_REQUEST_ID, id.clone());
         }
         let (status, body) = if is_grpc {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/grpc"),
+            );
             headers.insert("grpc-status", HeaderValue::from(self.code.grpc_status()));
             headers.insert("grpc-message", grpc_message(&self.message));
             (StatusCode::OK, Body::empty())
         } else {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
             let id = request_id.and_then(|id| id.to_str().ok());
             let body = serde_json::json!({
                 "error": { "code": self.code.as_str(), "message": self.message, "requestId": id }
@@ -190,7 +210,11 @@ fn grpc_message(text: &str) -> HeaderValue {
         } else {
             encoded.push('%');
             for half in [byte >> 4, byte & 15] {
-                encoded.push(char::from_digit(u32::from(half), 16).unwrap_or('0').to_ascii_uppercase());
+                encoded.push(
+                    char::from_digit(u32::from(half), 16)
+                        .unwrap_or('0')
+                        .to_ascii_uppercase(),
+                );
             }
         }
     }
@@ -217,23 +241,34 @@ mod tests {
             (Code::Timeout, 504, 4),
         ];
         for (code, status, grpc) in table {
-            assert_eq!((code.status().as_u16(), code.grpc_status()), (status, grpc), "{code:?}");
+            assert_eq!(
+                (code.status().as_u16(), code.grpc_status()),
+                (status, grpc),
+                "{code:?}"
+            );
         }
     }
 
     #[test]
     fn a_grpc_caller_gets_a_trailers_only_status() {
-        let response = Refusal::new(Code::Denied, "no rule allows 100 % of it\n").into_response(true, None);
+        let response =
+            Refusal::new(Code::Denied, "no rule allows 100 % of it\n").into_response(true, None);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "7");
-        assert_eq!(response.headers()["grpc-message"], "no rule allows 100 %25 of it%0A");
+        assert_eq!(
+            response.headers()["grpc-message"],
+            "no rule allows 100 %25 of it%0A"
+        );
         assert_eq!(response.headers()[X_MESH_PROCESSED], "no");
     }
 
     #[test]
     fn an_answer_says_when_to_come_back_in_whole_seconds() {
-        let refusal = Refusal::new(Code::CircuitOpen, "").with_retry_after(Duration::from_millis(1200));
-        let response = refusal.maybe_processed().into_response(false, Some(&HeaderValue::from_static("r-1")));
+        let refusal =
+            Refusal::new(Code::CircuitOpen, "").with_retry_after(Duration::from_millis(1200));
+        let response = refusal
+            .maybe_processed()
+            .into_response(false, Some(&HeaderValue::from_static("r-1")));
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
         assert_eq!(response.headers()[X_REQUEST_ID], "r-1");
         assert!(!response.headers().contains_key(X_MESH_PROCESSED));

@@ -8,7 +8,11 @@ use mesh_transport::drain::Phase;
 use mesh_transport::tasks::Tasks;
 
 /// Runs `work` until it ends or draining begins.
-pub(crate) fn until_drain(tasks: &Tasks, mut drain: Drain, work: impl Future<Output = ()> + Send + 'static) {
+pub(crate) fn until_drain(
+    tasks: &Tasks,
+    mut drain: Drain,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
     tasks.start(async move {
         tokio::select! {
             () = work => {}
@@ -18,7 +22,12 @@ pub(crate) fn until_drain(tasks: &Tasks, mut drain: Drain, work: impl Future<Out
 }
 
 /// Runs `work` every `period` until draining begins.
-pub(crate) fn every(tasks: &Tasks, drain: Drain, period: Duration, mut work: impl FnMut() + Send + 'static) {
+pub(crate) fn every(
+    tasks: &Tasks,
+    drain: Drain,
+    period: Duration,
+    mut work: impl FnMut() + Send + 'static,
+) {
     until_drain(tasks, drain, async move {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -127,39 +127,95 @@ impl Telemetry {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
-        registry.register("istio_requests", "Requests, as the reporter saw them", requests.clone());
+        registry.register(
+            "istio_requests",
+            "Requests, as the reporter saw them",
+            requests.clone(),
+        );
         let millis: fn() -> Histogram = || Histogram::new(MILLIS);
         let durations = Family::new_with_constructor(millis);
-        registry.register("istio_request_duration_milliseconds", "Time from request to end of answer", durations.clone());
+        registry.register(
+            "istio_request_duration_milliseconds",
+            "Time from request to end of answer",
+            durations.clone(),
+        );
         let client_requests = Family::default();
-        registry.register("grpc_client_requests", "Calls to other services", client_requests.clone());
+        registry.register(
+            "grpc_client_requests",
+            "Calls to other services",
+            client_requests.clone(),
+        );
         let seconds: fn() -> Histogram = || Histogram::new(MILLIS.iter().map(|bound| bound / 1e3));
         let client_durations = Family::new_with_constructor(seconds);
-        registry.register("grpc_client_request_duration_seconds", "Time of calls to other services", client_durations.clone());
+        registry.register(
+            "grpc_client_request_duration_seconds",
+            "Time of calls to other services",
+            client_durations.clone(),
+        );
         let client_failures = Family::default();
-        registry.register("grpc_client_requests_failed", "Calls to other services that failed", client_failures.clone());
+        registry.register(
+            "grpc_client_requests_failed",
+            "Calls to other services that failed",
+            client_failures.clone(),
+        );
         let breaker_states = Family::default();
         let help = "Circuit breaker of a service: 0 closed, 1 open, 2 half-open";
         registry.register("circuit_breaker_state", help, breaker_states.clone());
         let retries = Family::default();
-        registry.register("mesh_resilience_retries", "Attempts beyond the first", retries.clone());
+        registry.register(
+            "mesh_resilience_retries",
+            "Attempts beyond the first",
+            retries.clone(),
+        );
         let decisions = Family::default();
-        registry.register("mesh_auth_policy_decisions", "Decisions of the policy", decisions.clone());
+        registry.register(
+            "mesh_auth_policy_decisions",
+            "Decisions of the policy",
+            decisions.clone(),
+        );
         let refusals = Family::default();
-        registry.register("mesh_node_refusals", "Answers that the mesh made itself", refusals.clone());
+        registry.register(
+            "mesh_node_refusals",
+            "Answers that the mesh made itself",
+            refusals.clone(),
+        );
         let handshakes = Counter::default();
-        registry.register("mesh_session_handshakes", "Secure sessions agreed on", handshakes.clone());
+        registry.register(
+            "mesh_session_handshakes",
+            "Secure sessions agreed on",
+            handshakes.clone(),
+        );
         let refused_peers = Counter::default();
-        registry.register("mesh_session_refused", "Handshakes and records refused", refused_peers.clone());
+        registry.register(
+            "mesh_session_refused",
+            "Handshakes and records refused",
+            refused_peers.clone(),
+        );
         let audit_failures = Counter::default();
-        registry.register("mesh_audit_failures", "Audit records that could not be written", audit_failures.clone());
+        registry.register(
+            "mesh_audit_failures",
+            "Audit records that could not be written",
+            audit_failures.clone(),
+        );
         let sessions = Gauge::default();
-        registry.register("mesh_session_active", "Secure sessions in the table", sessions.clone());
+        registry.register(
+            "mesh_session_active",
+            "Secure sessions in the table",
+            sessions.clone(),
+        );
         let connections = Family::default();
-        registry.register("mesh_transport_open_connections", "Connections that are open", connections.clone());
+        registry.register(
+            "mesh_transport_open_connections",
+            "Connections that are open",
+            connections.clone(),
+        );
         let certificate_expiry = Gauge::default();
         let help = "When the certificate in use ends, in seconds since 1970";
-        registry.register("mesh_transport_certificate_expiry_timestamp_seconds", help, certificate_expiry.clone());
+        registry.register(
+            "mesh_transport_certificate_expiry_timestamp_seconds",
+            help,
+            certificate_expiry.clone(),
+        );
         Self {
             registry,
             requests,
@@ -183,12 +239,25 @@ impl Telemetry {
 
     /// Counts the retries of calls to one service.
     pub(crate) fn retries_of(&self, service: &Arc<str>) -> Retries {
-        Retries(self.retries.get_or_create(&ServiceLabel { service: Arc::clone(service) }).clone())
+        Retries(
+            self.retries
+                .get_or_create(&ServiceLabel {
+                    service: Arc::clone(service),
+                })
+                .clone(),
+        )
     }
 
     /// Connections open on all listeners.
     pub(crate) fn open_connections(&self) -> i64 {
-        ["inbound", "outbound"].map(|listener| self.connections.get_or_create(&ListenerLabel { listener }).get()).iter().sum()
+        ["inbound", "outbound"]
+            .map(|listener| {
+                self.connections
+                    .get_or_create(&ListenerLabel { listener })
+                    .get()
+            })
+            .iter()
+            .sum()
     }
 
     /// All metrics in Prometheus' classic text format (version 0.0.4).
@@ -213,15 +282,25 @@ impl mesh_resilience::retry::Observe for Retries {
 
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Telemetry").field("totals", &self.totals).finish_non_exhaustive()
+        f.debug_struct("Telemetry")
+            .field("totals", &self.totals)
+            .finish_non_exhaustive()
     }
 }
 
 impl PairSeries {
     pub(crate) fn new(ends: Ends, telemetry: Arc<Telemetry>) -> Self {
-        let service = ServiceLabel { service: Arc::clone(&ends.destination) };
-        let breaker = (ends.reporter == "source").then(|| telemetry.breaker_states.get_or_create(&service).clone());
-        Self { ends, telemetry, by_outcome: RwLock::default(), breaker }
+        let service = ServiceLabel {
+            service: Arc::clone(&ends.destination),
+        };
+        let breaker = (ends.reporter == "source")
+            .then(|| telemetry.breaker_states.get_or_create(&service).clone());
+        Self {
+            ends,
+            telemetry,
+            by_outcome: RwLock::default(),
+            breaker,
+        }
     }
 
     /// Shows the state of the service's breaker: 0 closed, 1 open, 2 half-open.
@@ -245,19 +324,26 @@ impl PairSeries {
             requests.inc();
             duration.observe(took.as_secs_f64());
             if is_failure {
-                let label = ServiceLabel { service: Arc::clone(&self.ends.destination) };
+                let label = ServiceLabel {
+                    service: Arc::clone(&self.ends.destination),
+                };
                 self.telemetry.client_failures.get_or_create(&label).inc();
             }
         }
         let totals = &self.telemetry.totals;
         totals.requests.fetch_add(1, Relaxed);
         totals.failed.fetch_add(u64::from(is_failure), Relaxed);
-        totals.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        totals
+            .micros
+            .fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
     fn series(&self, is_grpc: bool, code: u16) -> Series {
         let matching = |known: &Vec<(bool, u16, Series)>| {
-            known.iter().find(|(grpc, status, _)| (*grpc, *status) == (is_grpc, code)).map(|(_, _, series)| series.clone())
+            known
+                .iter()
+                .find(|(grpc, status, _)| (*grpc, *status) == (is_grpc, code))
+                .map(|(_, _, series)| series.clone())
         };
         if let Some(series) = matching(&self.by_outcome.read()) {
             return series;
@@ -277,13 +363,22 @@ impl PairSeries {
         let telemetry = &self.telemetry;
         let client = (ends.reporter == "source").then(|| {
             let service = Arc::clone(&ends.destination);
-            let requests = telemetry.client_requests.get_or_create(&ClientLabels { service: Arc::clone(&service), code });
-            let duration = telemetry.client_durations.get_or_create(&ServiceLabel { service });
+            let requests = telemetry.client_requests.get_or_create(&ClientLabels {
+                service: Arc::clone(&service),
+                code,
+            });
+            let duration = telemetry
+                .client_durations
+                .get_or_create(&ServiceLabel { service });
             (requests.clone(), duration.clone())
         });
         let requests = telemetry.requests.get_or_create(&labels).clone();
         let duration = telemetry.durations.get_or_create(&labels).clone();
-        let series = Series { requests, duration, client };
+        let series = Series {
+            requests,
+            duration,
+            client,
+        };
         let mut known = self.by_outcome.write();
         if matching(&known).is_none() {
             known.push((is_grpc, code, series.clone()));
@@ -294,14 +389,34 @@ impl PairSeries {
 
 impl fmt::Debug for PairSeries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PairSeries").field("ends", &self.ends).finish_non_exhaustive()
+        f.debug_struct("PairSeries")
+            .field("ends", &self.ends)
+            .finish_non_exhaustive()
     }
 }
 
 /// Istio's buckets for request durations, in milliseconds.
 const MILLIS: [f64; 20] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0,
-    300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0, 7_200_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
+    7_200_000.0,
 ];
 
 fn classic(open: &str) -> Result<String, fmt::Error> {
@@ -315,7 +430,10 @@ fn classic(open: &str) -> Result<String, fmt::Error> {
                 (Some("HELP"), Some(_), Some(words)) => help = words,
                 (Some("TYPE"), Some(name), Some(kind)) => {
                     let suffix = if kind == "counter" { "_total" } else { "" };
-                    writeln!(text, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}")?;
+                    writeln!(
+                        text,
+                        "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}"
+                    )?;
                 }
                 _ => {}
             }
@@ -344,13 +462,33 @@ mod tests {
         let series = PairSeries::new(ends, Arc::clone(&telemetry));
         series.record(false, StatusCode::OK, false, Duration::from_millis(3));
         series.record(false, StatusCode::OK, false, Duration::from_millis(3));
-        series.record(false, StatusCode::BAD_GATEWAY, true, Duration::from_millis(3));
+        series.record(
+            false,
+            StatusCode::BAD_GATEWAY,
+            true,
+            Duration::from_millis(3),
+        );
         let text = telemetry.text().unwrap();
-        assert!(text.contains("# TYPE istio_requests_total counter\n"), "{text}");
-        assert!(text.contains("grpc_client_requests_total{service=\"order\",code=\"200\"} 2\n"), "{text}");
-        assert!(text.contains("grpc_client_requests_failed_total{service=\"order\"} 1\n"), "{text}");
-        assert!(text.contains("istio_request_duration_milliseconds_bucket"), "{text}");
+        assert!(
+            text.contains("# TYPE istio_requests_total counter\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("grpc_client_requests_total{service=\"order\",code=\"200\"} 2\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("grpc_client_requests_failed_total{service=\"order\"} 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("istio_request_duration_milliseconds_bucket"),
+            "{text}"
+        );
         assert!(!text.contains("# EOF"), "{text}");
-        assert_eq!(text.matches("# TYPE").count(), text.matches("# HELP").count());
+        assert_eq!(
+            text.matches("# TYPE").count(),
+            text.matches("# HELP").count()
+        );
     }
 }

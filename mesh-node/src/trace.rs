@@ -38,7 +38,10 @@ impl Ids {
         if !headers.contains_key(X_REQUEST_ID) {
             headers.insert(X_REQUEST_ID, hex_value(&[self.next(), self.next()]));
         }
-        if !headers.get(TRACEPARENT).is_some_and(|value| trace_id(value).is_some()) {
+        if !headers
+            .get(TRACEPARENT)
+            .is_some_and(|value| trace_id(value).is_some())
+        {
             let mut text = String::with_capacity(TRACEPARENT_LEN);
             let (high, low, span) = (self.next(), self.next() | 1, self.next() | 1);
             // Not sampled: whether to record is the application's decision or the collector's.
@@ -58,8 +61,18 @@ pub(crate) fn trace_id(value: &HeaderValue) -> Option<&str> {
         return None;
     }
     let mut fields = text.split('-');
-    let (version, trace, parent, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-    let hex = |field: &str, len| field.len() == len && field.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let (version, trace, parent, flags) = (
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+    );
+    let hex = |field: &str, len| {
+        field.len() == len
+            && field
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let zero = |field: &str| field.bytes().all(|b| b == b'0');
     let is_valid = hex(version, 2)
         && version != "ff"
@@ -96,11 +109,26 @@ mod tests {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         for (given, kept) in [
             (good, true),
-            ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", false),
-            ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", false),
-            ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false),
-            ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", false),
-            ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more", false),
+            (
+                "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+                false,
+            ),
+            (
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+                false,
+            ),
+            (
+                "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                false,
+            ),
+            (
+                "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+                false,
+            ),
+            (
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+                false,
+            ),
             ("nonsense", false),
         ] {
             let mut headers = HeaderMap::new();

@@ -27,12 +27,21 @@ use crate::stack::outbound::chain;
 /// # Errors
 ///
 /// When the key of the certificate can't sign, or the chain is too long to be sent.
-pub(crate) fn attest(credentials: &Credentials, name: &str, spki: &[u8]) -> Result<Vec<u8>, mesh_transport::Error> {
+pub(crate) fn attest(
+    credentials: &Credentials,
+    name: &str,
+    spki: &[u8],
+) -> Result<Vec<u8>, mesh_transport::Error> {
     let chain = credentials.chain();
-    let too_long = || mesh_transport::Error::misfit("the certificate chain is too long to attest a key with");
+    let too_long =
+        || mesh_transport::Error::misfit("the certificate chain is too long to attest a key with");
     let mut out = vec![u8::try_from(chain.len()).map_err(|_| too_long())?];
     for certificate in chain {
-        out.extend(u16::try_from(certificate.len()).map_err(|_| too_long())?.to_be_bytes());
+        out.extend(
+            u16::try_from(certificate.len())
+                .map_err(|_| too_long())?
+                .to_be_bytes(),
+        );
         out.extend_from_slice(certificate);
     }
     out.extend(credentials.sign(&statement(name, spki))?);
@@ -53,12 +62,27 @@ pub(crate) struct PeerJudge {
 impl PeerJudge {
     /// Accepts every peer whose certificate is trusted, for sessions that others begin.
     pub(crate) fn any(tls: Arc<TlsStore>, token: Option<Arc<TokenCheck>>) -> Self {
-        Self { tls, expected: None, pinned: None, token }
+        Self {
+            tls,
+            expected: None,
+            pinned: None,
+            token,
+        }
     }
 
     /// Accepts only `expected`, and only with the key of the fingerprint `pinned` where there is one.
-    pub(crate) fn only(tls: Arc<TlsStore>, expected: PeerId, pinned: Option<String>, token: Option<Arc<TokenCheck>>) -> Self {
-        Self { tls, expected: Some(expected), pinned, token }
+    pub(crate) fn only(
+        tls: Arc<TlsStore>,
+        expected: PeerId,
+        pinned: Option<String>,
+        token: Option<Arc<TokenCheck>>,
+    ) -> Self {
+        Self {
+            tls,
+            expected: Some(expected),
+            pinned,
+            token,
+        }
     }
 }
 
@@ -67,34 +91,54 @@ impl VerifyPeer for PeerJudge {
         if let Some(expected) = &self.expected
             && claim.name != expected.as_str()
         {
-            return Err(PeerRefused::new(format!("the key is of {}, not of {expected}", claim.name)));
+            return Err(PeerRefused::new(format!(
+                "the key is of {}, not of {expected}",
+                claim.name
+            )));
         }
         match &self.pinned {
             Some(pinned) if *pinned == claim.fingerprint.to_string() => Ok(()),
-            Some(pinned) => Err(PeerRefused::new(format!("the key is {}, but {pinned} is pinned", claim.fingerprint))),
+            Some(pinned) => Err(PeerRefused::new(format!(
+                "the key is {}, but {pinned} is pinned",
+                claim.fingerprint
+            ))),
             None => verify_attestation(&self.tls, claim),
         }
     }
 
-    fn verify_token(&self, name: &str, token: &[u8], context: &TokenContext<'_>) -> Result<(), PeerRefused> {
-        let Some(check) = &self.token else { return Ok(()) };
+    fn verify_token(
+        &self,
+        name: &str,
+        token: &[u8],
+        context: &TokenContext<'_>,
+    ) -> Result<(), PeerRefused> {
+        let Some(check) = &self.token else {
+            return Ok(());
+        };
         let refused = |reason: &str| PeerRefused::new(reason.to_owned());
-        let peer: SpiffeId = name.parse().map_err(|_| refused("its name is no spiffe id"))?;
+        let peer: SpiffeId = name
+            .parse()
+            .map_err(|_| refused("its name is no spiffe id"))?;
         let token = std::str::from_utf8(token).map_err(|_| refused("its token is not text"))?;
         let verified = check.verify(token, &peer, context.now.as_millis() / 1000);
-        verified.map(|_| ()).map_err(|error| PeerRefused::new(chain(&error)))
+        verified
+            .map(|_| ())
+            .map_err(|error| PeerRefused::new(chain(&error)))
     }
 }
 
 fn verify_attestation(tls: &TlsStore, claim: &KeyClaim<'_>) -> Result<(), PeerRefused> {
-    let (chain_der, signature) =
-        split(claim.attestation).ok_or_else(|| PeerRefused::new("the attestation of its key is malformed"))?;
+    let (chain_der, signature) = split(claim.attestation)
+        .ok_or_else(|| PeerRefused::new("the attestation of its key is malformed"))?;
     let signer = tls.verify_signed(&chain_der, &statement(claim.name, claim.spki), signature);
     let signer = signer.map_err(|error| PeerRefused::new(chain(&error)))?;
     if signer.as_str() == claim.name {
         return Ok(());
     }
-    Err(PeerRefused::new(format!("{signer} signed the key that is said to be of {}", claim.name)))
+    Err(PeerRefused::new(format!(
+        "{signer} signed the key that is said to be of {}",
+        claim.name
+    )))
 }
 
 fn split(attestation: &[u8]) -> Option<(Vec<CertificateDer<'_>>, &[u8])> {

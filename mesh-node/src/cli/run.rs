@@ -23,7 +23,8 @@ pub(super) fn run(path: &Path, context: &Context) -> Result<Report, Failure> {
     check::run(path, context)?;
     let config = NodeConfig::load(path, &context.environment)?;
     log_to_stderr(&config);
-    let runtime = runtime(&config).map_err(|source| Failure::new("could not start the async runtime", source))?;
+    let runtime = runtime(&config)
+        .map_err(|source| Failure::new("could not start the async runtime", source))?;
     runtime.block_on(async {
         // Before the listeners open, so that a stop signal is never missed.
         let mut terminate = signal(SignalKind::terminate()).map_err(unwatched)?;
@@ -48,21 +49,32 @@ fn unwatched(source: std::io::Error) -> Failure {
 fn failed(error: Error) -> Failure {
     let is_misuse = matches!(error, Error::Config { .. } | Error::ConfigFile(_));
     let failure = Failure::new("the node could not be started", error);
-    if is_misuse { failure.into_misuse() } else { failure }
+    if is_misuse {
+        failure.into_misuse()
+    } else {
+        failure
+    }
 }
 
 /// One worker needs no scheduler between threads, which makes every request cheaper.
 fn runtime(config: &NodeConfig) -> std::io::Result<Runtime> {
     match config.runtime.worker_threads.map(std::num::NonZero::get) {
         Some(1) => Builder::new_current_thread().enable_all().build(),
-        Some(threads) => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+        Some(threads) => Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build(),
         None => Builder::new_multi_thread().enable_all().build(),
     }
 }
 
 fn log_to_stderr(config: &NodeConfig) {
     let filter = EnvFilter::new(config.log.level.as_str());
-    let started = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).json().try_init();
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .json()
+        .try_init();
     if let Err(error) = started {
         tracing::debug!(error, "a log is already set up");
     }

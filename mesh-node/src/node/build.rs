@@ -132,7 +132,11 @@ struct Sessions {
     server: SessionServer,
 }
 
-pub(super) fn parts(config: &NodeConfig, tasks: &Tasks, methods: Option<Arc<Methods>>) -> Result<Built, Error> {
+pub(super) fn parts(
+    config: &NodeConfig,
+    tasks: &Tasks,
+    methods: Option<Arc<Methods>>,
+) -> Result<Built, Error> {
     let own = Own::new(config)?;
     let policy = Arc::new(policy(config, &own.trust_domain)?);
     let tokens = tokens(config, &own)?;
@@ -150,10 +154,16 @@ pub(super) fn parts(config: &NodeConfig, tasks: &Tasks, methods: Option<Arc<Meth
         Encryption::Mtls => None,
     };
     let discovery = Arc::new(discovery(config)?);
-    let (session_identity, client, server) =
-        sessions.map_or((None, None, None), |s| (Some(s.identity), Some(s.client), Some(s.server)));
+    let (session_identity, client, server) = sessions.map_or((None, None, None), |s| {
+        (Some(s.identity), Some(s.client), Some(s.server))
+    });
     let dialer = Dialer::new(Arc::clone(&tls), peer_config(config), tasks.clone());
-    let (services, watches) = services(config, &own, (&dialer, client.as_ref(), &tokens), (&discovery, &telemetry))?;
+    let (services, watches) = services(
+        config,
+        &own,
+        (&dialer, client.as_ref(), &tokens),
+        (&discovery, &telemetry),
+    )?;
     let outbound = Outbound {
         own_name: Arc::clone(&own.name),
         services,
@@ -191,7 +201,15 @@ pub(super) fn parts(config: &NodeConfig, tasks: &Tasks, methods: Option<Arc<Meth
         auditor: auditor.clone(),
         clock: wall_clock,
     };
-    Ok(Built { outbound: Arc::new(outbound), gate, auditor, audit_driver, rotation, watches, discovery })
+    Ok(Built {
+        outbound: Arc::new(outbound),
+        gate,
+        auditor,
+        audit_driver,
+        rotation,
+        watches,
+        discovery,
+    })
 }
 
 /// See [`super::Node::check`].
@@ -209,14 +227,20 @@ pub(super) fn check(config: &NodeConfig) -> Result<Policy, Error> {
 impl Own {
     fn new(config: &NodeConfig) -> Result<Self, Error> {
         let domain = &config.identity.trust_domain;
-        let trust_domain =
-            domain.parse().map_err(|source| Error::config("identity.trust_domain is no trust domain", source))?;
+        let trust_domain = domain
+            .parse()
+            .map_err(|source| Error::config("identity.trust_domain is no trust domain", source))?;
         let id = config.spiffe_id().parse();
         let id = id.map_err(|source| Error::config("service.spiffe_id is no spiffe id", source))?;
         let mut seed = [0; 8];
         mesh_crypto::Random::fill(&SystemRandom::new(), &mut seed)?;
         let seed = Arc::new(SplitMix64::new(u64::from_ne_bytes(seed)));
-        Ok(Self { name: Arc::from(config.service.id.as_str()), id, trust_domain, seed })
+        Ok(Self {
+            name: Arc::from(config.service.id.as_str()),
+            id,
+            trust_domain,
+            seed,
+        })
     }
 }
 
@@ -244,12 +268,16 @@ fn policy(config: &NodeConfig, trust_domain: &TrustDomain) -> Result<Policy, Err
         made.expires = rule.expires.as_ref().map(ToString::to_string);
         compiled = compiled.with_rule(made);
     }
-    Policy::build(&compiled, trust_domain).map_err(|source| Error::config("policy.rules can't be enforced as they are", source))
+    Policy::build(&compiled, trust_domain)
+        .map_err(|source| Error::config("policy.rules can't be enforced as they are", source))
 }
 
 fn tokens(config: &NodeConfig, own: &Own) -> Result<Tokens, Error> {
-    let Some(jwt) = &config.auth.jwt else { return Ok(Tokens::default()) };
-    let ring = Ring::single(jwt.secret.expose().as_bytes()).map_err(|source| Error::config("auth.jwt.secret is not usable", source))?;
+    let Some(jwt) = &config.auth.jwt else {
+        return Ok(Tokens::default());
+    };
+    let ring = Ring::single(jwt.secret.expose().as_bytes())
+        .map_err(|source| Error::config("auth.jwt.secret is not usable", source))?;
     let ring = Arc::new(ring);
     let check = |audience: &str| {
         Some(Arc::new(TokenCheck {
@@ -258,7 +286,11 @@ fn tokens(config: &NodeConfig, own: &Own) -> Result<Tokens, Error> {
             audience: Arc::from(audience),
         }))
     };
-    Ok(Tokens { calls: check(&own.name), handshakes: check(&own.id.to_string()), ring: Some(ring) })
+    Ok(Tokens {
+        calls: check(&own.name),
+        handshakes: check(&own.id.to_string()),
+        ring: Some(ring),
+    })
 }
 
 fn issuer_name(config: &NodeConfig) -> String {
@@ -269,9 +301,17 @@ fn issuer_name(config: &NodeConfig) -> String {
 fn call_issuer(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Option<CachedIssuer> {
     let (ring, jwt) = (tokens.ring.as_ref()?, config.auth.jwt.as_ref()?);
     // The node's own run is the session that a call's token names; it ends with the process.
-    let session = format!("{:016x}", mesh_resilience::random::Random::next_u64(&*own.seed));
-    let claims = ServiceClaims::new(own.id.clone(), "").with_session(&session).with_lifetime(jwt.token_expiry);
-    Some(CachedIssuer::new(Issuer::new(Arc::clone(ring), &issuer_name(config)), claims))
+    let session = format!(
+        "{:016x}",
+        mesh_resilience::random::Random::next_u64(&*own.seed)
+    );
+    let claims = ServiceClaims::new(own.id.clone(), "")
+        .with_session(&session)
+        .with_lifetime(jwt.token_expiry);
+    Some(CachedIssuer::new(
+        Issuer::new(Arc::clone(ring), &issuer_name(config)),
+        claims,
+    ))
 }
 
 fn access_log(config: &NodeConfig) -> Result<Option<AccessLog>, Error> {
@@ -282,11 +322,18 @@ fn access_log(config: &NodeConfig) -> Result<Option<AccessLog>, Error> {
     if log.is_stdout() {
         return Ok(Some(AccessLog::new(Box::new(std::io::stdout()))));
     }
-    let failed = |source| Error::Io { what: "open access_log.path", source };
+    let failed = |source| Error::Io {
+        what: "open access_log.path",
+        source,
+    };
     if let Some(dir) = log.path.parent() {
         std::fs::create_dir_all(dir).map_err(failed)?;
     }
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(&log.path).map_err(failed)?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log.path)
+        .map_err(failed)?;
     Ok(Some(AccessLog::new(Box::new(file))))
 }
 
@@ -296,10 +343,17 @@ fn audit(config: &NodeConfig) -> Result<Option<(Auditor, mesh_audit::Driver)>, E
         return Ok(None);
     }
     if let Some(dir) = audit.path.parent() {
-        std::fs::create_dir_all(dir).map_err(|source| Error::Io { what: "make the folder of audit.path", source })?;
+        std::fs::create_dir_all(dir).map_err(|source| Error::Io {
+            what: "make the folder of audit.path",
+            source,
+        })?;
     }
     let is_durable = audit.durability == Durability::Durable;
-    let durability = if is_durable { mesh_audit::Durability::Durable } else { mesh_audit::Durability::Async };
+    let durability = if is_durable {
+        mesh_audit::Durability::Durable
+    } else {
+        mesh_audit::Durability::Async
+    };
     let written = mesh_audit::Config::new(&audit.path).with_durability(durability);
     let (log, driver) = mesh_audit::open(written, mesh_audit::OsFileSystem, wall_clock)?;
     let kinds = audit.events.iter().map(|event| match event {
@@ -308,7 +362,10 @@ fn audit(config: &NodeConfig) -> Result<Option<(Auditor, mesh_audit::Driver)>, E
         AuditEvent::Error => EventKind::Error,
         AuditEvent::KeyRotation => EventKind::KeyRotation,
     });
-    Ok(Some((Auditor::new(log, kinds.collect(), is_durable), driver)))
+    Ok(Some((
+        Auditor::new(log, kinds.collect(), is_durable),
+        driver,
+    )))
 }
 
 fn sessions(
@@ -329,7 +386,9 @@ fn sessions(
         AesKeySize::Aes256 => Suite::X25519Aes256GcmHmacSha256,
     };
     // What is configured here is the least accepted of a peer too: nobody negotiates below it.
-    let session = mesh_session::Config::default().with_min_rsa_bits(bits).with_suites(vec![suite]);
+    let session = mesh_session::Config::default()
+        .with_min_rsa_bits(bits)
+        .with_suites(vec![suite]);
     let store = KeyStore::open(Arc::new(OsFileSystem::new()), &config.security.keys_dir)?;
     let created = unix_seconds(wall_clock());
     let mut key = store.load_or_generate(&*engine, bits, created)?;
@@ -338,7 +397,10 @@ fn sessions(
     }
     let (name, key) = (own.id.to_string(), Arc::new(key));
     let (local, responder) = SessionIdentity::attested(tls, (&name, &key), (&session, &engine))?;
-    let (local, responder) = (Arc::new(ArcSwap::new(local)), Arc::new(ArcSwap::from_pointee(responder)));
+    let (local, responder) = (
+        Arc::new(ArcSwap::new(local)),
+        Arc::new(ArcSwap::from_pointee(responder)),
+    );
     let identity = SessionIdentity {
         name,
         key,
@@ -350,18 +412,34 @@ fn sessions(
     let token = handshake_token(config, own, tokens);
     // The side that begins gives a session up before the side that answers forgets it.
     let lifetime = config.security.session_timeout;
-    let client = SessionClient::new(local, Arc::clone(&token), (lifetime * 9 / 10, wall_clock), tasks.clone());
-    let table = TableConfig::default().with_max_age(lifetime).with_idle_timeout(lifetime);
+    let client = SessionClient::new(
+        local,
+        Arc::clone(&token),
+        (lifetime * 9 / 10, wall_clock),
+        tasks.clone(),
+    );
+    let table = TableConfig::default()
+        .with_max_age(lifetime)
+        .with_idle_timeout(lifetime);
     let table = Arc::new(SessionTable::new(table, now())?);
     let judge = Arc::new(PeerJudge::any(Arc::clone(tls), tokens.handshakes.clone()));
-    let flood = (mesh_transport::session::SessionConfig::default(), wall_clock as fn() -> SystemTime);
+    let flood = (
+        mesh_transport::session::SessionConfig::default(),
+        wall_clock as fn() -> SystemTime,
+    );
     let server = SessionServer::new(responder, (judge, token), table, flood, tasks.clone());
-    Ok(Sessions { identity, client, server })
+    Ok(Sessions {
+        identity,
+        client,
+        server,
+    })
 }
 
 /// A fresh token for each handshake, addressed to the peer's SPIFFE id.
 fn handshake_token(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Arc<TokenFor> {
-    let (Some(ring), Some(jwt)) = (&tokens.ring, &config.auth.jwt) else { return Arc::new(|_| Vec::new()) };
+    let (Some(ring), Some(jwt)) = (&tokens.ring, &config.auth.jwt) else {
+        return Arc::new(|_| Vec::new());
+    };
     let issuer = Issuer::new(Arc::clone(ring), &issuer_name(config));
     let (id, lifetime) = (own.id.clone(), jwt.token_expiry);
     Arc::new(move |peer| {
@@ -377,21 +455,38 @@ fn handshake_token(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Arc<Token
 }
 
 fn discovery(config: &NodeConfig) -> Result<StaticSource, Error> {
-    let entries: Result<Vec<_>, Error> =
-        config.discovery.sources.iter().flat_map(|source| &source.services).map(entry).collect();
-    StaticSource::new(entries?).map_err(|source| Error::config("discovery.sources can't be used as they are", source))
+    let entries: Result<Vec<_>, Error> = config
+        .discovery
+        .sources
+        .iter()
+        .flat_map(|source| &source.services)
+        .map(entry)
+        .collect();
+    StaticSource::new(entries?)
+        .map_err(|source| Error::config("discovery.sources can't be used as they are", source))
 }
 
 fn entry(config: &EndpointConfig) -> Result<StaticEntry, Error> {
     let wrong = |source: mesh_transport::BoxError| {
-        Error::config(format!("discovery.sources: the endpoint of {} can't be used", config.id), source)
+        Error::config(
+            format!(
+                "discovery.sources: the endpoint of {} can't be used",
+                config.id
+            ),
+            source,
+        )
     };
     let id = ServiceName::parse(&config.id).map_err(|source| wrong(source.into()))?;
-    let host = config.host.parse::<mesh_discovery::Host>().map_err(|source| wrong(source.into()))?;
+    let host = config
+        .host
+        .parse::<mesh_discovery::Host>()
+        .map_err(|source| wrong(source.into()))?;
     let mut entry = StaticEntry::new(id, host, config.port.get());
     entry.weight = NonZeroU16::try_from(config.weight).map_err(|source| wrong(source.into()))?;
     entry.spiffe_id.clone_from(&config.spiffe_id);
-    entry.public_key_fingerprint.clone_from(&config.public_key_fingerprint);
+    entry
+        .public_key_fingerprint
+        .clone_from(&config.public_key_fingerprint);
     entry.zone.clone_from(&config.zone);
     entry.tags.clone_from(&config.tags);
     Ok(entry)
@@ -400,8 +495,12 @@ fn entry(config: &EndpointConfig) -> Result<StaticEntry, Error> {
 fn peer_config(config: &NodeConfig) -> PeerConfig {
     let mut peers = PeerConfig::default();
     // A connection is served by one thread at a time, so a second one pays only where there is a second thread.
-    let threads = config.runtime.worker_threads.or_else(|| std::thread::available_parallelism().ok());
-    peers.max_connections = threads.map_or(1, |threads| threads.get().min(MAX_CONNECTIONS_PER_ENDPOINT));
+    let threads = config
+        .runtime
+        .worker_threads
+        .or_else(|| std::thread::available_parallelism().ok());
+    peers.max_connections =
+        threads.map_or(1, |threads| threads.get().min(MAX_CONNECTIONS_PER_ENDPOINT));
     peers
 }
 
@@ -417,7 +516,10 @@ fn services(
     let (mut services, mut watches) = (HashMap::new(), Vec::new());
     for name in discovery.services() {
         let watch = discovery.watch(&name);
-        let first = watch.current().first().and_then(|endpoint| endpoint.spiffe_id.clone());
+        let first = watch
+            .current()
+            .first()
+            .and_then(|endpoint| endpoint.spiffe_id.clone());
         let principal = first.unwrap_or_else(|| config.spiffe_id_of(name.as_str()));
         let links = Links {
             dialer: dialer.clone(),
@@ -427,7 +529,8 @@ fn services(
         };
         let shared: Arc<str> = Arc::from(name.as_str());
         let outliers = Outliers::new(OutlierConfig::default());
-        let outliers = outliers.map_err(|source| Error::config("outlier ejection can't be set up", source))?;
+        let outliers =
+            outliers.map_err(|source| Error::config("outlier ejection can't be set up", source))?;
         let balance = (Arc::new(outliers), Arc::clone(&own.seed));
         let endpoints = Arc::new(Endpoints::new(Arc::clone(&shared), links, balance, &watch));
         let series = PairSeries::new(
@@ -441,15 +544,28 @@ fn services(
             Arc::clone(telemetry),
         );
         let layers = layers(config, own, Some((telemetry, &shared)))?;
-        let service = Arc::new(Service::new(Arc::clone(&shared), &layers, endpoints, Arc::new(series)));
+        let service = Arc::new(Service::new(
+            Arc::clone(&shared),
+            &layers,
+            endpoints,
+            Arc::new(series),
+        ));
         services.insert(Box::from(&*shared), Arc::clone(&service));
         watches.push((service, watch));
     }
     Ok((services, watches))
 }
 
-fn layers(config: &NodeConfig, own: &Own, counted: Option<(&Arc<Telemetry>, &Arc<str>)>) -> Result<Layers, Error> {
-    let wrong = |key: &'static str| move |source: mesh_resilience::ConfigError| Error::config(format!("resilience.{key}"), source);
+fn layers(
+    config: &NodeConfig,
+    own: &Own,
+    counted: Option<(&Arc<Telemetry>, &Arc<str>)>,
+) -> Result<Layers, Error> {
+    let wrong = |key: &'static str| {
+        move |source: mesh_resilience::ConfigError| {
+            Error::config(format!("resilience.{key}"), source)
+        }
+    };
     let resilience = &config.resilience;
     let random: Arc<dyn mesh_resilience::random::Random> = Arc::clone(&own.seed) as Arc<_>;
 
@@ -459,7 +575,8 @@ fn layers(config: &NodeConfig, own: &Own, counted: Option<(&Arc<Telemetry>, &Arc
         .with_open_for(breaker.timeout)
         .with_half_open_requests(breaker.half_open_requests)
         .with_successes_to_close(breaker.half_open_requests);
-    let breaker = Breaker::with_parts(breaker, Arc::clone(&random), None).map_err(wrong("circuit_breaker"))?;
+    let breaker = Breaker::with_parts(breaker, Arc::clone(&random), None)
+        .map_err(wrong("circuit_breaker"))?;
 
     let retry = &resilience.retry;
     let factor = match retry.backoff {
@@ -471,19 +588,28 @@ fn layers(config: &NodeConfig, own: &Own, counted: Option<(&Arc<Telemetry>, &Arc
         .with_initial_delay(retry.initial_delay)
         .with_max_delay(retry.max_delay)
         .with_factor(factor);
-    let budget = Budget::new(BudgetConfig::default().with_ratio(retry.budget)).map_err(wrong("retry"))?;
-    let mut retry = RetryLayer::new(retries, budget, Judge).map_err(wrong("retry"))?.with_random(random);
+    let budget =
+        Budget::new(BudgetConfig::default().with_ratio(retry.budget)).map_err(wrong("retry"))?;
+    let mut retry = RetryLayer::new(retries, budget, Judge)
+        .map_err(wrong("retry"))?
+        .with_random(random);
     if let Some((telemetry, service)) = counted {
         retry = retry.with_observer(Arc::new(telemetry.retries_of(service)));
     }
 
-    let (concurrent, waiting) = (resilience.bulkhead.max_concurrent, resilience.bulkhead.max_waiting);
+    let (concurrent, waiting) = (
+        resilience.bulkhead.max_concurrent,
+        resilience.bulkhead.max_waiting,
+    );
     let concurrent = NonZeroUsize::try_from(concurrent).unwrap_or(NonZeroUsize::MAX);
     let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
-    let bulkhead = BulkheadConfig::default().with_max_concurrent(concurrent).with_max_waiting(waiting);
+    let bulkhead = BulkheadConfig::default()
+        .with_max_concurrent(concurrent)
+        .with_max_waiting(waiting);
     Ok(Layers {
         timeout: TimeoutLayer::total(resilience.timeout).map_err(wrong("timeout"))?,
-        attempt_timeout: TimeoutLayer::within_deadline(resilience.timeout).map_err(wrong("timeout"))?,
+        attempt_timeout: TimeoutLayer::within_deadline(resilience.timeout)
+            .map_err(wrong("timeout"))?,
         retry,
         breaker,
         bulkhead: Bulkhead::new(&bulkhead),
@@ -491,16 +617,27 @@ fn layers(config: &NodeConfig, own: &Own, counted: Option<(&Arc<Telemetry>, &Arc
 }
 
 fn limiter(config: &NodeConfig) -> Result<Option<Limiter>, Error> {
-    let Some(limit) = &config.resilience.rate_limit else { return Ok(None) };
-    let windows = limit.windows.iter().map(|window| Window::new(window.max_requests, window.window)).collect();
+    let Some(limit) = &config.resilience.rate_limit else {
+        return Ok(None);
+    };
+    let windows = limit
+        .windows
+        .iter()
+        .map(|window| Window::new(window.max_requests, window.window))
+        .collect();
     let limiter = Limiter::new(&LimitConfig::default().with_windows(windows));
-    limiter.map(Some).map_err(|source| Error::config("resilience.rate_limit", source))
+    limiter
+        .map(Some)
+        .map_err(|source| Error::config("resilience.rate_limit", source))
 }
 
 fn app(config: &NodeConfig, tasks: &Tasks, methods: Option<Arc<Methods>>) -> App {
     match (&config.service.app, methods) {
         (_, Some(methods)) => App::Methods(methods),
-        (Some(app), None) => App::Http(AppClient::new(AppConfig::new(app.to_string()), tasks.clone())),
+        (Some(app), None) => App::Http(AppClient::new(
+            AppConfig::new(app.to_string()),
+            tasks.clone(),
+        )),
         (None, None) => App::Absent,
     }
 }

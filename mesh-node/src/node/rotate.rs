@@ -52,15 +52,22 @@ impl SessionIdentity {
         (config, engine): (&mesh_session::Config, &Arc<dyn mesh_crypto::Engine>),
     ) -> Result<(Arc<mesh_session::Local>, Responder), Error> {
         let attestation = attest(tls.current().credentials(), name, key.public().spki_der())?;
-        let identity = mesh_session::LocalIdentity::new(name.to_owned(), Arc::clone(key), attestation);
+        let identity =
+            mesh_session::LocalIdentity::new(name.to_owned(), Arc::clone(key), attestation);
         let random = Arc::new(mesh_crypto::SystemRandom::new());
-        let local = Arc::new(mesh_session::Local::new(config.clone(), Arc::clone(engine), random, identity)?);
+        let local = Arc::new(mesh_session::Local::new(
+            config.clone(),
+            Arc::clone(engine),
+            random,
+            identity,
+        )?);
         let responder = Responder::new(Arc::clone(&local))?;
         Ok((local, responder))
     }
 
     fn renew(&self, tls: &TlsStore) -> Result<(), Error> {
-        let (local, responder) = Self::attested(tls, (&self.name, &self.key), (&self.config, &self.engine))?;
+        let (local, responder) =
+            Self::attested(tls, (&self.name, &self.key), (&self.config, &self.engine))?;
         self.local.store(local);
         self.responder.store(Arc::new(responder));
         Ok(())
@@ -69,7 +76,9 @@ impl SessionIdentity {
 
 impl std::fmt::Debug for SessionIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionIdentity").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("SessionIdentity")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,9 +87,14 @@ impl Rotation {
     pub(crate) async fn run(mut self) {
         let (changed, mut changes) = mpsc::channel(1);
         let _watcher = self.watch(changed);
-        self.telemetry.certificate_expiry.set(i64::try_from(unix_seconds(self.not_after)).unwrap_or(i64::MAX));
+        self.telemetry
+            .certificate_expiry
+            .set(i64::try_from(unix_seconds(self.not_after)).unwrap_or(i64::MAX));
         loop {
-            let renewal = self.source.renew_after((self.clock)(), self.not_after).unwrap_or(NEVER);
+            let renewal = self
+                .source
+                .renew_after((self.clock)(), self.not_after)
+                .unwrap_or(NEVER);
             tokio::select! {
                 () = tokio::time::sleep(renewal) => {}
                 found = changes.recv() => {
@@ -101,21 +115,31 @@ impl Rotation {
         let loaded = self.source.load((self.clock)());
         let replaced = loaded.and_then(|identity| {
             let not_after = identity.replace(&self.tls)?;
-            self.session.as_ref().map_or(Ok(()), |session| session.renew(&self.tls))?;
+            self.session
+                .as_ref()
+                .map_or(Ok(()), |session| session.renew(&self.tls))?;
             Ok(not_after)
         });
         match replaced {
             Ok(not_after) => {
                 self.not_after = not_after;
-                self.telemetry.certificate_expiry.set(i64::try_from(unix_seconds(not_after)).unwrap_or(i64::MAX));
+                self.telemetry
+                    .certificate_expiry
+                    .set(i64::try_from(unix_seconds(not_after)).unwrap_or(i64::MAX));
                 let until = humantime::format_rfc3339_seconds(not_after).to_string();
                 tracing::info!(until, "identity replaced");
                 if let Some(auditor) = &self.auditor {
-                    auditor.note(Event::new(EventKind::KeyRotation).with("what", "certificate").with("until", &*until));
+                    auditor.note(
+                        Event::new(EventKind::KeyRotation)
+                            .with("what", "certificate")
+                            .with("until", &*until),
+                    );
                 }
             }
             // Half-written files are common; the next change, or the old identity, will do.
-            Err(error) => tracing::error!(error = %chain(&error), "new identity refused; the old one stays"),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "new identity refused; the old one stays")
+            }
         }
     }
 

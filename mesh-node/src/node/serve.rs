@@ -84,10 +84,20 @@ impl Shared {
     pub(crate) fn accept(self: &Arc<Self>, accepted: Accepted, entry: Entry, drain: Drain) {
         let shared = Arc::clone(self);
         self.tasks.start(async move {
-            let label = ListenerLabel { listener: entry.label() };
-            let open = shared.outbound.recorder.telemetry.connections.get_or_create(&label).clone();
+            let label = ListenerLabel {
+                listener: entry.label(),
+            };
+            let open = shared
+                .outbound
+                .recorder
+                .telemetry
+                .connections
+                .get_or_create(&label)
+                .clone();
             open.inc();
-            let Accepted { stream, slot, from, .. } = accepted;
+            let Accepted {
+                stream, slot, from, ..
+            } = accepted;
             match entry {
                 Entry::Inbound => shared.serve_peer(stream, from, drain).await,
                 Entry::Outbound(bound) => shared.serve_application(stream, bound, drain).await,
@@ -98,7 +108,12 @@ impl Shared {
         });
     }
 
-    async fn serve_peer(self: &Arc<Self>, stream: TcpStream, from: std::net::SocketAddr, drain: Drain) {
+    async fn serve_peer(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        from: std::net::SocketAddr,
+        drain: Drain,
+    ) {
         let acceptor = TlsAcceptor::from(Arc::clone(self.gate.tls.current().server()));
         let accepted = tokio::time::timeout(TLS_DEADLINE, acceptor.accept(stream)).await;
         let stream = match accepted {
@@ -111,16 +126,25 @@ impl Shared {
             Err(error) => return self.refused_connection(from, &error),
         };
         if let Some(auditor) = &self.auditor {
-            let event = Event::new(EventKind::Connection).with_display("peer", &peer.id).with_display("from", &from);
+            let event = Event::new(EventKind::Connection)
+                .with_display("peer", &peer.id)
+                .with_display("from", &from);
             auditor.note(event.with("verdict", "accepted"));
         }
-        let protocol = if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+        let protocol = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            Protocol::Http2
+        } else {
+            Protocol::Http1
+        };
         let shared = Arc::clone(self);
         let service = service_fn(move |request: Request<Incoming>| {
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
             async move { Ok::<_, Infallible>(shared.gate.handle(&peer, request.map(Body::from)).await) }
         });
-        self.gate.server.serve(stream, protocol, service, drain).await;
+        self.gate
+            .server
+            .serve(stream, protocol, service, drain)
+            .await;
     }
 
     fn refused_connection(&self, from: std::net::SocketAddr, error: &str) {
@@ -132,20 +156,33 @@ impl Shared {
         }
     }
 
-    async fn serve_application(self: &Arc<Self>, stream: TcpStream, bound: Option<Arc<Service>>, drain: Drain) {
+    async fn serve_application(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        bound: Option<Arc<Service>>,
+        drain: Drain,
+    ) {
         let (shared, phase) = (Arc::clone(self), drain.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (shared, bound, phase) = (Arc::clone(&shared), bound.clone(), phase.clone());
             async move {
                 let version = request.version();
-                let mut response = shared.outbound.handle(request.map(Body::from), bound.as_ref()).await;
+                let mut response = shared
+                    .outbound
+                    .handle(request.map(Body::from), bound.as_ref())
+                    .await;
                 if version < Version::HTTP_2 && phase.phase() >= Phase::Leaving {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    response
+                        .headers_mut()
+                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response)
             }
         });
-        self.gate.server.serve(stream, Protocol::Detect, service, drain).await;
+        self.gate
+            .server
+            .serve(stream, Protocol::Detect, service, drain)
+            .await;
     }
 
     async fn serve_admin(self: &Arc<Self>, stream: TcpStream, drain: Drain) {
@@ -154,20 +191,39 @@ impl Shared {
             let shared = Arc::clone(&shared);
             async move { Ok::<_, Infallible>(shared.admin.answer(&request, &shared)) }
         });
-        self.gate.server.serve(stream, Protocol::Http1, service, drain).await;
+        self.gate
+            .server
+            .serve(stream, Protocol::Http1, service, drain)
+            .await;
     }
 }
 
 impl Gate {
     /// Who is at the other end; the certificate was verified in the handshake.
-    fn peer(&self, stream: &TlsStream<TcpStream>, telemetry: &Arc<Telemetry>) -> Result<Arc<Peer>, String> {
-        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).ok_or("no certificate was shown")?;
-        let id = self.tls.identify(leaf).map_err(|error| chain(error.as_ref()))?;
+    fn peer(
+        &self,
+        stream: &TlsStream<TcpStream>,
+        telemetry: &Arc<Telemetry>,
+    ) -> Result<Arc<Peer>, String> {
+        let leaf = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(<[_]>::first)
+            .ok_or("no certificate was shown")?;
+        let id = self
+            .tls
+            .identify(leaf)
+            .map_err(|error| chain(error.as_ref()))?;
         if let Some(peer) = self.peers.read().get(&id) {
             return Ok(Arc::clone(peer));
         }
-        let spiffe: SpiffeId = id.as_str().parse().map_err(|_| "the name is no spiffe id")?;
-        let header = HeaderValue::try_from(id.as_str()).map_err(|_| "the name does not fit a header")?;
+        let spiffe: SpiffeId = id
+            .as_str()
+            .parse()
+            .map_err(|_| "the name is no spiffe id")?;
+        let header =
+            HeaderValue::try_from(id.as_str()).map_err(|_| "the name does not fit a header")?;
         let name: Arc<str> = Arc::from(spiffe.path().trim_start_matches('/'));
         let ends = Ends {
             reporter: "destination",
@@ -177,7 +233,12 @@ impl Gate {
             destination_principal: Arc::clone(&self.own_principal),
         };
         let series = Arc::new(PairSeries::new(ends, Arc::clone(telemetry)));
-        let peer = Arc::new(Peer { id: spiffe, name, header, series });
+        let peer = Arc::new(Peer {
+            id: spiffe,
+            name,
+            header,
+            series,
+        });
         let mut peers = self.peers.write();
         // Names come out of verified certificates, so whoever fills this holds as many; still it is bounded.
         if peers.len() >= MAX_PEERS {
@@ -188,7 +249,9 @@ impl Gate {
     }
 
     async fn handle(&self, peer: &Arc<Peer>, request: Request<Body>) -> Response<Body> {
-        let Some(sessions) = &self.sessions else { return self.inbound.handle(peer, None, request).await };
+        let Some(sessions) = &self.sessions else {
+            return self.inbound.handle(peer, None, request).await;
+        };
         let is_exchange = matches!(request.uri().path(), CALL_PATH | STREAM_PATH);
         let is_handshake = request.uri().path() == HANDSHAKE_PATH;
         if !(is_exchange || is_handshake) {
@@ -209,10 +272,16 @@ impl Gate {
             Ok(opened) => opened.into_parts(),
             Err(error) => return self.refuse_session(peer, &error),
         };
-        let answer = self.inbound.handle(peer, Some(&session.id()), request).await;
+        let answer = self
+            .inbound
+            .handle(peer, Some(&session.id()), request)
+            .await;
         Opened::seal(sealer, answer).unwrap_or_else(|error| {
             tracing::warn!(%error, "could not seal an answer");
-            let refusal = Refusal::new(Code::UpstreamFailed, "the answer's head is too large to be sealed");
+            let refusal = Refusal::new(
+                Code::UpstreamFailed,
+                "the answer's head is too large to be sealed",
+            );
             self.refuse(refusal.maybe_processed(), true)
         })
     }
@@ -221,8 +290,14 @@ impl Gate {
         tracing::info!(peer.id = %peer.id, error = %chain(error), "session refused");
         self.inbound.recorder.telemetry.refused_peers.inc();
         let (code, message) = match error {
-            Refused::NoSession => (Code::NoSession, "the session is not known here; agree on a new one"),
-            Refused::Busy => (Code::Overloaded, "too many handshakes are under way; try again later"),
+            Refused::NoSession => (
+                Code::NoSession,
+                "the session is not known here; agree on a new one",
+            ),
+            Refused::Busy => (
+                Code::Overloaded,
+                "too many handshakes are under way; try again later",
+            ),
             // One answer for all else: which check failed is for our log alone.
             _ => (Code::Unauthenticated, "the message was not accepted"),
         };
@@ -238,13 +313,17 @@ impl Gate {
     pub(crate) fn sweep(&self, telemetry: &Telemetry) {
         if let Some(sessions) = &self.sessions {
             sessions.table().sweep(now());
-            telemetry.sessions.set(i64::try_from(sessions.table().stats().sessions).unwrap_or(i64::MAX));
+            telemetry
+                .sessions
+                .set(i64::try_from(sessions.table().stats().sessions).unwrap_or(i64::MAX));
         }
     }
 
     /// What the session table holds, where there is one.
     pub(crate) fn session_stats(&self) -> Option<TableStats> {
-        self.sessions.as_ref().map(|sessions| sessions.table().stats())
+        self.sessions
+            .as_ref()
+            .map(|sessions| sessions.table().stats())
     }
 }
 

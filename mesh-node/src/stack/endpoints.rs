@@ -88,10 +88,21 @@ pub(crate) struct InFlight {
 
 impl Endpoints {
     /// The endpoints that `watch` shows now; [`Endpoints::follow`] keeps them current.
-    pub(crate) fn new(service: Arc<str>, links: Links, parts: (Arc<Outliers>, Arc<SplitMix64>), watch: &Watch) -> Self {
+    pub(crate) fn new(
+        service: Arc<str>,
+        links: Links,
+        parts: (Arc<Outliers>, Arc<SplitMix64>),
+        watch: &Watch,
+    ) -> Self {
         let (outliers, random) = parts;
         let empty = List::new(Vec::new(), Arc::clone(&outliers), Arc::clone(&random));
-        let endpoints = Self { service, links, outliers, random, current: ArcSwap::from_pointee(empty) };
+        let endpoints = Self {
+            service,
+            links,
+            outliers,
+            random,
+            current: ArcSwap::from_pointee(empty),
+        };
         endpoints.update(&watch.current());
         endpoints
     }
@@ -105,14 +116,22 @@ impl Endpoints {
 
     fn update(&self, found: &mesh_discovery::Endpoints) {
         let before = self.current.load_full();
-        let known: HashMap<*const mesh_discovery::Endpoint, &Slot> =
-            before.members.iter().map(|slot| (Arc::as_ptr(&slot.0.endpoint), slot)).collect();
-        let member = |endpoint: &Arc<mesh_discovery::Endpoint>| match known.get(&Arc::as_ptr(endpoint)) {
-            Some(slot) => Slot::clone(slot),
-            None => Slot(Arc::new(self.links.member(endpoint, &self.service, now()))),
-        };
+        let known: HashMap<*const mesh_discovery::Endpoint, &Slot> = before
+            .members
+            .iter()
+            .map(|slot| (Arc::as_ptr(&slot.0.endpoint), slot))
+            .collect();
+        let member =
+            |endpoint: &Arc<mesh_discovery::Endpoint>| match known.get(&Arc::as_ptr(endpoint)) {
+                Some(slot) => Slot::clone(slot),
+                None => Slot(Arc::new(self.links.member(endpoint, &self.service, now()))),
+            };
         let members = found.iter().map(member).collect();
-        let list = List::new(members, Arc::clone(&self.outliers), Arc::clone(&self.random));
+        let list = List::new(
+            members,
+            Arc::clone(&self.outliers),
+            Arc::clone(&self.random),
+        );
         self.current.store(Arc::new(list));
     }
 
@@ -123,15 +142,29 @@ impl Endpoints {
 }
 
 impl Links {
-    fn member(&self, endpoint: &Arc<mesh_discovery::Endpoint>, service: &Arc<str>, now: Instant) -> Member {
-        let expected = endpoint.spiffe_id.as_deref().map_or_else(|| self.expected.clone(), PeerId::new);
+    fn member(
+        &self,
+        endpoint: &Arc<mesh_discovery::Endpoint>,
+        service: &Arc<str>,
+        now: Instant,
+    ) -> Member {
+        let expected = endpoint
+            .spiffe_id
+            .as_deref()
+            .map_or_else(|| self.expected.clone(), PeerId::new);
         let pool = self.dialer.pool(endpoint.to_string(), expected.clone());
         let link = match &self.sessions {
             None => Link::Mtls(pool),
             Some(client) => {
-                let pinned = endpoint.public_key_fingerprint.as_deref().map(str::to_owned);
+                let pinned = endpoint
+                    .public_key_fingerprint
+                    .as_deref()
+                    .map(str::to_owned);
                 let (tls, token) = (Arc::clone(self.dialer.tls()), self.handshake_token.clone());
-                Link::Hybrid(client.pool(pool, Arc::new(PeerJudge::only(tls, expected, pinned, token))))
+                Link::Hybrid(client.pool(
+                    pool,
+                    Arc::new(PeerJudge::only(tls, expected, pinned, token)),
+                ))
             }
         };
         Member {
@@ -146,14 +179,25 @@ impl Links {
 impl List {
     fn new(members: Vec<Slot>, outliers: Arc<Outliers>, random: Arc<SplitMix64>) -> Self {
         let picker = Picker::new(Policy::default(), &members);
-        Self { members, picker, outliers, random }
+        Self {
+            members,
+            picker,
+            outliers,
+            random,
+        }
     }
 
     /// An endpoint to call, other than those `tried` where there is another.
     pub(crate) fn pick(self: &Arc<Self>, tried: &[usize]) -> Option<(Arc<Member>, InFlight)> {
-        let index = self.picker.pick(&self.members, tried, &*self.random, now())?;
+        let index = self
+            .picker
+            .pick(&self.members, tried, &*self.random, now())?;
         let Slot(member) = self.members.get(index)?;
-        let in_flight = InFlight { list: Arc::clone(self), index, _load: member.state.begin() };
+        let in_flight = InFlight {
+            list: Arc::clone(self),
+            index,
+            _load: member.state.begin(),
+        };
         Some((Arc::clone(member), in_flight))
     }
 
@@ -163,7 +207,10 @@ impl List {
 
     /// How many endpoints are not ejected.
     pub(crate) fn healthy(&self) -> usize {
-        self.members.iter().filter(|slot| !slot.0.state.is_ejected(now())).count()
+        self.members
+            .iter()
+            .filter(|slot| !slot.0.state.is_ejected(now()))
+            .count()
     }
 }
 
@@ -207,9 +254,21 @@ impl InFlight {
 
     /// Takes in how the call went; too many failures in a row eject the endpoint for a while.
     pub(crate) fn record(&self, outcome: Outcome) {
-        if let Some(ejected) = self.list.outliers.record(&self.list.members, self.index, outcome, now()) {
-            let endpoint = self.list.members.get(self.index).map(|slot| slot.0.destination());
-            tracing::warn!(endpoint, ?ejected, "endpoint ejected after repeated failures");
+        if let Some(ejected) =
+            self.list
+                .outliers
+                .record(&self.list.members, self.index, outcome, now())
+        {
+            let endpoint = self
+                .list
+                .members
+                .get(self.index)
+                .map(|slot| slot.0.destination());
+            tracing::warn!(
+                endpoint,
+                ?ejected,
+                "endpoint ejected after repeated failures"
+            );
         }
     }
 }

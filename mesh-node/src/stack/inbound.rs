@@ -93,8 +93,17 @@ pub(crate) struct TokenCheck {
 
 impl TokenCheck {
     /// Accepts a token that is valid at `now` (seconds since 1970), for us, and of `peer`.
-    pub(crate) fn verify(&self, token: &str, peer: &SpiffeId, now: u64) -> Result<Arc<Claims>, TokenError> {
-        let expect = Expect { audience: &self.audience, issuer: &self.issuer, now };
+    pub(crate) fn verify(
+        &self,
+        token: &str,
+        peer: &SpiffeId,
+        now: u64,
+    ) -> Result<Arc<Claims>, TokenError> {
+        let expect = Expect {
+            audience: &self.audience,
+            issuer: &self.issuer,
+            now,
+        };
         let claims = self.verifier.verify(token, &expect)?;
         claims.require_subject(peer)?;
         Ok(claims)
@@ -119,7 +128,12 @@ struct Judged {
 
 impl Inbound {
     /// Answers one request of a verified peer. `session` names the secure session that it came in, if it did.
-    pub(crate) async fn handle(&self, peer: &Arc<Peer>, session: Option<&dyn DisplaySync>, request: Request<Body>) -> Response<Body> {
+    pub(crate) async fn handle(
+        &self,
+        peer: &Arc<Peer>,
+        session: Option<&dyn DisplaySync>,
+        request: Request<Body>,
+    ) -> Response<Body> {
         let started = now();
         let is_grpc = is_grpc(&request);
         let (parts, body) = request.into_parts();
@@ -133,8 +147,13 @@ impl Inbound {
         };
         self.ids.ensure(request.headers_mut());
         let id = request.headers().get(X_REQUEST_ID).cloned();
-        let line = self.recorder.line("inbound", (&peer.name, &self.name), &request);
-        let mut judged = Judged { rule: None, verdict: "none" };
+        let line = self
+            .recorder
+            .line("inbound", (&peer.name, &self.name), &request);
+        let mut judged = Judged {
+            rule: None,
+            verdict: "none",
+        };
         let admitted = self.admit(peer, &mut request, &mut judged);
         let draft = self.auditor.as_ref().and_then(|auditor| {
             auditor.message(&Message {
@@ -150,7 +169,10 @@ impl Inbound {
             })
         });
         let answered = match admitted {
-            Ok(limits) => self.forward(request, body).await.map(|response| (response, limits)),
+            Ok(limits) => self
+                .forward(request, body)
+                .await
+                .map(|response| (response, limits)),
             Err(refusal) => Err(refusal),
         };
         let mut response = match answered {
@@ -175,43 +197,78 @@ impl Inbound {
     }
 
     /// Everything that must hold before the application sees the request; gives the rate limit's headers.
-    fn admit(&self, peer: &Peer, request: &mut CanonicalRequest, judged: &mut Judged) -> Result<Option<LimitHeaders>, Refusal> {
+    fn admit(
+        &self,
+        peer: &Peer,
+        request: &mut CanonicalRequest,
+        judged: &mut Judged,
+    ) -> Result<Option<LimitHeaders>, Refusal> {
         let now_seconds = unix_seconds((self.recorder.clock)());
         let claims = self.verify_token(peer, request.headers(), now_seconds)?;
         strip_identity_headers(request.headers_mut(), &[]);
-        request.headers_mut().insert(X_MESH_PEER_ID, peer.header.clone());
+        request
+            .headers_mut()
+            .insert(X_MESH_PEER_ID, peer.header.clone());
 
         let caller = Caller::new(Some(peer.id.clone()), claims);
-        let decision = self.policy.decide(&caller, &self.name, self.port, request, now_seconds);
+        let decision = self
+            .policy
+            .decide(&caller, &self.name, self.port, request, now_seconds);
         let (verdict, is_denied) = match decision.verdict {
             Verdict::Allow => ("allow", false),
             _ => ("deny", true),
         };
         judged.verdict = verdict;
         judged.rule = decision.rule;
-        self.recorder.telemetry.decisions.get_or_create(&VerdictLabel { verdict }).inc();
+        self.recorder
+            .telemetry
+            .decisions
+            .get_or_create(&VerdictLabel { verdict })
+            .inc();
         if is_denied {
             let (method, path) = (request.method(), request.path());
-            let message = format!("no rule of {} lets {} call {method} {path}", self.name, peer.id);
+            let message = format!(
+                "no rule of {} lets {} call {method} {path}",
+                self.name, peer.id
+            );
             return Err(Refusal::new(Code::Denied, message));
         }
 
-        let Some(limiter) = &self.limiter else { return Ok(None) };
+        let Some(limiter) = &self.limiter else {
+            return Ok(None);
+        };
         let verdict = limiter.check(&peer.id, now());
         let headers = limit_headers(&verdict);
         if verdict.allowed {
             return Ok(Some(headers));
         }
-        let message = format!("{} made more requests than the {} it may in the window", peer.id, verdict.limit);
-        let refusal = Refusal::new(Code::RateLimited, message).with_retry_after(verdict.retry_after);
-        Err(headers.into_iter().fold(refusal, |refusal, (name, value)| refusal.with_header(name, value)))
+        let message = format!(
+            "{} made more requests than the {} it may in the window",
+            peer.id, verdict.limit
+        );
+        let refusal =
+            Refusal::new(Code::RateLimited, message).with_retry_after(verdict.retry_after);
+        Err(headers.into_iter().fold(refusal, |refusal, (name, value)| {
+            refusal.with_header(name, value)
+        }))
     }
 
-    fn verify_token(&self, peer: &Peer, headers: &HeaderMap, now: u64) -> Result<Option<Arc<Claims>>, Refusal> {
-        let Some(check) = &self.token else { return Ok(None) };
+    fn verify_token(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        now: u64,
+    ) -> Result<Option<Arc<Claims>>, Refusal> {
+        let Some(check) = &self.token else {
+            return Ok(None);
+        };
         let refused = |message: &'static str| Refusal::new(Code::Unauthenticated, message);
-        let token = headers.get(X_MESH_TOKEN).and_then(|value| value.to_str().ok());
-        let token = token.ok_or_else(|| refused("the call carries no service token; the calling node needs auth.jwt"))?;
+        let token = headers
+            .get(X_MESH_TOKEN)
+            .and_then(|value| value.to_str().ok());
+        let token = token.ok_or_else(|| {
+            refused("the call carries no service token; the calling node needs auth.jwt")
+        })?;
         check.verify(token, &peer.id, now).map(Some).map_err(|error| {
             tracing::info!(peer.id = %peer.id, error = %chain(&error), "service token refused");
             // Which rule it broke is for our log; a forger learns nothing.
@@ -219,13 +276,24 @@ impl Inbound {
         })
     }
 
-    async fn forward(&self, request: CanonicalRequest, body: Body) -> Result<Response<Body>, Refusal> {
+    async fn forward(
+        &self,
+        request: CanonicalRequest,
+        body: Body,
+    ) -> Result<Response<Body>, Refusal> {
         let request = Request::from_parts(request.into_parts(), body);
         let mut response = match &self.app {
             App::Http(client) => client.send(request).await.map_err(|error| {
                 tracing::warn!(error = %chain(&error), "the application gave no answer");
-                let refusal = Refusal::new(Code::UpstreamFailed, format!("the application of {} gave no answer", self.name));
-                if error.is_unprocessed() { refusal } else { refusal.maybe_processed() }
+                let refusal = Refusal::new(
+                    Code::UpstreamFailed,
+                    format!("the application of {} gave no answer", self.name),
+                );
+                if error.is_unprocessed() {
+                    refusal
+                } else {
+                    refusal.maybe_processed()
+                }
             })?,
             App::Methods(methods) => methods.call(request).await?,
             App::Absent => {
@@ -249,9 +317,18 @@ type LimitHeaders = [(HeaderName, HeaderValue); 3];
 fn limit_headers(verdict: &mesh_resilience::limit::Verdict) -> LimitHeaders {
     let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
     [
-        (HeaderName::from_static("x-ratelimit-limit"), HeaderValue::from(verdict.limit)),
-        (HeaderName::from_static("x-ratelimit-remaining"), HeaderValue::from(verdict.remaining)),
-        (HeaderName::from_static("x-ratelimit-reset"), HeaderValue::from(seconds(verdict.reset_after))),
+        (
+            HeaderName::from_static("x-ratelimit-limit"),
+            HeaderValue::from(verdict.limit),
+        ),
+        (
+            HeaderName::from_static("x-ratelimit-remaining"),
+            HeaderValue::from(verdict.remaining),
+        ),
+        (
+            HeaderName::from_static("x-ratelimit-reset"),
+            HeaderValue::from(seconds(verdict.reset_after)),
+        ),
     ]
 }
 
@@ -262,7 +339,11 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name.trim());
         }
     }
-    for name in [header::TRANSFER_ENCODING, header::UPGRADE, header::PROXY_AUTHENTICATE] {
+    for name in [
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::PROXY_AUTHENTICATE,
+    ] {
         headers.remove(name);
     }
     headers.remove("keep-alive");

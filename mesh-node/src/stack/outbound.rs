@@ -68,7 +68,8 @@ use crate::telemetry::PairSeries;
 use crate::trace::Ids;
 
 /// The breaker of the service that was called, as DESIGN section 8 names the states.
-pub(crate) const X_CIRCUIT_BREAKER_STATE: HeaderName = HeaderName::from_static("x-circuit-breaker-state");
+pub(crate) const X_CIRCUIT_BREAKER_STATE: HeaderName =
+    HeaderName::from_static("x-circuit-breaker-state");
 /// The service token of a call.
 pub(crate) const X_MESH_TOKEN: HeaderName = HeaderName::from_static("x-mesh-token");
 /// Where JSON calls go: `POST /v1/call/SERVICE/METHOD`.
@@ -108,14 +109,28 @@ pub(crate) struct Layers {
 }
 
 impl Service {
-    pub(crate) fn new(name: Arc<str>, layers: &Layers, endpoints: Arc<Endpoints>, series: Arc<PairSeries>) -> Self {
-        let hold: Hold = |permit, answer| Answer { permit: Some(permit), ..answer };
+    pub(crate) fn new(
+        name: Arc<str>,
+        layers: &Layers,
+        endpoints: Arc<Endpoints>,
+        series: Arc<PairSeries>,
+    ) -> Self {
+        let hold: Hold = |permit, answer| Answer {
+            permit: Some(permit),
+            ..answer
+        };
         let send = Send::new(Arc::clone(&endpoints));
         let bulkhead = BulkheadLayer::holding(layers.bulkhead.clone(), hold).layer(send);
         let attempt = layers.attempt_timeout.layer(bulkhead);
         let breaker = BreakerLayer::new(layers.breaker.clone(), Judge).layer(attempt);
         let stack = layers.timeout.layer(layers.retry.layer(breaker));
-        Self { name, breaker: layers.breaker.clone(), endpoints, series, stack }
+        Self {
+            name,
+            breaker: layers.breaker.clone(),
+            endpoints,
+            series,
+            stack,
+        }
     }
 
     /// Brings the gauge of the breaker's state up to date.
@@ -126,13 +141,19 @@ impl Service {
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Service")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
 impl Outbound {
     /// Answers one request of the local application. `bound` is the service of a listener that has one of its own.
-    pub(crate) async fn handle(&self, request: Request<Body>, bound: Option<&Arc<Service>>) -> Response<Body> {
+    pub(crate) async fn handle(
+        &self,
+        request: Request<Body>,
+        bound: Option<&Arc<Service>>,
+    ) -> Response<Body> {
         let started = now();
         let is_grpc = is_grpc(&request);
         let (parts, body) = request.into_parts();
@@ -150,23 +171,44 @@ impl Outbound {
         if let Err(refusal) = self.add_token(&service, request.headers_mut()) {
             return self.refuse(&refusal, is_grpc, id.as_ref());
         }
-        let line = self.recorder.line("outbound", (&self.own_name, &service.name), &request);
+        let line = self
+            .recorder
+            .line("outbound", (&self.own_name, &service.name), &request);
         let parts = request.into_parts();
-        let deadline = grpc_timeout(&parts.headers).map(|timeout| Deadline::after(started, timeout));
-        let result = service.stack.clone().oneshot(OutboundCall::new(parts, body, deadline)).await;
+        let deadline =
+            grpc_timeout(&parts.headers).map(|timeout| Deadline::after(started, timeout));
+        let result = service
+            .stack
+            .clone()
+            .oneshot(OutboundCall::new(parts, body, deadline))
+            .await;
         let seen = (line, Some(Arc::clone(&service.series)));
         let (mut response, keep) = match result {
-            Ok(Answer { response, in_flight, permit }) => (response, Some((in_flight, permit))),
-            Err(error) => (self.refuse(&failed(&service, &error), is_grpc, id.as_ref()), None),
+            Ok(Answer {
+                response,
+                in_flight,
+                permit,
+            }) => (response, Some((in_flight, permit))),
+            Err(error) => (
+                self.refuse(&failed(&service, &error), is_grpc, id.as_ref()),
+                None,
+            ),
         };
         let state = service.breaker.state(now());
         service.series.show_breaker(state);
-        response.headers_mut().insert(X_CIRCUIT_BREAKER_STATE, HeaderValue::from_static(state.as_str()));
+        response.headers_mut().insert(
+            X_CIRCUIT_BREAKER_STATE,
+            HeaderValue::from_static(state.as_str()),
+        );
         Record::new(&self.recorder, started, is_grpc, seen, keep).attach(response)
     }
 
     /// Which service a request is for: the listener's own, the host's, or the one that a JSON call names.
-    fn route(&self, request: &mut CanonicalRequest, bound: Option<&Arc<Service>>) -> Result<Arc<Service>, Refusal> {
+    fn route(
+        &self,
+        request: &mut CanonicalRequest,
+        bound: Option<&Arc<Service>>,
+    ) -> Result<Arc<Service>, Refusal> {
         if let Some(service) = bound {
             return Ok(Arc::clone(service));
         }
@@ -181,12 +223,20 @@ impl Outbound {
                 return Err(refusal.with_header(header::ALLOW, HeaderValue::from_static("POST")));
             }
             if method == "/" {
-                return Err(Refusal::new(Code::NoRoute, "a call names its method: POST /v1/call/SERVICE/METHOD"));
+                return Err(Refusal::new(
+                    Code::NoRoute,
+                    "a call names its method: POST /v1/call/SERVICE/METHOD",
+                ));
             }
             if !is_json(request.headers_mut()) {
-                return Err(Refusal::new(Code::UnsupportedMediaType, "calls take JSON: content-type application/json"));
+                return Err(Refusal::new(
+                    Code::UnsupportedMediaType,
+                    "calls take JSON: content-type application/json",
+                ));
             }
-            let target = request.query().map_or_else(|| method.clone(), |query| format!("{method}?{query}"));
+            let target = request
+                .query()
+                .map_or_else(|| method.clone(), |query| format!("{method}?{query}"));
             let unnamed = |error: mesh_auth::request::RequestError| malformed(&error);
             request.set_path_and_query(&target).map_err(unnamed)?;
             request.set_authority(&service.name).map_err(unnamed)?;
@@ -199,17 +249,30 @@ impl Outbound {
         self.services.get(name).cloned().ok_or_else(|| {
             let mut known: Vec<_> = self.services.keys().map(AsRef::as_ref).collect();
             known.sort_unstable();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let known = if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            };
             let name: String = name.chars().take(MAX_NAME_SHOWN).collect();
-            Refusal::new(Code::NoRoute, format!("no service is named {name:?}; known here: {known}"))
+            Refusal::new(
+                Code::NoRoute,
+                format!("no service is named {name:?}; known here: {known}"),
+            )
         })
     }
 
     fn add_token(&self, service: &Service, headers: &mut HeaderMap) -> Result<(), Refusal> {
-        let Some(issuer) = &self.token else { return Ok(()) };
+        let Some(issuer) = &self.token else {
+            return Ok(());
+        };
         let token = issuer.token(&service.name, unix_seconds((self.recorder.clock)()));
-        let value = token.ok().and_then(|token| HeaderValue::try_from(&*token).ok());
-        let mut value = value.ok_or_else(|| Refusal::new(Code::Unauthenticated, "could not issue a service token"))?;
+        let value = token
+            .ok()
+            .and_then(|token| HeaderValue::try_from(&*token).ok());
+        let mut value = value.ok_or_else(|| {
+            Refusal::new(Code::Unauthenticated, "could not issue a service token")
+        })?;
         value.set_sensitive(true);
         headers.insert(X_MESH_TOKEN, value);
         Ok(())
@@ -235,7 +298,9 @@ pub(crate) fn malformed(error: &mesh_auth::request::RequestError) -> Refusal {
 fn failed(service: &Service, error: &BoxError) -> Refusal {
     let name = &service.name;
     if let Some(open) = find_cause::<BreakerOpen>(error) {
-        let message = format!("the circuit breaker of {name} is open after repeated failures; try again later");
+        let message = format!(
+            "the circuit breaker of {name} is open after repeated failures; try again later"
+        );
         return Refusal::new(Code::CircuitOpen, message).with_retry_after(open.retry_after);
     }
     if find_cause::<BulkheadFull>(error).is_some() {
@@ -247,13 +312,24 @@ fn failed(service: &Service, error: &BoxError) -> Refusal {
         return Refusal::new(Code::Timeout, message).maybe_processed();
     }
     if find_cause::<NoEndpoints>(error).is_some() {
-        return Refusal::new(Code::NoEndpoints, format!("no endpoint of {name} is known; look at discovery.sources"));
+        return Refusal::new(
+            Code::NoEndpoints,
+            format!("no endpoint of {name} is known; look at discovery.sources"),
+        );
     }
     tracing::warn!(service = %name, error = %chain(error.as_ref()), "call failed");
     // The local application may know why: it is on this side of the trust boundary.
-    let refusal = Refusal::new(Code::UpstreamFailed, format!("{name} could not answer: {}", chain(error.as_ref())));
-    let unprocessed = find_cause::<mesh_transport::Error>(error).is_some_and(mesh_transport::Error::is_unprocessed);
-    if unprocessed { refusal } else { refusal.maybe_processed() }
+    let refusal = Refusal::new(
+        Code::UpstreamFailed,
+        format!("{name} could not answer: {}", chain(error.as_ref())),
+    );
+    let unprocessed = find_cause::<mesh_transport::Error>(error)
+        .is_some_and(mesh_transport::Error::is_unprocessed);
+    if unprocessed {
+        refusal
+    } else {
+        refusal.maybe_processed()
+    }
 }
 
 /// An error and all its causes in one line.
@@ -294,12 +370,17 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 fn is_json(headers: &mut HeaderMap) -> bool {
     let json = HeaderValue::from_static("application/json");
     let given = headers.entry(header::CONTENT_TYPE).or_insert(json);
-    let kind = given.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    let kind = given
+        .as_bytes()
+        .split(|byte| *byte == b';')
+        .next()
+        .unwrap_or_default();
     kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// Enough to recognise a mistyped name by.
@@ -330,11 +411,14 @@ mod tests {
 
     #[test]
     fn only_json_is_taken_for_a_call() {
-        for (given, taken) in
-            [(None, true), (Some("application/json; charset=utf-8"), true), (Some("text/plain"), false)]
-        {
+        for (given, taken) in [
+            (None, true),
+            (Some("application/json; charset=utf-8"), true),
+            (Some("text/plain"), false),
+        ] {
             let mut headers = HeaderMap::new();
-            headers.extend(given.map(|kind| (header::CONTENT_TYPE, HeaderValue::from_static(kind))));
+            headers
+                .extend(given.map(|kind| (header::CONTENT_TYPE, HeaderValue::from_static(kind))));
             assert_eq!(is_json(&mut headers), taken, "{given:?}");
         }
     }

@@ -59,7 +59,12 @@ pub(crate) struct Line {
 }
 
 /// The header fields that the access log repeats: request id, trace context, user and correlation id.
-const LOGGED: [&str; 4] = ["x-request-id", "traceparent", "x-user-id", "x-correlation-id"];
+const LOGGED: [&str; 4] = [
+    "x-request-id",
+    "traceparent",
+    "x-user-id",
+    "x-correlation-id",
+];
 
 impl Recorder {
     /// The access-log part of a record, where there is an access log.
@@ -85,7 +90,12 @@ impl Recorder {
 impl Recorder {
     /// Counts an answer that the mesh made itself.
     pub(crate) fn refused(&self, code: crate::respond::Code) {
-        self.telemetry.refusals.get_or_create(&CodeLabel { code: code.as_str() }).inc();
+        self.telemetry
+            .refusals
+            .get_or_create(&CodeLabel {
+                code: code.as_str(),
+            })
+            .inc();
     }
 }
 
@@ -150,8 +160,15 @@ impl<K> Drop for Record<K> {
             totals.requests.fetch_add(1, Ordering::Relaxed);
             totals.failed.fetch_add(1, Ordering::Relaxed);
         }
-        let (Some(log), Some(line)) = (&self.recorder.access_log, &self.line) else { return };
-        let text = |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (Some(log), Some(line)) = (&self.recorder.access_log, &self.line) else {
+            return;
+        };
+        let text = |value: &Option<HeaderValue>| {
+            value
+                .as_ref()
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
         let [request_id, traceparent, user_id, correlation_id] = &line.headers;
         log.write(&Entry {
             timestamp: rfc3339((self.recorder.clock)()),
@@ -181,7 +198,8 @@ fn grpc_status(headers: &HeaderMap) -> Option<u16> {
 
 /// A path is the caller's to choose; a line of the log is ours to keep short (threat 56).
 fn capped(path: &str) -> &str {
-    path.get(..path.floor_char_boundary(MAX_LOGGED_PATH)).unwrap_or_default()
+    path.get(..path.floor_char_boundary(MAX_LOGGED_PATH))
+        .unwrap_or_default()
 }
 
 const MAX_LOGGED_PATH: usize = 1024;

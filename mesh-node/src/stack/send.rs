@@ -48,7 +48,11 @@ pub(crate) struct NoEndpoints;
 
 impl OutboundCall {
     pub(crate) fn new(head: Parts, body: Body, deadline: Option<Deadline>) -> Self {
-        Self { head: Arc::new(head), body, deadline }
+        Self {
+            head: Arc::new(head),
+            body,
+            deadline,
+        }
     }
 
     fn into_request(self) -> Request<Body> {
@@ -59,7 +63,11 @@ impl OutboundCall {
 impl Replay for OutboundCall {
     fn try_replay(&self) -> Option<Self> {
         let body = self.body.try_clone()?;
-        Some(Self { head: Arc::clone(&self.head), body, deadline: self.deadline })
+        Some(Self {
+            head: Arc::clone(&self.head),
+            body,
+            deadline: self.deadline,
+        })
     }
 
     fn is_idempotent(&self) -> bool {
@@ -91,7 +99,9 @@ impl Classify<Answer> for Judge {
     fn classify(&self, result: Result<&Answer, &BoxError>) -> Classified {
         match result {
             Ok(answer) => judge(&answer.response),
-            Err(error) if find_cause::<NoEndpoints>(error).is_some() => Classified::new(Outcome::Unknown),
+            Err(error) if find_cause::<NoEndpoints>(error).is_some() => {
+                Classified::new(Outcome::Unknown)
+            }
             Err(error) => {
                 let unprocessed = find_cause::<mesh_transport::Error>(error);
                 let judged = Classified::of_error(error);
@@ -109,7 +119,10 @@ impl Classify<Answer> for Judge {
 /// is not safe to repeat may be repeated.
 fn judge(response: &Response<Body>) -> Classified {
     let judged = HttpClassifier::new().classify(Ok(response));
-    let unprocessed = response.headers().get(X_MESH_PROCESSED).is_some_and(|value| value == "no");
+    let unprocessed = response
+        .headers()
+        .get(X_MESH_PROCESSED)
+        .is_some_and(|value| value == "no");
     match judged.retryable {
         Retryable::IfIdempotent if unprocessed => judged.with_retryable(Retryable::Always),
         _ => judged,
@@ -148,16 +161,29 @@ async fn send(endpoints: &Endpoints, mut request: Request<Body>) -> Result<Answe
     let list = endpoints.current();
     let mut tried = Vec::new();
     loop {
-        let Some((endpoint, in_flight)) = list.pick(&tried) else { return Err(NoEndpoints.into()) };
+        let Some((endpoint, in_flight)) = list.pick(&tried) else {
+            return Err(NoEndpoints.into());
+        };
         let failed = match endpoint.exchange(request).await {
             Ok(response) => {
                 in_flight.record(judge(&response).outcome);
-                return Ok(Answer { response, in_flight, permit: None });
+                return Ok(Answer {
+                    response,
+                    in_flight,
+                    permit: None,
+                });
             }
             Err(failed) => failed,
         };
         in_flight.record(Outcome::Failure);
-        let Unsent { error, request: Some(unsent), .. } = failed else { return Err(failed.error.into()) };
+        let Unsent {
+            error,
+            request: Some(unsent),
+            ..
+        } = failed
+        else {
+            return Err(failed.error.into());
+        };
         tracing::debug!(destination = endpoint.destination(), %error, "endpoint did not take the request");
         tried.push(in_flight.index());
         if tried.len() >= MAX_ENDPOINTS_TRIED.min(list.len()) {
