@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use mesh_auth::policy::Policy;
 use mesh_transport::drain;
 use mesh_transport::drain::Drain;
 use mesh_transport::drain::DrainSignal;
@@ -130,15 +129,6 @@ impl Node {
         })
     }
 
-    /// Checks all that needs no network and leaves nothing behind: the identity, the policy, the tokens.
-    ///
-    /// # Errors
-    ///
-    /// What [`Node::build`] would fail with.
-    pub fn check(config: &NodeConfig) -> Result<Policy, Error> {
-        build::check(config)
-    }
-
     /// Where it listens.
     pub fn addresses(&self) -> &Addresses {
         &self.listeners.addresses
@@ -164,7 +154,7 @@ impl Node {
         } = self;
         let writer = audit_driver.map(start_writer).transpose()?;
         let (signal, drain) = drain::channel();
-        shared.start(&drain, rotation);
+        start(&shared, &drain, rotation);
         listeners.serve(&shared, &drain);
         drop(drain);
         shared.is_ready.store(true, Ordering::Release);
@@ -217,30 +207,28 @@ fn start_writer(driver: mesh_audit::Driver) -> Result<std::thread::JoinHandle<()
     })
 }
 
-impl Shared {
-    /// Starts everything that runs beside the listeners.
-    fn start(self: &Arc<Self>, drain: &Drain, rotation: Rotation) {
-        for (service, watch) in &self.watches {
-            let (service, watch) = (Arc::clone(service), watch.clone());
-            until_drain(&self.tasks, drain.clone(), async move {
-                service.endpoints.follow(watch).await
-            });
-        }
-        until_drain(&self.tasks, drain.clone(), rotation.run());
-        let shared = Arc::clone(self);
-        every(&self.tasks, drain.clone(), FLUSH_EVERY, move || {
-            shared.tick()
+/// Starts everything that runs beside the listeners.
+fn start(shared: &Arc<Shared>, drain: &Drain, rotation: Rotation) {
+    for (service, watch) in &shared.watches {
+        let (service, watch) = (Arc::clone(service), watch.clone());
+        until_drain(&shared.tasks, drain.clone(), async move {
+            service.endpoints.follow(watch).await;
         });
     }
+    until_drain(&shared.tasks, drain.clone(), rotation.run());
+    let ticking = Arc::clone(shared);
+    every(&shared.tasks, drain.clone(), FLUSH_EVERY, move || {
+        tick(&ticking);
+    });
+}
 
-    fn tick(&self) {
-        if let Some(log) = &self.outbound.recorder.access_log {
-            log.flush();
-        }
-        self.gate.sweep(&self.outbound.recorder.telemetry);
-        for service in self.outbound.services.values() {
-            service.show_breaker();
-        }
+fn tick(shared: &Shared) {
+    if let Some(log) = &shared.outbound.recorder.access_log {
+        log.flush();
+    }
+    shared.gate.sweep(&shared.outbound.recorder.telemetry);
+    for service in shared.outbound.services.values() {
+        service.show_breaker();
     }
 }
 
@@ -287,7 +275,7 @@ impl Listeners {
             shared.tasks.clone().start(async move {
                 listener
                     .run(for_loop, move |accepted| {
-                        shared.accept(accepted, entry.clone(), for_connections.clone())
+                        shared.accept(accepted, entry.clone(), for_connections.clone());
                     })
                     .await;
             });

@@ -114,7 +114,7 @@ pub struct Refusal {
     code: Code,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
     is_processed: bool,
 }
 
@@ -125,7 +125,7 @@ impl Refusal {
             code,
             message: message.into(),
             retry_after: None,
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
             is_processed: false,
         }
     }
@@ -147,7 +147,7 @@ impl Refusal {
     /// Adds a header to the answer.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 
@@ -163,7 +163,7 @@ impl Refusal {
 
     /// The answer: as JSON, or as a gRPC status for a gRPC caller.
     pub fn into_response(self, is_grpc: bool, request_id: Option<&HeaderValue>) -> Response<Body> {
-        let mut headers = self.headers;
+        let mut headers: HeaderMap = self.headers.into_iter().collect();
         headers.insert(X_MESH_ERROR, HeaderValue::from_static(self.code.as_str()));
         if !self.is_processed {
             headers.insert(X_MESH_PROCESSED, HeaderValue::from_static("no"));

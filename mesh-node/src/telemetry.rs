@@ -8,6 +8,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -18,6 +19,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Metric;
 use prometheus_client::registry::Registry;
 
 /// All metrics of a node.
@@ -108,6 +110,14 @@ pub(crate) struct ListenerLabel {
     pub(crate) listener: &'static str,
 }
 
+/// How a request ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) is_grpc: bool,
+    pub(crate) code: StatusCode,
+    pub(crate) is_failure: bool,
+}
+
 /// The series of one pair of services, looked up once and then only counted up.
 pub(crate) struct PairSeries {
     ends: Ends,
@@ -126,114 +136,53 @@ struct Series {
 impl Telemetry {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::default();
-        let requests = Family::default();
-        registry.register(
-            "istio_requests",
-            "Requests, as the reporter saw them",
-            requests.clone(),
-        );
+        let mut names = Names(&mut registry);
         let millis: fn() -> Histogram = || Histogram::new(MILLIS);
-        let durations = Family::new_with_constructor(millis);
-        registry.register(
-            "istio_request_duration_milliseconds",
-            "Time from request to end of answer",
-            durations.clone(),
-        );
-        let client_requests = Family::default();
-        registry.register(
-            "grpc_client_requests",
-            "Calls to other services",
-            client_requests.clone(),
-        );
         let seconds: fn() -> Histogram = || Histogram::new(MILLIS.iter().map(|bound| bound / 1e3));
-        let client_durations = Family::new_with_constructor(seconds);
-        registry.register(
-            "grpc_client_request_duration_seconds",
-            "Time of calls to other services",
-            client_durations.clone(),
-        );
-        let client_failures = Family::default();
-        registry.register(
-            "grpc_client_requests_failed",
-            "Calls to other services that failed",
-            client_failures.clone(),
-        );
-        let breaker_states = Family::default();
-        let help = "Circuit breaker of a service: 0 closed, 1 open, 2 half-open";
-        registry.register("circuit_breaker_state", help, breaker_states.clone());
-        let retries = Family::default();
-        registry.register(
-            "mesh_resilience_retries",
-            "Attempts beyond the first",
-            retries.clone(),
-        );
-        let decisions = Family::default();
-        registry.register(
-            "mesh_auth_policy_decisions",
-            "Decisions of the policy",
-            decisions.clone(),
-        );
-        let refusals = Family::default();
-        registry.register(
-            "mesh_node_refusals",
-            "Answers that the mesh made itself",
-            refusals.clone(),
-        );
-        let handshakes = Counter::default();
-        registry.register(
-            "mesh_session_handshakes",
-            "Secure sessions agreed on",
-            handshakes.clone(),
-        );
-        let refused_peers = Counter::default();
-        registry.register(
-            "mesh_session_refused",
-            "Handshakes and records refused",
-            refused_peers.clone(),
-        );
-        let audit_failures = Counter::default();
-        registry.register(
-            "mesh_audit_failures",
-            "Audit records that could not be written",
-            audit_failures.clone(),
-        );
-        let sessions = Gauge::default();
-        registry.register(
-            "mesh_session_active",
-            "Secure sessions in the table",
-            sessions.clone(),
-        );
-        let connections = Family::default();
-        registry.register(
-            "mesh_transport_open_connections",
-            "Connections that are open",
-            connections.clone(),
-        );
-        let certificate_expiry = Gauge::default();
-        let help = "When the certificate in use ends, in seconds since 1970";
-        registry.register(
-            "mesh_transport_certificate_expiry_timestamp_seconds",
-            help,
-            certificate_expiry.clone(),
-        );
         Self {
-            registry,
-            requests,
-            durations,
-            client_requests,
-            client_durations,
-            client_failures,
-            breaker_states,
-            retries,
-            decisions,
-            refusals,
-            handshakes,
-            refused_peers,
-            audit_failures,
-            sessions,
-            connections,
-            certificate_expiry,
+            requests: names.register("istio_requests", "Requests, as the reporter saw them"),
+            durations: names.histograms(
+                "istio_request_duration_milliseconds",
+                "Time from request to end of answer",
+                millis,
+            ),
+            client_requests: names.register("grpc_client_requests", "Calls to other services"),
+            client_durations: names.histograms(
+                "grpc_client_request_duration_seconds",
+                "Time of calls to other services",
+                seconds,
+            ),
+            client_failures: names.register(
+                "grpc_client_requests_failed",
+                "Calls to other services that failed",
+            ),
+            breaker_states: names.register(
+                "circuit_breaker_state",
+                "Circuit breaker of a service: 0 closed, 1 open, 2 half-open",
+            ),
+            retries: names.register("mesh_resilience_retries", "Attempts beyond the first"),
+            decisions: names.register("mesh_auth_policy_decisions", "Decisions of the policy"),
+            refusals: names.register("mesh_node_refusals", "Answers that the mesh made itself"),
+            handshakes: names.register("mesh_session_handshakes", "Secure sessions agreed on"),
+            refused_peers: names.register(
+                "mesh_session_refused",
+                "Connections, handshakes and records refused",
+            ),
+            audit_failures: names.register(
+                "mesh_audit_failures",
+                "Audit records that could not be written",
+            ),
+            sessions: names.register("mesh_session_active", "Secure sessions in the table"),
+            connections: names.register(
+                "mesh_transport_open_connections",
+                "Connections that are open",
+            ),
+            certificate_expiry: names.register(
+                "mesh_transport_certificate_expiry_timestamp_seconds",
+                "When the certificate in use ends, in seconds since 1970",
+            ),
             totals: Totals::default(),
+            registry,
         }
     }
 
@@ -268,6 +217,31 @@ impl Telemetry {
         let mut open = String::new();
         prometheus_client::encoding::text::encode(&mut open, &self.registry)?;
         classic(&open)
+    }
+}
+
+/// Gives metrics their names.
+struct Names<'a>(&'a mut Registry);
+
+impl Names<'_> {
+    fn register<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
+        let metric = M::default();
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
+    fn histograms<L>(
+        &mut self,
+        name: &str,
+        help: &str,
+        new: fn() -> Histogram,
+    ) -> Family<L, Histogram, fn() -> Histogram>
+    where
+        L: EncodeLabelSet + Clone + fmt::Debug + Eq + std::hash::Hash + Send + Sync + 'static,
+    {
+        let family = Family::new_with_constructor(new);
+        self.0.register(name, help, family.clone());
+        family
     }
 }
 
@@ -315,8 +289,12 @@ impl PairSeries {
     }
 
     /// Counts one finished request.
-    pub(crate) fn record(&self, is_grpc: bool, code: StatusCode, is_failure: bool, took: Duration) {
-        use std::sync::atomic::Ordering::Relaxed;
+    pub(crate) fn record(&self, outcome: Outcome, took: Duration) {
+        let Outcome {
+            is_grpc,
+            code,
+            is_failure,
+        } = outcome;
         let series = self.series(is_grpc, code.as_u16());
         series.requests.inc();
         series.duration.observe(took.as_secs_f64() * 1e3);
@@ -331,11 +309,14 @@ impl PairSeries {
             }
         }
         let totals = &self.telemetry.totals;
-        totals.requests.fetch_add(1, Relaxed);
-        totals.failed.fetch_add(u64::from(is_failure), Relaxed);
+        totals.requests.fetch_add(1, Ordering::Relaxed);
         totals
-            .micros
-            .fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+            .failed
+            .fetch_add(u64::from(is_failure), Ordering::Relaxed);
+        totals.micros.fetch_add(
+            u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 
     fn series(&self, is_grpc: bool, code: u16) -> Series {
@@ -460,14 +441,15 @@ mod tests {
             destination_principal: "spiffe://t/order".into(),
         };
         let series = PairSeries::new(ends, Arc::clone(&telemetry));
-        series.record(false, StatusCode::OK, false, Duration::from_millis(3));
-        series.record(false, StatusCode::OK, false, Duration::from_millis(3));
-        series.record(
-            false,
-            StatusCode::BAD_GATEWAY,
-            true,
-            Duration::from_millis(3),
-        );
+        for code in [StatusCode::OK, StatusCode::OK, StatusCode::BAD_GATEWAY] {
+            let is_failure = code.is_server_error();
+            let outcome = Outcome {
+                is_grpc: false,
+                code,
+                is_failure,
+            };
+            series.record(outcome, Duration::from_millis(3));
+        }
         let text = telemetry.text().unwrap();
         assert!(
             text.contains("# TYPE istio_requests_total counter\n"),

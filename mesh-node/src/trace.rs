@@ -38,10 +38,8 @@ impl Ids {
         if !headers.contains_key(X_REQUEST_ID) {
             headers.insert(X_REQUEST_ID, hex_value(&[self.next(), self.next()]));
         }
-        if !headers
-            .get(TRACEPARENT)
-            .is_some_and(|value| trace_id(value).is_some())
-        {
+        let traced = headers.get(TRACEPARENT).and_then(trace_id).is_some();
+        if !traced {
             let mut text = String::with_capacity(TRACEPARENT_LEN);
             let (high, low, span) = (self.next(), self.next() | 1, self.next() | 1);
             // Not sampled: whether to record is the application's decision or the collector's.

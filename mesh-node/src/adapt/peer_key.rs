@@ -35,11 +35,12 @@ pub(crate) fn attest(
     let chain = credentials.chain();
     let too_long =
         || mesh_transport::Error::misfit("the certificate chain is too long to attest a key with");
-    let mut out = vec![u8::try_from(chain.len()).map_err(|_| too_long())?];
+    let mut out = vec![u8::try_from(chain.len()).ok().ok_or_else(too_long)?];
     for certificate in chain {
         out.extend(
             u16::try_from(certificate.len())
-                .map_err(|_| too_long())?
+                .ok()
+                .ok_or_else(too_long)?
                 .to_be_bytes(),
         );
         out.extend_from_slice(certificate);
@@ -118,8 +119,11 @@ impl VerifyPeer for PeerJudge {
         let refused = |reason: &str| PeerRefused::new(reason.to_owned());
         let peer: SpiffeId = name
             .parse()
-            .map_err(|_| refused("its name is no spiffe id"))?;
-        let token = std::str::from_utf8(token).map_err(|_| refused("its token is not text"))?;
+            .ok()
+            .ok_or_else(|| refused("its name is no spiffe id"))?;
+        let token = std::str::from_utf8(token)
+            .ok()
+            .ok_or_else(|| refused("its token is not text"))?;
         let verified = check.verify(token, &peer, context.now.as_millis() / 1000);
         verified
             .map(|_| ())

@@ -6,12 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use mesh_auth::policy::Action;
-use mesh_auth::policy::DefaultAction;
-use mesh_auth::policy::Policy;
-use mesh_auth::policy::PolicyConfig as AuthPolicy;
 use mesh_auth::policy::PolicyError;
-use mesh_auth::policy::RuleConfig as AuthRule;
 use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::svid;
 use mesh_auth::token::Ring;
@@ -31,12 +26,11 @@ use super::files;
 use super::keys;
 use super::report::Failure;
 use super::report::Report;
+use crate::adapt::policy::compile;
 use crate::config::Document;
 use crate::config::IdentitySource;
 use crate::config::NodeConfig;
-use crate::config::PolicyConfig;
 use crate::config::PolicyDefault;
-use crate::config::RuleAction;
 
 /// What was checked, and what is worth a second look.
 #[derive(Default)]
@@ -256,7 +250,7 @@ fn policy(
             error,
         )
     })?;
-    let built = Policy::build(&to_auth(&config.policy), &domain).map_err(|error| {
+    let built = compile(&config.policy, &domain).map_err(|error| {
         let rules = &config.policy.rules;
         let index =
             rule_of(&error).and_then(|name| rules.iter().rposition(|rule| rule.name == name));
@@ -365,32 +359,6 @@ fn identity_keys(
     };
     findings.checked.push(("keys", found));
     Ok(())
-}
-
-/// The policy in the engine's own words.
-fn to_auth(config: &PolicyConfig) -> AuthPolicy {
-    let default = match config.default {
-        PolicyDefault::Deny => DefaultAction::Deny,
-        PolicyDefault::Audit => DefaultAction::Audit,
-    };
-    let mut policy = AuthPolicy::default().with_default(default);
-    for rule in &config.rules {
-        let mut own = AuthRule::new(&rule.name, &[], &rule.to.service);
-        own.from.clone_from(&rule.from);
-        own.to.methods.clone_from(&rule.to.methods);
-        own.to.paths.clone_from(&rule.to.paths);
-        own.to.ports.clone_from(&rule.to.ports);
-        own.action = match rule.action {
-            RuleAction::Allow => Action::Allow,
-            RuleAction::Deny => Action::Deny,
-            RuleAction::Audit => Action::Audit,
-        };
-        own.owner.clone_from(&rule.owner);
-        own.reason.clone_from(&rule.reason);
-        own.expires.clone_from(&rule.expires);
-        policy = policy.with_rule(own);
-    }
-    policy
 }
 
 /// The rule that an error is about.

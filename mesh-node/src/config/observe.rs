@@ -21,8 +21,8 @@ pub struct AuditConfig {
     pub path: PathBuf,
     /// What is recorded: `connection`, `message`, `error`, `key_rotation`. Default all four.
     pub events: Vec<AuditEvent>,
-    /// `durable`: a request waits until its record is on disk. `async`: it does not, and a crash may lose the last
-    /// records. Default `async`.
+    /// `durable`: an answer waits until its record is on disk, a few milliseconds that all requests under way share.
+    /// `async`: it does not, and a crash may lose the records of the last moments. Default `durable`.
     pub durability: Durability,
 }
 
@@ -62,10 +62,10 @@ pub enum AuditEvent {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
-    /// The record is on disk before the request goes on.
+    /// The record is on disk before the answer leaves.
+    #[default]
     Durable,
     /// The record is written soon after.
-    #[default]
     Async,
 }
 

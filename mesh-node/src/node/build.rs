@@ -8,7 +8,6 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use mesh_audit::EventKind;
-use mesh_auth::policy;
 use mesh_auth::policy::Policy;
 use mesh_auth::request::Limits;
 use mesh_auth::spiffe::SpiffeId;
@@ -61,6 +60,7 @@ use parking_lot::RwLock;
 
 use crate::access_log::AccessLog;
 use crate::adapt::peer_key::PeerJudge;
+use crate::adapt::policy::compile;
 use crate::audit::Auditor;
 use crate::config::AesKeySize;
 use crate::config::AuditEvent;
@@ -69,9 +69,7 @@ use crate::config::Durability;
 use crate::config::Encryption;
 use crate::config::EndpointConfig;
 use crate::config::NodeConfig;
-use crate::config::PolicyDefault;
 use crate::config::RsaKeySize;
-use crate::config::RuleAction;
 use crate::error::Error;
 use crate::identity::Source;
 use crate::methods::Methods;
@@ -212,18 +210,6 @@ pub(super) fn parts(
     })
 }
 
-/// See [`super::Node::check`].
-pub(super) fn check(config: &NodeConfig) -> Result<Policy, Error> {
-    let own = Own::new(config)?;
-    let policy = policy(config, &own.trust_domain)?;
-    drop(tokens(config, &own)?);
-    drop(Source::new(config)?.load(wall_clock())?);
-    drop(discovery(config)?);
-    drop(limiter(config)?);
-    drop(layers(config, &own, None)?);
-    Ok(policy)
-}
-
 impl Own {
     fn new(config: &NodeConfig) -> Result<Self, Error> {
         let domain = &config.identity.trust_domain;
@@ -244,31 +230,8 @@ impl Own {
     }
 }
 
-/// Fills the policy engine's own structures; every rule is compiled, so that one that can't be enforced is refused.
 fn policy(config: &NodeConfig, trust_domain: &TrustDomain) -> Result<Policy, Error> {
-    let default = match config.policy.default {
-        PolicyDefault::Deny => policy::DefaultAction::Deny,
-        PolicyDefault::Audit => policy::DefaultAction::Audit,
-    };
-    let mut compiled = policy::PolicyConfig::default().with_default(default);
-    for rule in &config.policy.rules {
-        let strings = |list: &[String]| list.to_vec();
-        let mut made = policy::RuleConfig::new(&rule.name, &[], &rule.to.service);
-        made.from = strings(&rule.from);
-        made.to.methods = strings(&rule.to.methods);
-        made.to.paths = strings(&rule.to.paths);
-        made.to.ports = rule.to.ports.clone();
-        made.action = match rule.action {
-            RuleAction::Allow => policy::Action::Allow,
-            RuleAction::Deny => policy::Action::Deny,
-            RuleAction::Audit => policy::Action::Audit,
-        };
-        made.owner.clone_from(&rule.owner);
-        made.reason.clone_from(&rule.reason);
-        made.expires = rule.expires.as_ref().map(ToString::to_string);
-        compiled = compiled.with_rule(made);
-    }
-    Policy::build(&compiled, trust_domain)
+    compile(&config.policy, trust_domain)
         .map_err(|source| Error::config("policy.rules can't be enforced as they are", source))
 }
 
@@ -282,7 +245,7 @@ fn tokens(config: &NodeConfig, own: &Own) -> Result<Tokens, Error> {
     let check = |audience: &str| {
         Some(Arc::new(TokenCheck {
             verifier: CachedVerifier::new(Verifier::new(Arc::clone(&ring)), TOKENS_CACHED),
-            issuer: issuer_name(config),
+            issuer: config.token_issuer().to_owned(),
             audience: Arc::from(audience),
         }))
     };
@@ -291,11 +254,6 @@ fn tokens(config: &NodeConfig, own: &Own) -> Result<Tokens, Error> {
         handshakes: check(&own.id.to_string()),
         ring: Some(ring),
     })
-}
-
-fn issuer_name(config: &NodeConfig) -> String {
-    let named = config.auth.jwt.as_ref().and_then(|jwt| jwt.issuer.clone());
-    named.unwrap_or_else(|| config.identity.trust_domain.clone())
 }
 
 fn call_issuer(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Option<CachedIssuer> {
@@ -309,7 +267,7 @@ fn call_issuer(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Option<Cached
         .with_session(&session)
         .with_lifetime(jwt.token_expiry);
     Some(CachedIssuer::new(
-        Issuer::new(Arc::clone(ring), &issuer_name(config)),
+        Issuer::new(Arc::clone(ring), config.token_issuer()),
         claims,
     ))
 }
@@ -440,7 +398,7 @@ fn handshake_token(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Arc<Token
     let (Some(ring), Some(jwt)) = (&tokens.ring, &config.auth.jwt) else {
         return Arc::new(|_| Vec::new());
     };
-    let issuer = Issuer::new(Arc::clone(ring), &issuer_name(config));
+    let issuer = Issuer::new(Arc::clone(ring), config.token_issuer());
     let (id, lifetime) = (own.id.clone(), jwt.token_expiry);
     Arc::new(move |peer| {
         let claims = ServiceClaims::new(id.clone(), peer).with_lifetime(lifetime);

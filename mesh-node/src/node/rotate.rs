@@ -85,8 +85,8 @@ impl std::fmt::Debug for SessionIdentity {
 impl Rotation {
     /// Runs until it is dropped.
     pub(crate) async fn run(mut self) {
-        let (changed, mut changes) = mpsc::channel(1);
-        let _watcher = self.watch(changed);
+        let (told, mut changes) = mpsc::channel(1);
+        let _watcher = self.watch(told);
         self.telemetry
             .certificate_expiry
             .set(i64::try_from(unix_seconds(self.not_after)).unwrap_or(i64::MAX));
@@ -138,7 +138,7 @@ impl Rotation {
             }
             // Half-written files are common; the next change, or the old identity, will do.
             Err(error) => {
-                tracing::error!(error = %chain(&error), "new identity refused; the old one stays")
+                tracing::error!(error = %chain(&error), "new identity refused; the old one stays");
             }
         }
     }
@@ -164,6 +164,6 @@ impl Rotation {
 }
 
 /// A year: certificates from files are renewed when the files change.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const NEVER: Duration = Duration::from_hours(365 * 24);
 /// Whoever replaces certificate and key does so within this.
 const SETTLE: Duration = Duration::from_millis(250);

@@ -218,12 +218,10 @@ impl Gate {
         if let Some(peer) = self.peers.read().get(&id) {
             return Ok(Arc::clone(peer));
         }
-        let spiffe: SpiffeId = id
-            .as_str()
-            .parse()
-            .map_err(|_| "the name is no spiffe id")?;
-        let header =
-            HeaderValue::try_from(id.as_str()).map_err(|_| "the name does not fit a header")?;
+        let spiffe: SpiffeId = id.as_str().parse().ok().ok_or("the name is no spiffe id")?;
+        let header = HeaderValue::try_from(id.as_str())
+            .ok()
+            .ok_or("the name does not fit a header")?;
         let name: Arc<str> = Arc::from(spiffe.path().trim_start_matches('/'));
         let ends = Ends {
             reporter: "destination",

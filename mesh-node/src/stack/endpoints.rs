@@ -75,7 +75,7 @@ pub(crate) struct Member {
 #[derive(Debug)]
 enum Link {
     Mtls(PeerPool),
-    Hybrid(SessionPool),
+    Hybrid(Box<SessionPool>),
 }
 
 /// A call to one endpoint, under way until this is dropped.
@@ -161,10 +161,10 @@ impl Links {
                     .as_deref()
                     .map(str::to_owned);
                 let (tls, token) = (Arc::clone(self.dialer.tls()), self.handshake_token.clone());
-                Link::Hybrid(client.pool(
+                Link::Hybrid(Box::new(client.pool(
                     pool,
                     Arc::new(PeerJudge::only(tls, expected, pinned, token)),
-                ))
+                )))
             }
         };
         Member {

@@ -216,7 +216,7 @@ impl Inbound {
             .decide(&caller, &self.name, self.port, request, now_seconds);
         let (verdict, is_denied) = match decision.verdict {
             Verdict::Allow => ("allow", false),
-            _ => ("deny", true),
+            Verdict::Deny => ("deny", true),
         };
         judged.verdict = verdict;
         judged.rule = decision.rule;

@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn grpc_timeouts_are_read_as_the_specification_says() {
         for (text, expected) in [
-            ("1H", Some(Duration::from_secs(3600))),
+            ("1H", Some(Duration::from_hours(1))),
             ("20S", Some(Duration::from_secs(20))),
             ("100m", Some(Duration::from_millis(100))),
             ("99999999u", Some(Duration::from_micros(99_999_999))),

@@ -20,6 +20,7 @@ use crate::access_log::rfc3339;
 use crate::respond::X_MESH_ERROR;
 use crate::stack::now;
 use crate::telemetry::CodeLabel;
+use crate::telemetry::Outcome;
 use crate::telemetry::PairSeries;
 use crate::telemetry::Telemetry;
 use crate::trace::trace_id;
@@ -67,6 +68,16 @@ const LOGGED: [&str; 4] = [
 ];
 
 impl Recorder {
+    /// Counts an answer that the mesh made itself.
+    pub(crate) fn refused(&self, code: crate::respond::Code) {
+        self.telemetry
+            .refusals
+            .get_or_create(&CodeLabel {
+                code: code.as_str(),
+            })
+            .inc();
+    }
+
     /// The access-log part of a record, where there is an access log.
     pub(crate) fn line(
         &self,
@@ -84,18 +95,6 @@ impl Recorder {
             headers: LOGGED.map(|name| request.headers().get(name).cloned()),
             error: None,
         }))
-    }
-}
-
-impl Recorder {
-    /// Counts an answer that the mesh made itself.
-    pub(crate) fn refused(&self, code: crate::respond::Code) {
-        self.telemetry
-            .refusals
-            .get_or_create(&CodeLabel {
-                code: code.as_str(),
-            })
-            .inc();
     }
 }
 
@@ -154,7 +153,12 @@ impl<K> Drop for Record<K> {
         let grpc_failed = matches!(self.grpc_status, Some(2 | 4 | 13 | 14 | 15));
         let is_failure = self.status.is_server_error() || grpc_failed;
         if let Some(pair) = &self.pair {
-            pair.record(self.is_grpc, self.status, is_failure, took);
+            let outcome = Outcome {
+                is_grpc: self.is_grpc,
+                code: self.status,
+                is_failure,
+            };
+            pair.record(outcome, took);
         } else {
             let totals = &self.recorder.telemetry.totals;
             totals.requests.fetch_add(1, Ordering::Relaxed);
