@@ -12,6 +12,7 @@ use mesh_transport::Body;
 use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_MESH_ERROR;
+use crate::stack::record::client_closed;
 
 /// Writes the kinds of events that the configuration asks for.
 #[derive(Clone, Debug)]
@@ -34,6 +35,12 @@ pub(crate) struct Message<'a> {
     pub(crate) session: Option<&'a dyn Display>,
 }
 
+/// The record of a call under way.
+pub(crate) struct Entry<'a> {
+    auditor: &'a Auditor,
+    draft: Option<Event>,
+}
+
 impl Auditor {
     pub(crate) fn new(log: AuditLog, kinds: Vec<EventKind>, is_durable: bool) -> Self {
         Self {
@@ -48,50 +55,37 @@ impl Auditor {
         &self.log
     }
 
-    /// The record of a call, complete but for its outcome; `None` where calls are not recorded.
-    pub(crate) fn message(&self, message: &Message<'_>) -> Option<Event> {
-        if !self.kinds.contains(&EventKind::Message) {
-            return None;
-        }
-        let mut event = Event::new(EventKind::Message)
-            .with("direction", message.direction)
-            .with_display("peer", message.peer)
-            .with("service", message.service)
-            .with("method", message.method)
-            .with("path", message.path)
-            .with("verdict", message.verdict);
-        if let Some(rule) = message.rule {
-            event = event.with("rule", rule);
-        }
-        if let Some(id) = message.request_id {
-            event = event.with("request_id", id);
-        }
-        if let Some(session) = message.session {
-            event = event.with_display("session", session);
-        }
-        Some(event)
+    /// Whether nothing can be recorded at present, so that nothing may pass.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.log.stats().is_failed
     }
 
-    /// Records how a call went. In durable mode this waits until the record is on disk.
-    pub(crate) async fn finish(
-        &self,
-        event: Event,
-        response: &Response<Body>,
-    ) -> Result<(), Refusal> {
-        let mut event = event.with("status", response.status().as_u16());
-        if let Some(code) = response
-            .headers()
-            .get(X_MESH_ERROR)
-            .and_then(|code| code.to_str().ok())
-        {
-            event = event.with("error", code);
+    /// The record of a call, complete but for its outcome.
+    pub(crate) fn message(&self, message: &Message<'_>) -> Entry<'_> {
+        let is_wanted = self.kinds.contains(&EventKind::Message);
+        let draft = is_wanted.then(|| {
+            let mut event = Event::new(EventKind::Message)
+                .with("direction", message.direction)
+                .with_display("peer", message.peer)
+                .with("service", message.service)
+                .with("method", message.method)
+                .with("path", message.path)
+                .with("verdict", message.verdict);
+            if let Some(rule) = message.rule {
+                event = event.with("rule", rule);
+            }
+            if let Some(id) = message.request_id {
+                event = event.with("request_id", id);
+            }
+            if let Some(session) = message.session {
+                event = event.with_display("session", session);
+            }
+            event
+        });
+        Entry {
+            auditor: self,
+            draft,
         }
-        let written = if self.is_durable {
-            self.log.append(event).await.map(|_| ())
-        } else {
-            self.log.try_append(event)
-        };
-        written.map_err(|error| unavailable(&error))
     }
 
     /// Records something that nobody waits for; a failure is counted by the log and seen in its metrics.
@@ -104,11 +98,51 @@ impl Auditor {
     }
 }
 
-fn unavailable(error: &AppendError) -> Refusal {
+impl Entry<'_> {
+    /// Records how the call went. In durable mode this waits until the record is on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// The record is queued before the first wait, so it is written even if this is dropped.
+    pub(crate) async fn finish(mut self, response: &Response<Body>) -> Result<(), Refusal> {
+        let Some(draft) = self.draft.take() else {
+            return Ok(());
+        };
+        let mut event = draft.with("status", response.status().as_u16());
+        let code = response.headers().get(X_MESH_ERROR);
+        if let Some(code) = code.and_then(|code| code.to_str().ok()) {
+            event = event.with("error", code);
+        }
+        let log = &self.auditor.log;
+        let written = if self.auditor.is_durable {
+            log.append(event).await.map(|_| ())
+        } else {
+            log.try_append(event)
+        };
+        written.map_err(|error| failed(&error))
+    }
+}
+
+impl Drop for Entry<'_> {
+    /// The caller left before there was an answer; the application may have acted all the same.
+    fn drop(&mut self) {
+        if let Some(draft) = self.draft.take() {
+            let status = client_closed().as_u16();
+            self.auditor
+                .note(draft.with("status", status).with("error", "client_closed"));
+        }
+    }
+}
+
+fn failed(error: &AppendError) -> Refusal {
     tracing::error!(%error, "could not write to the audit log");
+    unavailable().maybe_processed()
+}
+
+/// The answer while nothing can be recorded.
+pub(crate) fn unavailable() -> Refusal {
     Refusal::new(
         Code::AuditUnavailable,
         "the audit log can't be written, and nothing passes unrecorded",
     )
-    .maybe_processed()
 }

@@ -20,6 +20,8 @@ use http::HeaderValue;
 use http::Request;
 use http::Response;
 use http::header;
+use mesh_audit::Event;
+use mesh_audit::EventKind;
 use mesh_auth::policy::Caller;
 use mesh_auth::policy::Policy;
 use mesh_auth::policy::Verdict;
@@ -142,6 +144,7 @@ impl Inbound {
             Err(error) => {
                 let refusal = malformed(&error);
                 self.recorder.refused(refusal.code());
+                self.note_error(peer, refusal.message());
                 return refusal.into_response(is_grpc, None);
             }
         };
@@ -150,12 +153,14 @@ impl Inbound {
         let line = self
             .recorder
             .line("inbound", (&peer.name, &self.name), &request);
+        let seen = (line, Some(Arc::clone(&peer.series)));
+        let record = Record::new(&self.recorder, started, is_grpc, seen);
         let mut judged = Judged {
             rule: None,
             verdict: "none",
         };
         let admitted = self.admit(peer, &mut request, &mut judged);
-        let draft = self.auditor.as_ref().and_then(|auditor| {
+        let entry = self.auditor.as_ref().map(|auditor| {
             auditor.message(&Message {
                 direction: "inbound",
                 peer: &peer.id,
@@ -169,31 +174,31 @@ impl Inbound {
             })
         });
         let answered = match admitted {
-            Ok(limits) => self
-                .forward(request, body)
-                .await
-                .map(|response| (response, limits)),
-            Err(refusal) => Err(refusal),
-        };
-        let mut response = match answered {
-            Ok((mut response, limits)) => {
+            Ok(limits) => self.forward(peer, request, body).await.map(|mut response| {
                 response.headers_mut().extend(limits.into_iter().flatten());
                 response
-            }
-            Err(refusal) => {
-                self.recorder.refused(refusal.code());
-                refusal.into_response(is_grpc, id.as_ref())
-            }
+            }),
+            Err(refusal) => Err(refusal),
         };
-        if let (Some(auditor), Some(draft)) = (&self.auditor, draft)
-            && let Err(refusal) = auditor.finish(draft, &response).await
+        let refuse = |refusal: Refusal| {
+            self.recorder.refused(refusal.code());
+            refusal.into_response(is_grpc, id.as_ref())
+        };
+        let mut response = answered.unwrap_or_else(refuse);
+        if let Some(entry) = entry
+            && let Err(refusal) = entry.finish(&response).await
         {
             self.recorder.telemetry.audit_failures.inc();
-            self.recorder.refused(refusal.code());
-            response = refusal.into_response(is_grpc, id.as_ref());
+            response = refuse(refusal);
         }
-        let seen = (line, Some(Arc::clone(&peer.series)));
-        Record::new(&self.recorder, started, is_grpc, seen, ()).attach(response)
+        record.attach(response, ())
+    }
+
+    fn note_error(&self, peer: &Peer, what: &str) {
+        if let Some(auditor) = &self.auditor {
+            let event = Event::new(EventKind::Error).with_display("peer", &peer.id);
+            auditor.note(event.with("error", what));
+        }
     }
 
     /// Everything that must hold before the application sees the request; gives the rate limit's headers.
@@ -203,6 +208,9 @@ impl Inbound {
         request: &mut CanonicalRequest,
         judged: &mut Judged,
     ) -> Result<Option<LimitHeaders>, Refusal> {
+        if self.auditor.as_ref().is_some_and(Auditor::has_failed) {
+            return Err(crate::audit::unavailable());
+        }
         let now_seconds = unix_seconds((self.recorder.clock)());
         let claims = self.verify_token(peer, request.headers(), now_seconds)?;
         strip_identity_headers(request.headers_mut(), &[]);
@@ -278,6 +286,7 @@ impl Inbound {
 
     async fn forward(
         &self,
+        peer: &Peer,
         request: CanonicalRequest,
         body: Body,
     ) -> Result<Response<Body>, Refusal> {
@@ -285,6 +294,10 @@ impl Inbound {
         let mut response = match &self.app {
             App::Http(client) => client.send(request).await.map_err(|error| {
                 tracing::warn!(error = %chain(&error), "the application gave no answer");
+                self.note_error(
+                    peer,
+                    &format!("the application gave no answer: {}", chain(&error)),
+                );
                 let refusal = Refusal::new(
                     Code::UpstreamFailed,
                     format!("the application of {} gave no answer", self.name),

@@ -174,6 +174,8 @@ impl Outbound {
         let line = self
             .recorder
             .line("outbound", (&self.own_name, &service.name), &request);
+        let seen = (line, Some(Arc::clone(&service.series)));
+        let record = Record::new(&self.recorder, started, is_grpc, seen);
         let parts = request.into_parts();
         let deadline =
             grpc_timeout(&parts.headers).map(|timeout| Deadline::after(started, timeout));
@@ -182,7 +184,6 @@ impl Outbound {
             .clone()
             .oneshot(OutboundCall::new(parts, body, deadline))
             .await;
-        let seen = (line, Some(Arc::clone(&service.series)));
         let (mut response, keep) = match result {
             Ok(Answer {
                 response,
@@ -200,7 +201,7 @@ impl Outbound {
             X_CIRCUIT_BREAKER_STATE,
             HeaderValue::from_static(state.as_str()),
         );
-        Record::new(&self.recorder, started, is_grpc, seen, keep).attach(response)
+        record.attach(response, keep)
     }
 
     /// Which service a request is for: the listener's own, the host's, or the one that a JSON call names.

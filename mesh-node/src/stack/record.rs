@@ -45,7 +45,7 @@ pub(crate) struct Record<K> {
     bytes: u64,
     is_complete: bool,
     /// Released with the record: permits, guards.
-    _keep: K,
+    keep: Option<K>,
 }
 
 /// What only the access log needs.
@@ -99,13 +99,12 @@ impl Recorder {
 }
 
 impl<K: Send + Sync + 'static> Record<K> {
-    /// Begins when the request came in.
+    /// Begins when the request came in. Until there is an answer it stands for a call that its caller gave up.
     pub(crate) fn new(
         recorder: &Arc<Recorder>,
         started: Instant,
         is_grpc: bool,
         (line, pair): (Option<Box<Line>>, Option<Arc<PairSeries>>),
-        keep: K,
     ) -> Self {
         Self {
             recorder: Arc::clone(recorder),
@@ -113,16 +112,17 @@ impl<K: Send + Sync + 'static> Record<K> {
             is_grpc,
             line,
             pair,
-            status: StatusCode::OK,
+            status: client_closed(),
             grpc_status: None,
             bytes: 0,
             is_complete: false,
-            _keep: keep,
+            keep: None,
         }
     }
 
-    /// Rides on `response` until its body is over.
-    pub(crate) fn attach(mut self, response: Response<Body>) -> Response<Body> {
+    /// Rides on `response` until its body is over, and `keep` with it.
+    pub(crate) fn attach(mut self, response: Response<Body>, keep: K) -> Response<Body> {
+        self.keep = Some(keep);
         self.status = response.status();
         self.grpc_status = grpc_status(response.headers());
         if let Some(line) = &mut self.line {
@@ -194,6 +194,11 @@ impl<K> Drop for Record<K> {
             correlation_id: text(correlation_id).as_deref(),
         });
     }
+}
+
+/// The status that access logs give a request whose client left before there was an answer (nginx's 499).
+pub(crate) fn client_closed() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
