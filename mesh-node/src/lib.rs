@@ -1,4 +1,50 @@
-//! A zero-trust service mesh in one binary: sidecar, gateway and library
+//! A zero-trust service mesh: the node as a program, and as a part of a Rust program.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use mesh_node::SecureMesh;
+//! use mesh_node::config::{Environment, NodeConfig};
+//!
+//! # async fn program() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = NodeConfig::load(Path::new("mesh.yaml"), &Environment::new())?;
+//! let mesh = SecureMesh::builder(config).start().await?;
+//! let orders = mesh.connect("order-service")?;
+//! let ids: Vec<u64> = orders.call("getOrdersByUser", &"ada").await?;
+//! mesh.shutdown().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! As a program, `mesh-node run -c mesh.yaml` stands beside a service; `mesh-node demo` shows what it does, and
+//! `mesh-node --help` lists the rest.
+//!
+//! # What this crate does not do
+//!
+//! - It holds wiring and no mechanism: policy is in `mesh-auth`, sessions in `mesh-session`, bytes in `mesh-transport`,
+//!   retries and breakers in `mesh-resilience`, the audit log in `mesh-audit`. Each can be used without this crate.
+//! - It finds services in its configuration only; registries, the gateway, routes and raw TCP are not there yet. A key
+//!   of theirs is refused.
+//! - It never falls back to something weaker: a part that can't be had ends the start.
+//!
+//! # Modules
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`config`] | the file: its structs, its errors with file, line and key, its schema |
+//! | [`cli`] | the commands |
+//! | [`respond`] | every answer that the mesh makes itself |
+//! | the root | [`SecureMesh`], for Rust programs; [`Node`], built from a configuration and run |
+//!
+//! # Features
+//!
+//! None.
+//!
+//! # Errors and cancel safety
+//!
+//! [`Error`] says why a node can't be built; a wrong file is a [`config::ConfigError`]. [`CallError`] says why a call got
+//! no answer, with a stable code. [`Node::run`] is not cancel safe: dropping it cuts what is in
+//! flight; let its `stop` become ready instead.
 
 mod access_log;
 mod adapt;
