@@ -1,5 +1,6 @@
 //! The way to the local application: pooled plaintext HTTP/1.1 connections, and HTTP/2 for gRPC.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,8 @@ pub struct AppClient(Arc<Shared>);
 struct Shared {
     config: AppConfig,
     tasks: Tasks,
-    idle: Mutex<Vec<Idle>>,
+    /// The one given back last at the back.
+    idle: Mutex<VecDeque<Idle>>,
     h2: tokio::sync::Mutex<Option<http2::SendRequest<Body>>>,
 }
 
@@ -70,7 +72,12 @@ pub(crate) struct Lease {
 impl AppClient {
     /// A client for the application that `config` names. Opens nothing yet.
     pub fn new(config: AppConfig, tasks: Tasks) -> Self {
-        Self(Arc::new(Shared { config, tasks, idle: Mutex::default(), h2: tokio::sync::Mutex::new(None) }))
+        Self(Arc::new(Shared {
+            config,
+            tasks,
+            idle: Mutex::default(),
+            h2: tokio::sync::Mutex::new(None),
+        }))
     }
 
     /// Sends `request`, whose URI is in origin form: gRPC over HTTP/2 with prior knowledge, all else over HTTP/1.1.
@@ -80,7 +87,11 @@ impl AppClient {
     /// [`Error::Connect`] or [`Error::Unprocessed`] when the application never saw the request,
     /// [`Error::Exchange`] when it may have.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
-        if is_grpc(&request) { self.send_h2(request).await } else { self.send_h1(request).await }
+        if is_grpc(&request) {
+            self.send_h2(request).await
+        } else {
+            self.send_h1(request).await
+        }
     }
 
     async fn send_h1(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
@@ -94,13 +105,20 @@ impl AppClient {
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    let lease = Lease { home: Arc::clone(&self.0), sender };
+                    let lease = Lease {
+                        home: Arc::clone(&self.0),
+                        sender,
+                    };
                     return Ok(response.map(|body| Body::from(body).with_lease(lease)));
                 }
                 Err(mut failed) => match failed.take_message() {
                     // An idle connection that the application closed meanwhile: nothing was written.
                     Some(unsent) if !is_fresh => request = unsent,
-                    Some(_) => return Err(Error::Unprocessed { source: Box::new(failed.into_error()) }),
+                    Some(_) => {
+                        return Err(Error::Unprocessed {
+                            source: Box::new(failed.into_error()),
+                        });
+                    }
                     None => return Err(Error::exchange(failed.into_error())),
                 },
             }
@@ -122,17 +140,24 @@ impl AppClient {
     async fn send_h2(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
         *request.version_mut() = http::Version::HTTP_2;
         absolute(&mut request, &self.0.config.address);
-        let mut sender = self.h2_sender().await?;
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok(response.map(Body::from)),
-            Err(mut failed) => match failed.take_message() {
-                Some(unsent) => {
-                    let mut sender = self.h2_sender().await?;
-                    let sent = sender.try_send_request(unsent).await;
-                    Ok(sent.map_err(|failed| Error::exchange(failed.into_error()))?.map(Body::from))
+        let mut is_first = true;
+        loop {
+            let mut sender = self.h2_sender().await?;
+            let mut failed = match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response.map(Body::from)),
+                Err(failed) => failed,
+            };
+            match failed.take_message() {
+                // The connection closed meanwhile: nothing was written.
+                Some(unsent) if is_first => request = unsent,
+                Some(_) => {
+                    return Err(Error::Unprocessed {
+                        source: Box::new(failed.into_error()),
+                    });
                 }
-                None => Err(Error::exchange(failed.into_error())),
-            },
+                None => return Err(Error::exchange(failed.into_error())),
+            }
+            is_first = false;
         }
     }
 
@@ -144,7 +169,9 @@ impl AppClient {
             return Ok(sender.clone());
         }
         let stream = self.connect().await?;
-        let handshake = h2_client(&self.0.tasks).handshake(TokioIo::new(stream)).await;
+        let handshake = h2_client(&self.0.tasks)
+            .handshake(TokioIo::new(stream))
+            .await;
         let (sender, connection) = handshake.map_err(|source| self.refused(source))?;
         self.0.tasks.start(async move {
             if let Err(error) = connection.await {
@@ -160,7 +187,10 @@ impl AppClient {
     }
 
     fn refused(&self, source: hyper::Error) -> Error {
-        Error::Connect { destination: self.0.config.address.clone(), source: Box::new(source) }
+        Error::Connect {
+            destination: self.0.config.address.clone(),
+            source: Box::new(source),
+        }
     }
 }
 
@@ -168,26 +198,28 @@ impl Shared {
     /// The connection used last that is still open and ready: the warmest, and the idle ones can age.
     fn take_idle(&self) -> Option<http1::SendRequest<Body>> {
         let mut idle = self.idle.lock();
-        let deadline = Instant::now().checked_sub(self.config.idle_timeout);
-        if let Some(deadline) = deadline
-            && idle.first().is_some_and(|oldest| oldest.since < deadline)
-        {
-            idle.retain(|connection| connection.since >= deadline);
-        }
-        while let Some(position) = idle.iter().rposition(|connection| connection.sender.is_ready()) {
-            let taken = idle.remove(position).sender;
-            if !taken.is_closed() {
-                return Some(taken);
+        if let Some(deadline) = Instant::now().checked_sub(self.config.idle_timeout) {
+            while idle.front().is_some_and(|oldest| oldest.since < deadline) {
+                idle.pop_front();
             }
         }
-        idle.retain(|connection| !connection.sender.is_closed());
-        None
+        // One whose answer was read a moment ago becomes ready when its driver runs next; it stays for the next caller.
+        let position = idle
+            .iter()
+            .rposition(|connection| connection.sender.is_ready());
+        let taken = position.and_then(|position| idle.remove(position));
+        if taken.is_none() {
+            idle.retain(|connection| !connection.sender.is_closed());
+        }
+        taken.map(|connection| connection.sender)
     }
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AppClient").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("AppClient")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -197,10 +229,13 @@ impl Lease {
             return;
         }
         let mut idle = self.home.idle.lock();
-        if idle.len() >= self.home.config.max_idle {
-            idle.swap_remove(0);
+        if idle.len() >= self.home.config.max_idle && idle.pop_front().is_none() {
+            return;
         }
-        idle.push(Idle { sender: self.sender, since: Instant::now() });
+        idle.push_back(Idle {
+            sender: self.sender,
+            since: Instant::now(),
+        });
     }
 }
 
@@ -215,7 +250,10 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
 /// HTTP/2 wants scheme and authority in the URI; the authority is the request's own where it has one.
 pub(crate) fn absolute<B>(request: &mut Request<B>, fallback: &str) {
     let authority = request.headers_mut().remove(http::header::HOST);
-    let authority = authority.as_ref().and_then(|host| host.to_str().ok()).unwrap_or(fallback);
+    let authority = authority
+        .as_ref()
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or(fallback);
     let mut parts = request.uri().clone().into_parts();
     if parts.authority.is_none() {
         parts.authority = authority.parse().ok();

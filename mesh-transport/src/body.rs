@@ -58,7 +58,11 @@ impl Body {
     }
 
     fn from_kind(kind: Kind) -> Self {
-        Self { kind, lease: None, watch: None }
+        Self {
+            kind,
+            lease: None,
+            watch: None,
+        }
     }
 
     pub(crate) fn with_lease(mut self, lease: Lease) -> Self {
@@ -110,7 +114,9 @@ impl fmt::Debug for Body {
             Kind::Incoming(_) => "incoming",
             Kind::Boxed(_) => "boxed",
         };
-        f.debug_struct("Body").field("kind", &kind).finish_non_exhaustive()
+        f.debug_struct("Body")
+            .field("kind", &kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,7 +134,11 @@ impl From<Incoming> for Body {
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self::from_kind(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
+        Self::from_kind(if bytes.is_empty() {
+            Kind::Empty
+        } else {
+            Kind::Full(bytes)
+        })
     }
 }
 
@@ -148,14 +158,19 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         let polled = match &mut this.kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.kind = Kind::Empty;
-                Poll::Ready(Some(Ok::<_, Infallible>(Frame::data(bytes)).map_err(BoxError::from)))
+                Poll::Ready(Some(
+                    Ok::<_, Infallible>(Frame::data(bytes)).map_err(BoxError::from),
+                ))
             }
             Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioTimer;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
 use crate::error::Error;
@@ -13,16 +14,51 @@ use crate::server::KEEP_ALIVE_INTERVAL;
 use crate::server::STREAM_WINDOW_BYTES;
 use crate::tasks::Tasks;
 
+/// Failed attempts at something that several callers wait for. Who waited while one failed gets its error, in place of
+/// an attempt of its own that would take as long: else callers of a dead endpoint would wait in a row.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Mutex<(u64, Option<Error>)>);
+
+impl Failures {
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.lock().0
+    }
+
+    /// The last one, where there were more than `count`.
+    pub(crate) fn since(&self, count: u64) -> Option<Error> {
+        let last = self.0.lock();
+        last.1
+            .as_ref()
+            .filter(|_| last.0 > count)
+            .map(Error::repeat)
+    }
+
+    /// One more.
+    pub(crate) fn note(&self, error: &Error) {
+        let mut last = self.0.lock();
+        *last = (last.0 + 1, Some(error.repeat()));
+    }
+}
+
 /// Connects to `destination` (host and port; a name is looked up), within `timeout`.
 ///
 /// # Errors
 ///
 /// [`Error::Connect`].
 pub(crate) async fn tcp(destination: &str, timeout: Duration) -> Result<TcpStream, Error> {
-    let refused = |source: io::Error| Error::Connect { destination: destination.to_owned(), source: Box::new(source) };
+    let refused = |source: io::Error| Error::Connect {
+        destination: destination.to_owned(),
+        source: Box::new(source),
+    };
     let stream = tokio::time::timeout(timeout, TcpStream::connect(destination)).await;
     let stream = stream
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"))))
+        .unwrap_or_else(|_| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {timeout:?}"),
+            ))
+        })
         .map_err(refused)?;
     stream.set_nodelay(true).map_err(refused)?;
     Ok(stream)

@@ -37,7 +37,9 @@ pub enum Error {
         source: BoxError,
     },
     /// Peer: it proved to be somebody else than expected, so nothing was sent.
-    #[error("{destination} proved to be {found}, not {expected}; the registry says where, never who")]
+    #[error(
+        "{destination} proved to be {found}, not {expected}; the registry says where, never who"
+    )]
     WrongPeer {
         /// Host and port.
         destination: String,
@@ -55,6 +57,12 @@ pub enum Error {
     /// Peer: the exchange failed after the request may have been processed.
     #[error("the exchange failed after the request was sent")]
     Exchange {
+        /// Why.
+        source: BoxError,
+    },
+    /// Configuration: the request can't be carried in this form, so nothing was sent.
+    #[error("the request can't be sealed")]
+    Unsealable {
         /// Why.
         source: BoxError,
     },
@@ -76,11 +84,50 @@ impl Error {
 
     /// An [`Error::Identity`] without a cause.
     pub fn misfit(what: impl Into<String>) -> Self {
-        Self::Identity { what: what.into(), source: None }
+        Self::Identity {
+            what: what.into(),
+            source: None,
+        }
     }
 
     pub(crate) fn identity(what: impl Into<String>, source: impl Into<BoxError>) -> Self {
-        Self::Identity { what: what.into(), source: Some(source.into()) }
+        Self::Identity {
+            what: what.into(),
+            source: Some(source.into()),
+        }
+    }
+
+    /// The same failure for another caller that waited for it; its causes become text.
+    pub(crate) fn repeat(&self) -> Self {
+        let text = |source: &BoxError| BoxError::from(chain(source.as_ref()));
+        match self {
+            Self::Connect {
+                destination,
+                source,
+            } => Self::Connect {
+                destination: destination.clone(),
+                source: text(source),
+            },
+            Self::WrongPeer {
+                destination,
+                found,
+                expected,
+            } => Self::WrongPeer {
+                destination: destination.clone(),
+                found: found.clone(),
+                expected: expected.clone(),
+            },
+            Self::Session {
+                destination,
+                source,
+            } => Self::Session {
+                destination: destination.clone(),
+                source: text(source),
+            },
+            other => Self::Exchange {
+                source: chain(other).into(),
+            },
+        }
     }
 
     /// Sorts a failed exchange by what HTTP/2 says of it: a stream that was refused, or that came after the
@@ -88,11 +135,28 @@ impl Error {
     pub(crate) fn exchange(source: hyper::Error) -> Self {
         let refused = find_h2(&source).is_some_and(|cause| {
             cause.reason() == Some(h2::Reason::REFUSED_STREAM)
-                || (cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR))
+                || (cause.is_go_away()
+                    && cause.is_remote()
+                    && cause.reason() == Some(h2::Reason::NO_ERROR))
         });
         let source = Box::new(source);
-        if refused { Self::Unprocessed { source } } else { Self::Exchange { source } }
+        if refused {
+            Self::Unprocessed { source }
+        } else {
+            Self::Exchange { source }
+        }
     }
+}
+
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 fn find_h2<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a h2::Error> {

@@ -41,13 +41,20 @@ impl Listener {
     /// [`Error::Listen`] when the address can't be bound.
     pub fn bind(address: SocketAddr, max_connections: usize) -> Result<Self, Error> {
         let open = || {
-            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()
+            } else {
+                TcpSocket::new_v6()
+            }?;
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
             socket.listen(BACKLOG)
         };
         let socket = open().map_err(|source| Error::Listen { address, source })?;
-        Ok(Self { socket, slots: Arc::new(Semaphore::new(max_connections)) })
+        Ok(Self {
+            socket,
+            slots: Arc::new(Semaphore::new(max_connections)),
+        })
     }
 
     /// The address that it listens on.
@@ -57,7 +64,10 @@ impl Listener {
     /// [`Error::Listen`] when the system can't say.
     pub fn address(&self) -> Result<SocketAddr, Error> {
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        self.socket.local_addr().map_err(|source| Error::Listen { address: unknown, source })
+        self.socket.local_addr().map_err(|source| Error::Listen {
+            address: unknown,
+            source,
+        })
     }
 
     /// Gives every accepted connection to `serve`, until draining begins.
@@ -75,7 +85,9 @@ impl Listener {
     async fn accept(&self) -> Accepted {
         loop {
             // The semaphore is never closed, so this can only wait.
-            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { continue };
+            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
+                continue;
+            };
             match self.socket.accept().await {
                 Ok((stream, from)) => {
                     if let Err(error) = stream.set_nodelay(true) {

@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::app::absolute;
 use crate::body::Body;
+use crate::connect::Failures;
 use crate::connect::h2_client;
 use crate::connect::tcp;
 use crate::error::Error;
@@ -37,7 +38,11 @@ pub struct PeerConfig {
 
 impl Default for PeerConfig {
     fn default() -> Self {
-        Self { max_connections: 1, streams_before_next: 32, connect_timeout: Duration::from_secs(5) }
+        Self {
+            max_connections: 1,
+            streams_before_next: 32,
+            connect_timeout: Duration::from_secs(5),
+        }
     }
 }
 
@@ -53,14 +58,20 @@ pub struct Unsent {
 
 impl Unsent {
     /// `request` is whole: nothing of it was sent.
-    pub(crate) fn unsent(error: Error, request: Request<Body>) -> Self {
-        Self { error, request: Some(Box::new(request)) }
+    pub(crate) fn whole(error: Error, request: Request<Body>) -> Self {
+        Self {
+            error,
+            request: Some(Box::new(request)),
+        }
     }
 }
 
 impl From<Error> for Unsent {
     fn from(error: Error) -> Self {
-        Self { error, request: None }
+        Self {
+            error,
+            request: None,
+        }
     }
 }
 
@@ -80,6 +91,7 @@ pub struct PeerPool {
     expected: PeerId,
     open: ArcSwap<Vec<Arc<PeerConnection>>>,
     dialing: tokio::sync::Mutex<()>,
+    failures: Failures,
     turn: AtomicUsize,
 }
 
@@ -111,6 +123,7 @@ impl Dialer {
             expected,
             open: ArcSwap::default(),
             dialing: tokio::sync::Mutex::new(()),
+            failures: Failures::default(),
             turn: AtomicUsize::new(0),
         }
     }
@@ -120,22 +133,42 @@ impl Dialer {
     /// # Errors
     ///
     /// [`Error::Connect`], or [`Error::WrongPeer`] when somebody else answers. Nothing was sent in either case.
-    pub async fn dial(&self, destination: &str, expected: &PeerId) -> Result<PeerConnection, Error> {
+    pub async fn dial(
+        &self,
+        destination: &str,
+        expected: &PeerId,
+    ) -> Result<PeerConnection, Error> {
         let limit = self.config.connect_timeout;
         let dialed = tokio::time::timeout(limit, self.dial_unbounded(destination, expected)).await;
         dialed.unwrap_or_else(|elapsed| Err(refused(destination, elapsed)))
     }
 
-    async fn dial_unbounded(&self, destination: &str, expected: &PeerId) -> Result<PeerConnection, Error> {
+    async fn dial_unbounded(
+        &self,
+        destination: &str,
+        expected: &PeerId,
+    ) -> Result<PeerConnection, Error> {
         let current = self.tls.current();
         let stream = tcp(destination, self.config.connect_timeout).await?;
         // The name is not what is verified (a SPIFFE id is); TLS only asks that there be one.
         let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
         let connector = TlsConnector::from(Arc::clone(current.client()));
-        let stream = connector.connect(name, stream).await.map_err(|source| refused(destination, source))?;
-        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let found = leaf.ok_or("the peer showed no certificate").map_err(|none| refused(destination, none))?;
-        let peer = self.tls.identify(found).map_err(|source| refused(destination, source))?;
+        let stream = connector
+            .connect(name, stream)
+            .await
+            .map_err(|source| refused(destination, source))?;
+        let leaf = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(<[_]>::first);
+        let found = leaf
+            .ok_or("the peer showed no certificate")
+            .map_err(|none| refused(destination, none))?;
+        let peer = self
+            .tls
+            .identify(found)
+            .map_err(|source| refused(destination, source))?;
         if peer != *expected {
             return Err(Error::WrongPeer {
                 destination: destination.to_owned(),
@@ -151,7 +184,13 @@ impl Dialer {
             }
         });
         let destination = destination.to_owned();
-        Ok(PeerConnection { sender, peer, destination, generation: current.generation(), streams: Arc::new(()) })
+        Ok(PeerConnection {
+            sender,
+            peer,
+            destination,
+            generation: current.generation(),
+            streams: Arc::new(()),
+        })
     }
 }
 
@@ -169,13 +208,24 @@ impl PeerPool {
         if let Some(ready) = self.ready() {
             return Ok(ready);
         }
+        let failures = self.failures.count();
         let _dialing = self.dialing.lock().await;
         if let Some(ready) = self.ready() {
             return Ok(ready);
         }
-        let fresh = Arc::new(self.dialer.dial(&self.destination, &self.expected).await?);
+        if let Some(error) = self.failures.since(failures) {
+            return Err(error);
+        }
+        let dialed = self.dialer.dial(&self.destination, &self.expected).await;
+        let fresh = Arc::new(dialed.inspect_err(|error| self.failures.note(error))?);
         let generation = self.dialer.tls.current().generation();
-        let mut open: Vec<_> = self.open.load().iter().filter(|one| one.is_usable(generation)).cloned().collect();
+        let mut open: Vec<_> = self
+            .open
+            .load()
+            .iter()
+            .filter(|one| one.is_usable(generation))
+            .cloned()
+            .collect();
         open.push(Arc::clone(&fresh));
         self.open.store(Arc::new(open));
         Ok(fresh)
@@ -189,7 +239,7 @@ impl PeerPool {
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Unsent> {
         match self.connection().await {
             Ok(connection) => connection.send(request).await,
-            Err(error) => Err(Unsent::unsent(error, request)),
+            Err(error) => Err(Unsent::whole(error, request)),
         }
     }
 
@@ -197,16 +247,28 @@ impl PeerPool {
         let open = self.open.load();
         let generation = self.dialer.tls.current().generation();
         let config = &self.dialer.config;
-        let start = if open.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let start = if open.len() > 1 {
+            self.turn.fetch_add(1, Ordering::Relaxed)
+        } else {
+            0
+        };
         let usable = (0..open.len()).filter_map(|offset| open.get((start + offset) % open.len()));
         let mut usable = usable.filter(|one| one.is_usable(generation));
         let first = usable.next()?;
         let is_busy = first.streams() >= config.streams_before_next;
-        if is_busy && open.len() < config.max_connections && usable.all(|one| one.streams() >= config.streams_before_next)
+        if is_busy
+            && open.len() < config.max_connections
+            && usable.all(|one| one.streams() >= config.streams_before_next)
         {
             return None;
         }
         Some(Arc::clone(first))
+    }
+
+    /// Whether `connection` is open and was made with the identity in use now.
+    #[cfg(feature = "session")]
+    pub(crate) fn is_usable(&self, connection: &PeerConnection) -> bool {
+        connection.is_usable(self.dialer.tls.current().generation())
     }
 
     /// Host and port.
@@ -221,7 +283,11 @@ impl PeerPool {
 
     /// How many connections are open.
     pub fn open_connections(&self) -> usize {
-        self.open.load().iter().filter(|one| !one.sender.is_closed()).count()
+        self.open
+            .load()
+            .iter()
+            .filter(|one| !one.sender.is_closed())
+            .count()
     }
 }
 
@@ -248,9 +314,12 @@ impl PeerConnection {
         match sender.try_send_request(request).await {
             Ok(response) => Ok(response.map(Body::from)),
             Err(mut failed) => Err(match failed.take_message() {
-                Some(request) => {
-                    Unsent::unsent(Error::Unprocessed { source: Box::new(failed.into_error()) }, request)
-                }
+                Some(request) => Unsent::whole(
+                    Error::Unprocessed {
+                        source: Box::new(failed.into_error()),
+                    },
+                    request,
+                ),
                 None => Error::exchange(failed.into_error()).into(),
             }),
         }
@@ -282,10 +351,15 @@ impl PeerConnection {
 
 impl fmt::Debug for PeerConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerConnection").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("PeerConnection")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
     }
 }
 
 fn refused(destination: &str, source: impl Into<crate::error::BoxError>) -> Error {
-    Error::Connect { destination: destination.to_owned(), source: source.into() }
+    Error::Connect {
+        destination: destination.to_owned(),
+        source: source.into(),
+    }
 }

@@ -92,7 +92,9 @@ impl Server {
     pub async fn serve<Io, S>(&self, io: Io, protocol: Protocol, service: S, mut drain: Drain)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+            + Send
+            + 'static,
         S::Future: Future + Send + 'static,
     {
         let builder = match protocol {
@@ -102,7 +104,11 @@ impl Server {
         };
         // Peers over HTTP/2 are told at once and go elsewhere without loss; a client over HTTP/1.1 could lose a
         // request that crosses our close, so it is only told in its next answer until draining begins.
-        let leave_at = if protocol == Protocol::Http2 { Phase::Leaving } else { Phase::Draining };
+        let leave_at = if protocol == Protocol::Http2 {
+            Phase::Leaving
+        } else {
+            Phase::Draining
+        };
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

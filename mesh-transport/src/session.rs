@@ -28,6 +28,8 @@ pub type TokenFor = dyn Fn(&str) -> Vec<u8> + Send + Sync;
 
 /// The called service, in clear.
 pub const MESH_SERVICE: HeaderName = HeaderName::from_static("mesh-service");
+/// `no` on an answer of the peer's node whose application provably did not see the request.
+pub const MESH_PROCESSED: HeaderName = HeaderName::from_static("x-mesh-processed");
 /// Agrees on a session.
 pub const HANDSHAKE_PATH: &str = "/mesh.v1.SecureMesh/Handshake";
 /// One exchange whose request fits into one record.

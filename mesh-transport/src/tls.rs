@@ -74,11 +74,19 @@ impl Credentials {
     /// [`Error::Identity`] when either can't be read or they do not belong together.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, Error> {
         let chain = certificates(chain)?;
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|source| Error::identity("the private key is not PEM of PKCS#8 or SEC1", source))?;
-        let key = CertifiedKey::from_der(chain.clone(), key, &provider())
-            .map_err(|source| Error::identity("the certificate and the private key do not belong together", source))?;
-        Ok(Self { chain, key: Arc::new(key) })
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| {
+            Error::identity("the private key is not PEM of PKCS#8 or SEC1", source)
+        })?;
+        let key = CertifiedKey::from_der(chain.clone(), key, &provider()).map_err(|source| {
+            Error::identity(
+                "the certificate and the private key do not belong together",
+                source,
+            )
+        })?;
+        Ok(Self {
+            chain,
+            key: Arc::new(key),
+        })
     }
 
     /// The certificates, leaf first.
@@ -92,19 +100,27 @@ impl Credentials {
     ///
     /// [`Error::Identity`] when the key offers none of the schemes that peers verify.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let signer = self.key.key.choose_scheme(verify::SIGNATURE_SCHEMES).ok_or_else(|| Error::Identity {
-            what: "the certificate's key is of no supported type; use ECDSA P-256".to_owned(),
-            source: None,
-        })?;
+        let signer = self
+            .key
+            .key
+            .choose_scheme(verify::SIGNATURE_SCHEMES)
+            .ok_or_else(|| Error::Identity {
+                what: "the certificate's key is of no supported type; use ECDSA P-256".to_owned(),
+                source: None,
+            })?;
         let scheme = u16::from(signer.scheme()).to_be_bytes();
-        let signature = signer.sign(message).map_err(|source| Error::identity("could not sign", source))?;
+        let signature = signer
+            .sign(message)
+            .map_err(|source| Error::identity("could not sign", source))?;
         Ok([&scheme, signature.as_slice()].concat())
     }
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("certificates", &self.chain.len()).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("certificates", &self.chain.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,7 +133,10 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let read = read.map_err(|source| Error::identity("a certificate is damaged PEM", source))?;
     if read.is_empty() {
-        return Err(Error::Identity { what: "there is no certificate in the PEM text".to_owned(), source: None });
+        return Err(Error::Identity {
+            what: "there is no certificate in the PEM text".to_owned(),
+            source: None,
+        });
     }
     Ok(read)
 }
@@ -158,8 +177,11 @@ impl TlsStore {
         bundles: TrustBundles,
     ) -> Result<Self, Error> {
         let rules = Rules { identify, clock };
-        let identity = TlsIdentity::build(&rules, 1, credentials, bundles)?;
-        Ok(Self { rules, current: ArcSwap::from_pointee(identity) })
+        let first = TlsIdentity::build(&rules, 1, credentials, bundles)?;
+        Ok(Self {
+            rules,
+            current: ArcSwap::from_pointee(first),
+        })
     }
 
     /// Puts a new identity in place of the current one. Open connections stay; pools stop handing them out.
@@ -202,7 +224,10 @@ impl TlsStore {
     ) -> Result<PeerId, Error> {
         let verifier = &self.current.load().verifier;
         let now = self.rules.clock.current_time();
-        let now = now.ok_or_else(|| Error::Identity { what: "the clock gives no time".to_owned(), source: None })?;
+        let now = now.ok_or_else(|| Error::Identity {
+            what: "the clock gives no time".to_owned(),
+            source: None,
+        })?;
         verifier.verify_signed(chain, message, signature, now)
     }
 }
@@ -215,7 +240,9 @@ impl TlsIdentity {
         bundles: TrustBundles,
     ) -> Result<Self, Error> {
         let rejected = |source| Error::identity("the TLS library refused the identity", source);
-        let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(CertifiedKey::clone(&credentials.key)));
+        let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(CertifiedKey::clone(
+            &credentials.key,
+        )));
 
         let verifier = Arc::new(verify::Verifier::new(Arc::clone(&rules.identify), bundles));
         let mut client = ClientConfig::builder_with_details(provider(), Arc::clone(&rules.clock))
@@ -237,7 +264,13 @@ impl TlsIdentity {
         server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
 
-        Ok(Self { generation, credentials, verifier, client: Arc::new(client), server: Arc::new(server) })
+        Ok(Self {
+            generation,
+            credentials,
+            verifier,
+            client: Arc::new(client),
+            server: Arc::new(server),
+        })
     }
 
     /// Counts up with every replacement.
@@ -280,9 +313,12 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 pub(crate) fn roots(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     for certificate in certificates {
-        store
-            .add(certificate.clone())
-            .map_err(|source| Error::identity("a root certificate of the trust bundle is not usable", source))?;
+        store.add(certificate.clone()).map_err(|source| {
+            Error::identity(
+                "a root certificate of the trust bundle is not usable",
+                source,
+            )
+        })?;
     }
     Ok(store)
 }

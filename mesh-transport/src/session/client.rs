@@ -25,6 +25,7 @@ use mesh_session::VerifyPeer;
 use parking_lot::Mutex;
 
 use crate::body::Body;
+use crate::connect::Failures;
 use crate::error::BoxError;
 use crate::error::Error;
 use crate::peer::PeerConnection;
@@ -33,6 +34,7 @@ use crate::peer::Unsent;
 use crate::session::CALL_PATH;
 use crate::session::HANDSHAKE_PATH;
 use crate::session::MAX_HANDSHAKE_BYTES;
+use crate::session::MESH_PROCESSED;
 use crate::session::MESH_SERVICE;
 use crate::session::NO_SESSION;
 use crate::session::STREAM_PATH;
@@ -67,6 +69,7 @@ pub struct SessionPool {
     known: Mutex<Option<PeerKey>>,
     open: ArcSwap<Vec<Entry>>,
     handshaking: tokio::sync::Mutex<()>,
+    failures: Failures,
 }
 
 /// A verifier that can stand in a structure with `Debug`.
@@ -89,7 +92,13 @@ impl SessionClient {
         (timeout, clock): (Duration, fn() -> SystemTime),
         tasks: Tasks,
     ) -> Self {
-        Self { local, token, timeout, clock, tasks }
+        Self {
+            local,
+            token,
+            timeout,
+            clock,
+            tasks,
+        }
     }
 
     /// A pool of sessions over `connections` with a peer that `verifier` accepts.
@@ -101,19 +110,24 @@ impl SessionClient {
             known: Mutex::new(None),
             open: ArcSwap::default(),
             handshaking: tokio::sync::Mutex::new(()),
+            failures: Failures::default(),
         }
     }
 }
 
 impl fmt::Debug for SessionClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionClient").field("timeout", &self.timeout).finish_non_exhaustive()
+        f.debug_struct("SessionClient")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("connection", &self.connection).finish_non_exhaustive()
+        f.debug_struct("Entry")
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,13 +137,21 @@ impl SessionPool {
     /// # Errors
     ///
     /// [`Unsent`], with the request where not a byte of it was sent.
-    pub async fn send(&self, service: &str, request: Request<Body>) -> Result<Response<Body>, Unsent> {
+    pub async fn send(
+        &self,
+        service: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Unsent> {
         let entry = match self.entry().await {
             Ok(entry) => entry,
-            Err(error) => return Err(Unsent::unsent(error, request)),
+            Err(error) => return Err(Unsent::whole(error, request)),
         };
         let sent = exchange(&entry, service, request).await;
-        if let Err(Unsent { error: Error::Session { .. }, .. }) = &sent {
+        if let Err(Unsent {
+            error: Error::Session { .. },
+            ..
+        }) = &sent
+        {
             self.forget(&entry);
         }
         sent
@@ -145,20 +167,43 @@ impl SessionPool {
         if let Some(entry) = self.find(&connection) {
             return Ok(entry);
         }
+        let failures = self.failures.count();
         let _handshaking = self.handshaking.lock().await;
         if let Some(entry) = self.find(&connection) {
             return Ok(entry);
         }
-        let session = self.handshake(&connection).await?;
-        let until = (self.client.clock)().checked_add(self.client.timeout).unwrap_or(SystemTime::UNIX_EPOCH);
-        let entry = Entry { connection, session: Arc::new(session), until };
-        self.keep(|open| open.push(entry.clone()));
+        if let Some(error) = self.failures.since(failures) {
+            return Err(error);
+        }
+        let agreed = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(&connection)).await;
+        let agreed = agreed.unwrap_or_else(|elapsed| {
+            Err(Error::Session {
+                destination: connection.destination().to_owned(),
+                source: elapsed.into(),
+            })
+        });
+        let session = agreed.inspect_err(|error| self.failures.note(error))?;
+        let until = (self.client.clock)()
+            .checked_add(self.client.timeout)
+            .unwrap_or(SystemTime::UNIX_EPOCH);
+        let entry = Entry {
+            connection,
+            session: Arc::new(session),
+            until,
+        };
+        self.keep(|open| {
+            // The session that this one follows on the same connection is used up.
+            open.retain(|other| !Arc::ptr_eq(&other.connection, &entry.connection));
+            open.push(entry.clone());
+        });
         Ok(entry)
     }
 
     fn find(&self, connection: &Arc<PeerConnection>) -> Option<Entry> {
         let open = self.open.load();
-        let entry = open.iter().find(|entry| Arc::ptr_eq(&entry.connection, connection))?;
+        let entry = open
+            .iter()
+            .find(|entry| Arc::ptr_eq(&entry.connection, connection))?;
         let is_over = entry.session.is_exhausted() || entry.until <= (self.client.clock)();
         (!is_over).then(|| entry.clone())
     }
@@ -171,7 +216,8 @@ impl SessionPool {
         let now = (self.client.clock)();
         self.open.rcu(|open| {
             let mut open = Vec::clone(open);
-            open.retain(|entry| !entry.connection.is_closed() && entry.until > now);
+            // A connection of an identity that was replaced closes once nobody holds it.
+            open.retain(|entry| self.connections.is_usable(&entry.connection) && entry.until > now);
             change(&mut open);
             open
         });
@@ -179,7 +225,10 @@ impl SessionPool {
 
     /// One round trip where the peer's key is known, else two.
     async fn handshake(&self, connection: &PeerConnection) -> Result<Session, Error> {
-        let refused = |source: BoxError| Error::Session { destination: connection.destination().to_owned(), source };
+        let refused = |source: BoxError| Error::Session {
+            destination: connection.destination().to_owned(),
+            source,
+        };
         let known = self.known.lock().clone();
         if let Some(key) = known {
             match self.agree(connection, key).await {
@@ -191,11 +240,19 @@ impl SessionPool {
                 }
             }
         }
-        let offer = round_trip(connection, Bytes::new()).await.map_err(refused)?;
+        let offer = round_trip(connection, Bytes::new())
+            .await
+            .map_err(refused)?;
         let local = self.client.local.load_full();
         let verifier = Arc::clone(&self.verifier);
-        let verified = self.client.tasks.blocking(move || PeerKey::from_offer(&local, &offer, &*verifier)).await;
-        let key = verified.map_err(|source| refused(source.into()))?.map_err(|source| refused(source.into()))?;
+        let judged = self
+            .client
+            .tasks
+            .blocking(move || PeerKey::from_offer(&local, &offer, &*verifier))
+            .await;
+        let key = judged
+            .map_err(|source| refused(source.into()))?
+            .map_err(|source| refused(source.into()))?;
         let session = self.agree(connection, key.clone()).await.map_err(refused)?;
         *self.known.lock() = Some(key);
         Ok(session)
@@ -206,11 +263,19 @@ impl SessionPool {
         let token = (self.client.token)(key.name());
         let clock = self.client.clock;
         // Private-key work stays off the request threads.
-        let started = self.client.tasks.blocking(move || Initiator::start(&local, &key, &token, unix(clock()))).await?;
+        let started = self
+            .client
+            .tasks
+            .blocking(move || Initiator::start(&local, &key, &token, unix(clock())))
+            .await?;
         let (initiator, init) = started?;
         let reply = round_trip(connection, Bytes::from(init)).await?;
         let verifier = Arc::clone(&self.verifier);
-        let finished = self.client.tasks.blocking(move || initiator.finish(&reply, &*verifier, unix(clock()))).await?;
+        let finished = self
+            .client
+            .tasks
+            .blocking(move || initiator.finish(&reply, &*verifier, unix(clock())))
+            .await?;
         Ok(finished?)
     }
 }
@@ -218,31 +283,73 @@ impl SessionPool {
 /// One message of a handshake to the peer and one back.
 async fn round_trip(connection: &PeerConnection, message: Bytes) -> Result<Bytes, BoxError> {
     let request = outer(HANDSHAKE_PATH, None, Body::from(frame::message(&message)))?;
-    let response = connection.send(request).await.map_err(|unsent| unsent.error)?;
+    let response = connection
+        .send(request)
+        .await
+        .map_err(|unsent| unsent.error)?;
     refusal(&response)?;
-    let body = Limited::new(response.into_body(), MAX_HANDSHAKE_BYTES).collect().await?;
+    let body = Limited::new(response.into_body(), MAX_HANDSHAKE_BYTES)
+        .collect()
+        .await?;
     let mut decoder = Decoder::default();
     decoder.push(body.to_bytes());
-    Ok(decoder.next()?.ok_or("the peer sent no handshake message")?.freeze())
+    Ok(decoder
+        .next()?
+        .ok_or("the peer sent no handshake message")?
+        .freeze())
 }
 
-async fn exchange(entry: &Entry, service: &str, request: Request<Body>) -> Result<Response<Body>, Unsent> {
+async fn exchange(
+    entry: &Entry,
+    service: &str,
+    request: Request<Body>,
+) -> Result<Response<Body>, Unsent> {
     let connection = &entry.connection;
-    let failed = |source: BoxError| Error::Session { destination: connection.destination().to_owned(), source };
-    let (sealer, opener) = match entry.session.begin(service.as_bytes()) {
-        Ok(pair) => pair,
-        Err(source) => return Err(Unsent::unsent(failed(source.into()), request)),
+    let failed = |source: BoxError| Error::Session {
+        destination: connection.destination().to_owned(),
+        source,
     };
     let (parts, body) = request.into_parts();
     let mut sealed_head = BytesMut::with_capacity(HEAD_CAPACITY);
-    head::put_request(&mut sealed_head, &parts).map_err(|source| failed(source.into()))?;
+    if let Err(source) = head::put_request(&mut sealed_head, &parts) {
+        let source = source.into();
+        let request = Request::from_parts(parts, body);
+        return Err(Unsent::whole(Error::Unsealable { source }, request));
+    }
+    let (sealer, opener) = match entry.session.begin(service.as_bytes()) {
+        Ok(pair) => pair,
+        Err(source) => {
+            let request = Request::from_parts(parts, body);
+            return Err(Unsent::whole(failed(source.into()), request));
+        }
+    };
     // Both carry the same records; a body that is over with its head is sure to fit into one.
-    let path = if body.is_end_stream() { CALL_PATH } else { STREAM_PATH };
-    let sealed = Body::boxed(SealedBody::new(Side::Request, sealed_head, body, sealer));
-    let request = outer(path, Some(service), sealed).map_err(failed)?;
-    let response = connection.send(request).await.map_err(|unsent| unsent.error)?;
-    refusal(&response).map_err(failed)?;
-    answer(response.into_body(), opener).await.map_err(|source| Error::Exchange { source }.into())
+    let path = if body.is_end_stream() {
+        CALL_PATH
+    } else {
+        STREAM_PATH
+    };
+    let body = Body::boxed(SealedBody::new(Side::Request, sealed_head, body, sealer));
+    let request =
+        outer(path, Some(service), body).map_err(|source| Error::Unsealable { source })?;
+    let response = connection
+        .send(request)
+        .await
+        .map_err(|unsent| unsent.error)?;
+    if let Err(source) = refusal(&response) {
+        // Only what says so was refused before anything was done; the rest must not be repeated (threat 43).
+        let said = response.headers().get(MESH_PROCESSED);
+        let is_unprocessed = said.is_some_and(|said| said == "no");
+        let error = if is_unprocessed {
+            failed(source)
+        } else {
+            Error::Exchange { source }
+        };
+        return Err(error.into());
+    }
+    answer(response.into_body(), opener)
+        .await
+        .map_err(|source| Error::Exchange { source }.into())
 }
 
 async fn answer(body: Body, mut opener: mesh_session::Opener) -> Result<Response<Body>, BoxError> {
@@ -252,13 +359,19 @@ async fn answer(body: Body, mut opener: mesh_session::Opener) -> Result<Response
     let flags = opener.open(&mut first)?;
     let mut first = open::parts(flags, first)?;
     let head = head::answer(&first.head.take().ok_or(head::HeadError)?)?;
-    Ok(Response::from_parts(head, OpenedBody::body(records, opener, first)))
+    Ok(Response::from_parts(
+        head,
+        OpenedBody::body(records, opener, first),
+    ))
 }
 
 fn outer(path: &'static str, service: Option<&str>, body: Body) -> Result<Request<Body>, BoxError> {
     let mut request = Request::post(path).body(body)?;
     let headers = request.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     if let Some(service) = service {
         headers.insert(MESH_SERVICE, HeaderValue::try_from(service)?);
@@ -266,22 +379,40 @@ fn outer(path: &'static str, service: Option<&str>, body: Body) -> Result<Reques
     Ok(request)
 }
 
-/// A peer refuses before it does anything, in the header block.
+/// A peer that refuses says so in the header block.
 fn refusal(response: &Response<Body>) -> Result<(), BoxError> {
     let status = response.headers().get("grpc-status");
     if response.status() == http::StatusCode::OK && status.is_none_or(|status| status == "0") {
         return Ok(());
     }
-    let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = |name: &str| {
+        response
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
     let code = text("x-mesh-error");
-    let message = if code == NO_SESSION { "the peer does not know the session any more" } else { text("grpc-message") };
-    Err(format!("the peer refused ({}, {code}): {message}", response.status()).into())
+    let message = if code == NO_SESSION {
+        "the peer does not know the session any more"
+    } else {
+        text("grpc-message")
+    };
+    Err(format!(
+        "the peer refused ({}, {code}): {message}",
+        response.status()
+    )
+    .into())
 }
 
 fn unix(time: SystemTime) -> UnixTime {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Long enough for a called node that has some more handshakes before this one, each a few milliseconds of RSA.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most heads fit.
 const HEAD_CAPACITY: usize = 512;

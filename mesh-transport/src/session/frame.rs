@@ -31,7 +31,9 @@ pub enum FrameError {
 
 /// How many bytes go before a field of `len` bytes.
 pub(crate) fn prefix_len(len: usize) -> usize {
-    GRPC_PREFIX.saturating_add(1).saturating_add(varint_len(len))
+    GRPC_PREFIX
+        .saturating_add(1)
+        .saturating_add(varint_len(len))
 }
 
 /// Writes what goes before a field of `len` bytes.
@@ -67,7 +69,9 @@ impl Decoder {
     pub(crate) fn push(&mut self, chunk: Bytes) {
         if self.buffer.is_empty() {
             // Without a copy where nobody else holds the chunk.
-            self.buffer = chunk.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
+            self.buffer = chunk
+                .try_into_mut()
+                .unwrap_or_else(|shared| BytesMut::from(&*shared));
         } else {
             self.buffer.extend_from_slice(&chunk);
         }
@@ -75,7 +79,9 @@ impl Decoder {
 
     /// The field of the next whole message, if it is there.
     pub(crate) fn next(&mut self) -> Result<Option<BytesMut>, FrameError> {
-        let Some((prefix, rest)) = self.buffer.split_first_chunk::<GRPC_PREFIX>() else { return Ok(None) };
+        let Some((prefix, rest)) = self.buffer.split_first_chunk::<GRPC_PREFIX>() else {
+            return Ok(None);
+        };
         let [compressed, a, b, c, d] = *prefix;
         let len = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
         if len > MAX_MESSAGE_BYTES {
@@ -97,11 +103,17 @@ impl Decoder {
         }
         let mut field = 0usize;
         for shift in [0, 7, 14, 21] {
-            let Some(byte) = message.first().copied() else { return Err(FrameError::Malformed) };
+            let Some(byte) = message.first().copied() else {
+                return Err(FrameError::Malformed);
+            };
             message.advance(1);
             field |= usize::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return if field == message.len() { Ok(Some(message)) } else { Err(FrameError::Malformed) };
+                return if field == message.len() {
+                    Ok(Some(message))
+                } else {
+                    Err(FrameError::Malformed)
+                };
             }
         }
         Err(FrameError::Malformed)
@@ -134,7 +146,9 @@ mod tests {
 
     #[test]
     fn takes_messages_out_of_a_stream_cut_anywhere() {
-        let fields: Vec<Vec<u8>> = [0, 1, 127, 128, 16_383, 16_384, 70_000].map(|len| vec![7; len]).into();
+        let fields: Vec<Vec<u8>> = [0, 1, 127, 128, 16_383, 16_384, 70_000]
+            .map(|len| vec![7; len])
+            .into();
         let stream: Vec<u8> = fields.iter().flat_map(|field| message(field)).collect();
         for cut in [1, 2, 5, 6, 7, 1000, stream.len()] {
             let mut decoder = Decoder::default();
@@ -153,13 +167,19 @@ mod tests {
     #[test]
     fn refuses_what_is_too_large_compressed_or_of_another_form() {
         for (bytes, error) in [
-            (&[0, 0xff, 0, 0, 0][..], FrameError::TooLarge { len: 0xff00_0000 }),
+            (
+                &[0, 0xff, 0, 0, 0][..],
+                FrameError::TooLarge { len: 0xff00_0000 },
+            ),
             (&[1, 0, 0, 0, 1, 0], FrameError::Malformed),
             (&[0, 0, 0, 0, 1, 0x0a], FrameError::Malformed),
             (&[0, 0, 0, 0, 2, 0x0a, 1], FrameError::Malformed),
             (&[0, 0, 0, 0, 2, 0x12, 0], FrameError::Malformed),
             (&[0, 0, 0, 0, 3, 0x0a, 0, 9], FrameError::Malformed),
-            (&[0, 0, 0, 0, 6, 0x0a, 0x80, 0x80, 0x80, 0x80, 1], FrameError::Malformed),
+            (
+                &[0, 0, 0, 0, 6, 0x0a, 0x80, 0x80, 0x80, 0x80, 1],
+                FrameError::Malformed,
+            ),
         ] {
             let mut decoder = Decoder::default();
             decoder.push(Bytes::copy_from_slice(bytes));
@@ -169,7 +189,11 @@ mod tests {
                     other => break other,
                 }
             };
-            assert_eq!(found.map(|field| field.map(|field| field.len())), Err(error), "{bytes:?}");
+            assert_eq!(
+                found.map(|field| field.map(|field| field.len())),
+                Err(error),
+                "{bytes:?}"
+            );
         }
     }
 }

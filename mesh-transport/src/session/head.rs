@@ -9,6 +9,10 @@
 //! ```
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![expect(
+    clippy::map_err_ignore,
+    reason = "there is one error for every malformed head"
+)]
 
 use bytes::BufMut;
 use bytes::BytesMut;
@@ -28,21 +32,33 @@ pub struct HeadError;
 
 /// A head that does not fit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("a header is larger than 65535 bytes, or there are more than 65535 of them")]
+#[error("the head is larger than {MAX_HEAD_BYTES} bytes")]
 #[non_exhaustive]
 pub struct HeadTooLarge;
 
-pub(crate) fn put_request(out: &mut BytesMut, request: &http::request::Parts) -> Result<(), HeadTooLarge> {
+pub(crate) fn put_request(
+    out: &mut BytesMut,
+    request: &http::request::Parts,
+) -> Result<(), HeadTooLarge> {
     put_str(out, request.method.as_str().as_bytes())?;
-    let path = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let path = request
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
     put_str(out, path.as_bytes())?;
     let host = request.headers.get(header::HOST).map(HeaderValue::as_bytes);
-    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let authority = request
+        .uri
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
     put_str(out, authority.or(host).unwrap_or_default())?;
     put_headers(out, &request.headers, Some(&header::HOST))
 }
 
-pub(crate) fn put_answer(out: &mut BytesMut, answer: &http::response::Parts) -> Result<(), HeadTooLarge> {
+pub(crate) fn put_answer(
+    out: &mut BytesMut,
+    answer: &http::response::Parts,
+) -> Result<(), HeadTooLarge> {
     out.put_u16(answer.status.as_u16());
     put_headers(out, &answer.headers, None)
 }
@@ -83,19 +99,38 @@ pub(crate) fn answer(mut bytes: &[u8]) -> Result<http::response::Parts, HeadErro
 pub(crate) fn trailers(mut bytes: &[u8]) -> Result<HeaderMap, HeadError> {
     let bytes = &mut bytes;
     let headers = take_headers(bytes)?;
-    if bytes.is_empty() { Ok(headers) } else { Err(HeadError) }
+    if bytes.is_empty() {
+        Ok(headers)
+    } else {
+        Err(HeadError)
+    }
+}
+
+fn put_len(out: &mut BytesMut, len: usize) -> Result<(), HeadTooLarge> {
+    let Ok(len) = u16::try_from(len) else {
+        return Err(HeadTooLarge);
+    };
+    out.put_u16(len);
+    Ok(())
 }
 
 fn put_str(out: &mut BytesMut, text: &[u8]) -> Result<(), HeadTooLarge> {
-    out.put_u16(u16::try_from(text.len()).map_err(|_| HeadTooLarge)?);
+    if text.len() > MAX_HEAD_BYTES.saturating_sub(out.len()) {
+        return Err(HeadTooLarge);
+    }
+    put_len(out, text.len())?;
     out.put_slice(text);
     Ok(())
 }
 
-fn put_headers(out: &mut BytesMut, headers: &HeaderMap, skip: Option<&HeaderName>) -> Result<(), HeadTooLarge> {
+fn put_headers(
+    out: &mut BytesMut,
+    headers: &HeaderMap,
+    skip: Option<&HeaderName>,
+) -> Result<(), HeadTooLarge> {
     let skipped = skip.map_or(0, |name| headers.get_all(name).iter().count());
     let count = headers.len().saturating_sub(skipped);
-    out.put_u16(u16::try_from(count).map_err(|_| HeadTooLarge)?);
+    put_len(out, count)?;
     for (name, value) in headers {
         if Some(name) != skip {
             put_str(out, name.as_str().as_bytes())?;
@@ -133,32 +168,53 @@ fn take_headers(bytes: &mut &[u8]) -> Result<HeaderMap, HeadError> {
     Ok(headers)
 }
 
+/// As much as a header block over HTTP/2 may take ([`ServerConfig`](crate::server::ServerConfig)); a record has room for it.
+pub(crate) const MAX_HEAD_BYTES: usize = 64 * 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_request_head_comes_back_as_it_went_in() {
-        let (mut parts, ()) = http::Request::put("/a%20b?c=d").body(()).unwrap().into_parts();
-        parts.headers.insert(header::HOST, HeaderValue::from_static("order-service:80"));
-        parts.headers.append("x-many", HeaderValue::from_static("1"));
-        parts.headers.append("x-many", HeaderValue::from_bytes(&[0xfe]).unwrap());
+        let (mut parts, ()) = http::Request::put("/a%20b?c=d")
+            .body(())
+            .unwrap()
+            .into_parts();
+        parts
+            .headers
+            .insert(header::HOST, HeaderValue::from_static("order-service:80"));
+        parts
+            .headers
+            .append("x-many", HeaderValue::from_static("1"));
+        parts
+            .headers
+            .append("x-many", HeaderValue::from_bytes(&[0xfe]).unwrap());
         let mut bytes = BytesMut::new();
         put_request(&mut bytes, &parts).unwrap();
         let back = request(&bytes).unwrap();
-        assert_eq!((back.method, back.uri, back.headers), (parts.method, parts.uri, parts.headers));
+        assert_eq!(
+            (back.method, back.uri, back.headers),
+            (parts.method, parts.uri, parts.headers)
+        );
     }
 
     #[test]
     fn every_truncation_and_every_surplus_byte_is_refused() {
         let (mut parts, ()) = http::Response::new(()).into_parts();
         parts.status = StatusCode::IM_A_TEAPOT;
-        parts.headers.insert("grpc-status", HeaderValue::from_static("0"));
+        parts
+            .headers
+            .insert("grpc-status", HeaderValue::from_static("0"));
         let mut bytes = BytesMut::new();
         put_answer(&mut bytes, &parts).unwrap();
         assert_eq!(answer(&bytes).unwrap().headers, parts.headers);
         for len in 0..bytes.len() {
-            assert_eq!(answer(bytes.get(..len).unwrap()).err(), Some(HeadError), "{len}");
+            assert_eq!(
+                answer(bytes.get(..len).unwrap()).err(),
+                Some(HeadError),
+                "{len}"
+            );
         }
         bytes.put_u8(0);
         assert_eq!(answer(&bytes).err(), Some(HeadError));

@@ -45,11 +45,17 @@ pub(crate) struct OpenedBody {
 
 impl Records {
     pub(crate) fn new(outer: Body) -> Self {
-        Self { outer, decoder: Decoder::default() }
+        Self {
+            outer,
+            decoder: Decoder::default(),
+        }
     }
 
     /// The next sealed record, or `None` at the end of the stream.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<BytesMut>, BoxError>> {
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<BytesMut>, BoxError>> {
         loop {
             if let Some(record) = self.decoder.next()? {
                 return Poll::Ready(Ok(Some(record)));
@@ -69,14 +75,27 @@ impl Records {
 
 /// Takes the blocks off the front of an opened record.
 pub(crate) fn parts(flags: Flags, mut plain: BytesMut) -> Result<Parts, HeadError> {
-    let head = if flags.contains(Flags::HEAD) { Some(block(&mut plain)?) } else { None };
-    let trailers = if flags.contains(Flags::TRAILERS) { Some(head::trailers(&block(&mut plain)?)?) } else { None };
-    Ok(Parts { head, trailers, data: plain.freeze(), is_end: flags.contains(Flags::END) })
+    let head = if flags.contains(Flags::HEAD) {
+        Some(block(&mut plain)?)
+    } else {
+        None
+    };
+    let trailers = if flags.contains(Flags::TRAILERS) {
+        Some(head::trailers(&block(&mut plain)?)?)
+    } else {
+        None
+    };
+    Ok(Parts {
+        head,
+        trailers,
+        data: plain.freeze(),
+        is_end: flags.contains(Flags::END),
+    })
 }
 
 fn block(plain: &mut BytesMut) -> Result<BytesMut, HeadError> {
     let (len, _) = plain.split_first_chunk::<4>().ok_or(HeadError)?;
-    let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| HeadError)?;
+    let len = usize::try_from(u32::from_be_bytes(*len)).unwrap_or(usize::MAX);
     let mut rest = plain.split_off(4);
     if len > rest.len() {
         return Err(HeadError);
@@ -92,8 +111,19 @@ impl OpenedBody {
         if first.is_end && first.trailers.is_none() {
             return Body::from(first.data);
         }
-        let Parts { trailers, data, is_end, .. } = first;
-        Body::boxed(Self { records, opener, data, trailers, is_end })
+        let Parts {
+            trailers,
+            data,
+            is_end,
+            ..
+        } = first;
+        Body::boxed(Self {
+            records,
+            opener,
+            data,
+            trailers,
+            is_end,
+        })
     }
 }
 
@@ -101,7 +131,10 @@ impl HttpBody for OpenedBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         loop {
             if !this.data.is_empty() {
@@ -115,7 +148,9 @@ impl HttpBody for OpenedBody {
             }
             let Some(mut record) = ready!(this.records.poll_next(cx))? else {
                 // The stream ended, but nobody who holds the key said so (threat 25).
-                return Poll::Ready(Some(Err("the sealed body was cut off before its end".into())));
+                return Poll::Ready(Some(Err(
+                    "the sealed body was cut off before its end".into()
+                )));
             };
             let flags = this.opener.open(&mut record)?;
             if flags.contains(Flags::HEAD) {

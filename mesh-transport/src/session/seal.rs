@@ -50,18 +50,41 @@ enum State {
 impl SealedBody {
     /// `head` is the encoded head of the request or answer that `inner` belongs to.
     pub(crate) fn new(side: Side, head: BytesMut, inner: Body, sealer: Sealer) -> Self {
-        Self { inner, sealer, side, head: Some(head), rest: Bytes::new(), state: State::Open }
+        Self {
+            inner,
+            sealer,
+            side,
+            head: Some(head),
+            rest: Bytes::new(),
+            state: State::Open,
+        }
     }
 
-    fn record(&mut self, flags: Flags, trailers: Option<&HeaderMap>, data: &[u8]) -> Result<Bytes, BoxError> {
+    fn record(
+        &mut self,
+        flags: Flags,
+        trailers: Option<&HeaderMap>,
+        data: &[u8],
+    ) -> Result<Bytes, BoxError> {
         let head = self.head.take();
-        let flags = if head.is_some() { flags | Flags::HEAD } else { flags };
+        let flags = if head.is_some() {
+            flags | Flags::HEAD
+        } else {
+            flags
+        };
         let mut tail = BytesMut::new();
         if let Some(trailers) = trailers {
             head::put_trailers(&mut tail, trailers)?;
         }
-        let blocks = head.iter().map(|head| head.len() + BLOCK_PREFIX).sum::<usize>();
-        let tail_len = if trailers.is_some() { tail.len() + BLOCK_PREFIX } else { 0 };
+        let blocks = head
+            .iter()
+            .map(|head| head.len() + BLOCK_PREFIX)
+            .sum::<usize>();
+        let tail_len = if trailers.is_some() {
+            tail.len() + BLOCK_PREFIX
+        } else {
+            0
+        };
         let plain = blocks + tail_len + data.len();
         let sealed = plain + OVERHEAD;
 
@@ -99,16 +122,24 @@ impl SealedBody {
         loop {
             let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
                 // The head does not wait for the first byte of a body that is slow to come.
-                Poll::Pending if self.head.is_some() => return Poll::Ready(self.record(Flags::NONE, None, &[])),
+                Poll::Pending if self.head.is_some() => {
+                    return Poll::Ready(self.record(Flags::NONE, None, &[]));
+                }
                 pending_or_frame => ready!(pending_or_frame).transpose()?,
             };
-            let Some(frame) = frame else { return Poll::Ready(self.record(Flags::END, None, &[])) };
+            let Some(frame) = frame else {
+                return Poll::Ready(self.record(Flags::END, None, &[]));
+            };
             match frame.into_data() {
                 Ok(data) if data.is_empty() && !self.inner.is_end_stream() => {}
                 Ok(data) => return Poll::Ready(self.data(data)),
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        return Poll::Ready(self.record(Flags::END | Flags::TRAILERS, Some(&trailers), &[]));
+                        return Poll::Ready(self.record(
+                            Flags::END | Flags::TRAILERS,
+                            Some(&trailers),
+                            &[],
+                        ));
                     }
                 }
             }
@@ -120,7 +151,10 @@ impl HttpBody for SealedBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         match (this.state, this.side) {
             (State::Open, _) => {

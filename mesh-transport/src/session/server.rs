@@ -53,7 +53,10 @@ pub struct SessionConfig {
 
 impl Default for SessionConfig {
     fn default() -> Self {
-        Self { max_handshakes: 1, max_handshakes_per_peer: 8 }
+        Self {
+            max_handshakes: 1,
+            max_handshakes_per_peer: 8,
+        }
     }
 }
 
@@ -81,9 +84,9 @@ pub struct SessionServer {
     verifier: Arc<dyn VerifyPeer>,
     token: Arc<TokenFor>,
     table: Arc<SessionTable>,
-    slots: Semaphore,
+    slots: Arc<Semaphore>,
     config: SessionConfig,
-    under_way: Mutex<HashMap<PeerId, usize>>,
+    under_way: Arc<Mutex<HashMap<PeerId, usize>>>,
     clock: fn() -> SystemTime,
     tasks: Tasks,
 }
@@ -109,8 +112,18 @@ impl SessionServer {
         (config, clock): (SessionConfig, fn() -> SystemTime),
         tasks: Tasks,
     ) -> Self {
-        let slots = Semaphore::new(config.max_handshakes);
-        Self { responder, verifier, token, table, slots, config, under_way: Mutex::default(), clock, tasks }
+        let slots = Arc::new(Semaphore::new(config.max_handshakes));
+        Self {
+            responder,
+            verifier,
+            token,
+            table,
+            slots,
+            config,
+            under_way: Arc::default(),
+            clock,
+            tasks,
+        }
     }
 
     /// The sessions.
@@ -123,27 +136,52 @@ impl SessionServer {
     /// # Errors
     ///
     /// [`Refused`]; what it says to the peer is the same for all that fails after the cheap checks.
-    pub async fn handshake<B>(&self, peer: &PeerId, request: Request<B>) -> Result<Response<Body>, Refused>
+    pub async fn handshake<B>(
+        &self,
+        peer: &PeerId,
+        request: Request<B>,
+    ) -> Result<Response<Body>, Refused>
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
     {
         let not_accepted = |source: BoxError| Refused::NotAccepted(source);
-        let body = Limited::new(request.into_body(), MAX_HANDSHAKE_BYTES).collect().await.map_err(not_accepted)?;
+        let body = Limited::new(request.into_body(), MAX_HANDSHAKE_BYTES)
+            .collect()
+            .await
+            .map_err(not_accepted)?;
         let mut decoder = Decoder::default();
         decoder.push(body.to_bytes());
-        let message = decoder.next().map_err(|source| not_accepted(source.into()))?.unwrap_or_default();
+        let message = decoder
+            .next()
+            .map_err(|source| not_accepted(source.into()))?
+            .unwrap_or_default();
         let responder = self.responder.load_full();
         if message.is_empty() {
             return Ok(grpc(Body::from(frame::message(responder.offer()))));
         }
         // Cheap checks first, then a place: the private-key work costs sixty times what it costs to ask for.
-        let checked = responder.check(&message, self.now()).map_err(|source| not_accepted(source.into()))?;
-        let _place = self.place(peer)?;
-        let _slot = self.slots.acquire().await.map_err(|_| Refused::Busy)?;
+        let checked = responder
+            .check(&message, self.now())
+            .map_err(|source| not_accepted(source.into()))?;
+        let place = self.place(peer)?;
+        let slots = Arc::clone(&self.slots);
+        let slot = slots
+            .acquire_owned()
+            .await
+            .map_err(|source| not_accepted(source.into()))?;
         let (verifier, now) = (Arc::clone(&self.verifier), self.now());
         let token = (self.token)(peer.as_str());
-        let work = move || responder.respond(&checked, &token, &*verifier, now);
-        let answered = self.tasks.blocking(work).await.map_err(|source| not_accepted(source.into()))?;
+        let work = move || {
+            // Given back by the work itself: it goes on where the peer has reset its stream, and a peer that does so at
+            // once must not get another place for that (threats 32 and 34).
+            let _places = (place, slot);
+            responder.respond(&checked, &token, &*verifier, now)
+        };
+        let answered = self
+            .tasks
+            .blocking(work)
+            .await
+            .map_err(|source| not_accepted(source.into()))?;
         let (reply, session) = answered.map_err(|source| not_accepted(source.into()))?;
         if session.peer_name() != peer.as_str() {
             return Err(Refused::WrongPeer);
@@ -161,39 +199,59 @@ impl SessionServer {
         let not_accepted = |source: BoxError| Refused::NotAccepted(source);
         let (outer, body) = request.into_parts();
         let mut records = Records::new(body);
-        let first = poll_fn(|cx| records.poll_next(cx)).await.map_err(not_accepted)?;
+        let first = poll_fn(|cx| records.poll_next(cx))
+            .await
+            .map_err(not_accepted)?;
         let mut first = first.ok_or_else(|| not_accepted("the exchange has no record".into()))?;
         let id = session_id_of(&first).map_err(|source| not_accepted(source.into()))?;
         let session = self.table.get(&id, instant()).ok_or(Refused::NoSession)?;
         if session.peer_name() != peer.as_str() {
             return Err(Refused::WrongPeer);
         }
-        let route = outer.headers.get(MESH_SERVICE).map(HeaderValue::as_bytes).unwrap_or_default();
-        let accepted = session.accept(route, &mut first).map_err(|source| not_accepted(source.into()))?;
-        let (sealer, opener, opened) = accepted;
-        let request = assemble(records, opener, (opened.flags, first)).map_err(|source| not_accepted(source.into()))?;
-        Ok(Opened { request, session, sealer })
+        let route = outer
+            .headers
+            .get(MESH_SERVICE)
+            .map(HeaderValue::as_bytes)
+            .unwrap_or_default();
+        let accepted = session
+            .accept(route, &mut first)
+            .map_err(|source| not_accepted(source.into()))?;
+        let (sealer, opener, record) = accepted;
+        let request = assemble(records, opener, (record.flags, first))
+            .map_err(|source| not_accepted(source.into()))?;
+        Ok(Opened {
+            request,
+            session,
+            sealer,
+        })
     }
 
-    fn place<'a>(&'a self, peer: &PeerId) -> Result<Place<'a>, Refused> {
+    fn place(&self, peer: &PeerId) -> Result<Place, Refused> {
         let mut under_way = self.under_way.lock();
         let count = under_way.entry(peer.clone()).or_default();
         if *count >= self.config.max_handshakes_per_peer {
             return Err(Refused::Busy);
         }
         *count += 1;
-        Ok(Place { server: self, peer: peer.clone() })
+        Ok(Place {
+            under_way: Arc::clone(&self.under_way),
+            peer: peer.clone(),
+        })
     }
 
     fn now(&self) -> UnixTime {
-        let since = (self.clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = (self.clock)()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
 impl fmt::Debug for SessionServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionServer").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("SessionServer")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -207,7 +265,12 @@ impl Opened {
         let (parts, body) = answer.into_parts();
         let mut sealed_head = BytesMut::with_capacity(HEAD_CAPACITY);
         head::put_answer(&mut sealed_head, &parts)?;
-        Ok(grpc(Body::boxed(SealedBody::new(Side::Answer, sealed_head, body, sealer))))
+        Ok(grpc(Body::boxed(SealedBody::new(
+            Side::Answer,
+            sealed_head,
+            body,
+            sealer,
+        ))))
     }
 
     /// The request, its session, and the sealer of its answer.
@@ -217,14 +280,14 @@ impl Opened {
 }
 
 /// One handshake of a peer under way.
-struct Place<'a> {
-    server: &'a SessionServer,
+struct Place {
+    under_way: Arc<Mutex<HashMap<PeerId, usize>>>,
     peer: PeerId,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut under_way = self.server.under_way.lock();
+        let mut under_way = self.under_way.lock();
         if let Some(count) = under_way.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
@@ -241,7 +304,10 @@ fn assemble(
 ) -> Result<Request<Body>, head::HeadError> {
     let mut first = open::parts(flags, first)?;
     let head = head::request(&first.head.take().ok_or(head::HeadError)?)?;
-    Ok(Request::from_parts(head, OpenedBody::body(records, opener, first)))
+    Ok(Request::from_parts(
+        head,
+        OpenedBody::body(records, opener, first),
+    ))
 }
 
 fn instant() -> std::time::Instant {
@@ -250,7 +316,10 @@ fn instant() -> std::time::Instant {
 
 fn grpc(body: Body) -> Response<Body> {
     let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     response
 }
 

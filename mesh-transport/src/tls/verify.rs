@@ -53,18 +53,30 @@ impl TrustBundles {
     /// # Errors
     ///
     /// [`Error::Identity`] when a root is not usable or there is none.
-    pub fn with_domain(mut self, trust_domain: &str, certificates: &[CertificateDer<'static>]) -> Result<Self, Error> {
+    pub fn with_domain(
+        mut self,
+        trust_domain: &str,
+        certificates: &[CertificateDer<'static>],
+    ) -> Result<Self, Error> {
         let roots = Arc::new(roots(certificates)?);
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
             .build()
-            .map_err(|source| Error::identity(format!("the trust bundle of {trust_domain} is not usable"), source))?;
-        self.domains.insert(trust_domain.to_owned(), Bundle { roots, clients });
+            .map_err(|source| {
+                Error::identity(
+                    format!("the trust bundle of {trust_domain} is not usable"),
+                    source,
+                )
+            })?;
+        self.domains
+            .insert(trust_domain.to_owned(), Bundle { roots, clients });
         Ok(self)
     }
 
     fn of(&self, trust_domain: &str) -> Result<&Bundle, BoxError> {
         let found = self.domains.get(trust_domain);
-        found.ok_or_else(|| format!("trust domain {trust_domain} is not among those trusted here").into())
+        found.ok_or_else(|| {
+            format!("trust domain {trust_domain} is not among those trusted here").into()
+        })
     }
 }
 
@@ -83,7 +95,11 @@ pub(super) struct Verifier {
 
 impl Verifier {
     pub(super) fn new(identify: Arc<dyn Identify>, bundles: TrustBundles) -> Self {
-        Self { identify, bundles, algorithms: provider().signature_verification_algorithms }
+        Self {
+            identify,
+            bundles,
+            algorithms: provider().signature_verification_algorithms,
+        }
     }
 
     /// See [`super::TlsStore::verify_signed`].
@@ -94,22 +110,36 @@ impl Verifier {
         signature: &[u8],
         now: UnixTime,
     ) -> Result<PeerId, Error> {
-        let invalid = |what: &str| Error::Identity { what: what.to_owned(), source: None };
-        let (leaf, intermediates) =
-            certificates.split_first().ok_or_else(|| invalid("there is no certificate in the statement"))?;
-        let untrusted = |source: BoxError| Error::identity("the statement's certificate is not trusted", source);
+        let invalid = |what: &str| Error::Identity {
+            what: what.to_owned(),
+            source: None,
+        };
+        let (leaf, intermediates) = certificates
+            .split_first()
+            .ok_or_else(|| invalid("there is no certificate in the statement"))?;
+        let untrusted = |source: BoxError| {
+            Error::identity("the statement's certificate is not trusted", source)
+        };
         let (peer, domain) = self.identify.identify(leaf).map_err(untrusted)?;
         let bundle = self.bundles.of(&domain).map_err(untrusted)?;
-        self.verify_chain(bundle, leaf, intermediates, now).map_err(|source| untrusted(source.into()))?;
+        self.verify_chain(bundle, leaf, intermediates, now)
+            .map_err(|source| untrusted(source.into()))?;
 
         let wrong = || invalid("the statement's signature is not valid");
         let (scheme, signature) = signature.split_first_chunk::<2>().ok_or_else(wrong)?;
         let scheme = SignatureScheme::from(u16::from_be_bytes(*scheme));
         let offered = SIGNATURE_SCHEMES.contains(&scheme);
-        let known = self.algorithms.mapping.iter().find(|(known, _)| offered && *known == scheme);
+        let known = self
+            .algorithms
+            .mapping
+            .iter()
+            .find(|(known, _)| offered && *known == scheme);
         let (_, algorithms) = known.ok_or_else(wrong)?;
-        let key = webpki::EndEntityCert::try_from(leaf).map_err(|source| untrusted(source.into()))?;
-        let is_valid = algorithms.iter().any(|one| key.verify_signature(*one, message, signature).is_ok());
+        let key =
+            webpki::EndEntityCert::try_from(leaf).map_err(|source| untrusted(source.into()))?;
+        let is_valid = algorithms
+            .iter()
+            .any(|one| key.verify_signature(*one, message, signature).is_ok());
         if is_valid { Ok(peer) } else { Err(wrong()) }
     }
 
@@ -127,7 +157,13 @@ impl Verifier {
     ) -> Result<(), rustls::Error> {
         let leaf = ParsedCertificate::try_from(leaf)?;
         let algorithms = self.algorithms.all;
-        rustls::client::verify_server_cert_signed_by_trust_anchor(&leaf, &bundle.roots, intermediates, now, algorithms)
+        rustls::client::verify_server_cert_signed_by_trust_anchor(
+            &leaf,
+            &bundle.roots,
+            intermediates,
+            now,
+            algorithms,
+        )
     }
 }
 
@@ -180,7 +216,9 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.bundle(end_entity)?.clients.verify_client_cert(end_entity, intermediates, now)
+        self.bundle(end_entity)?
+            .clients
+            .verify_client_cert(end_entity, intermediates, now)
     }
 
     fn verify_tls12_signature(
