@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::Request;
 use http::Response;
+use http_body::Body as _;
 use hyper::client::conn::http1;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
@@ -96,6 +97,17 @@ impl AppClient {
 
     async fn send_h1(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
         *request.version_mut() = http::Version::HTTP_11;
+        // The library writes a given length as it stands; one that the body does not have would leave the next
+        // request on this connection to be read as its rest (threat 13).
+        if let Some(length) = request.body().size_hint().exact()
+            && request.headers().contains_key(http::header::CONTENT_LENGTH)
+        {
+            let headers = request.headers_mut();
+            headers.insert(
+                http::header::CONTENT_LENGTH,
+                http::HeaderValue::from(length),
+            );
+        }
         loop {
             let pooled = self.0.take_idle();
             let is_fresh = pooled.is_none();

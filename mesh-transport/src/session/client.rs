@@ -43,6 +43,7 @@ use crate::session::frame;
 use crate::session::frame::Decoder;
 use crate::session::head;
 use crate::session::open;
+use crate::session::open::Length;
 use crate::session::open::OpenedBody;
 use crate::session::open::Records;
 use crate::session::seal::SealedBody;
@@ -310,6 +311,7 @@ async fn exchange(
         source,
     };
     let (parts, body) = request.into_parts();
+    let is_to_head = parts.method == http::Method::HEAD;
     let mut sealed_head = BytesMut::with_capacity(HEAD_CAPACITY);
     if let Err(source) = head::put_request(&mut sealed_head, &parts) {
         let source = source.into();
@@ -347,22 +349,27 @@ async fn exchange(
         };
         return Err(error.into());
     }
-    answer(response.into_body(), opener)
+    answer(response.into_body(), opener, is_to_head)
         .await
         .map_err(|source| Error::Exchange { source }.into())
 }
 
-async fn answer(body: Body, mut opener: mesh_session::Opener) -> Result<Response<Body>, BoxError> {
+async fn answer(
+    body: Body,
+    mut opener: mesh_session::Opener,
+    is_to_head: bool,
+) -> Result<Response<Body>, BoxError> {
     let mut records = Records::new(body);
     let first = poll_fn(|cx| records.poll_next(cx)).await?;
     let mut first = first.ok_or("the peer ended the exchange without an answer")?;
     let flags = opener.open(&mut first)?;
     let mut first = open::parts(flags, first)?;
-    let head = head::answer(&first.head.take().ok_or(head::HeadError)?)?;
-    Ok(Response::from_parts(
-        head,
-        OpenedBody::body(records, opener, first),
-    ))
+    let mut head = head::answer(&first.head.take().ok_or(head::HeadError)?)?;
+    let has_no_body = is_to_head || head.status == http::StatusCode::NOT_MODIFIED;
+    let length = Length::of(&mut head.headers)?;
+    let length = if has_no_body { Length::Empty } else { length };
+    let body = OpenedBody::body(records, opener, first, length)?;
+    Ok(Response::from_parts(head, body))
 }
 
 fn outer(path: &'static str, service: Option<&str>, body: Body) -> Result<Request<Body>, BoxError> {

@@ -86,6 +86,10 @@ pub(crate) fn request(mut bytes: &[u8]) -> Result<http::request::Parts, HeadErro
 pub(crate) fn answer(mut bytes: &[u8]) -> Result<http::response::Parts, HeadError> {
     let bytes = &mut bytes;
     let status = StatusCode::from_u16(take_u16(bytes)?).map_err(|_| HeadError)?;
+    // There is one head an exchange, the final one; an HTTP/1.1 client would wait for more behind another.
+    if status.is_informational() {
+        return Err(HeadError);
+    }
     let headers = take_headers(bytes)?;
     if !bytes.is_empty() {
         return Err(HeadError);

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use http::HeaderMap;
 use http_body::Body as HttpBody;
 use http_body::Frame;
+use http_body::SizeHint;
 use mesh_session::Flags;
 use mesh_session::Opener;
 
@@ -41,6 +42,8 @@ pub(crate) struct OpenedBody {
     data: Bytes,
     trailers: Option<HeaderMap>,
     is_end: bool,
+    /// What is still to come, beyond `data`.
+    length: Length,
 }
 
 impl Records {
@@ -105,11 +108,77 @@ fn block(plain: &mut BytesMut) -> Result<BytesMut, HeadError> {
     Ok(block)
 }
 
+/// How long a body will be by its own head.
+///
+/// Inside a session nobody but us compares `Content-Length` with what really comes, and the library writes it to an
+/// HTTP/1.1 connection as it stands: a length that lies would leave bytes there that the next reader takes for a
+/// message (request smuggling, response splitting; threat 13).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Length {
+    /// It may be of any length.
+    Any,
+    /// It must be of exactly this length.
+    Exactly(u64),
+    /// It must be empty, whatever length the head speaks of (an answer to HEAD, or 304).
+    Empty,
+}
+
+impl Length {
+    /// What `headers` say, freed of what is not theirs to say.
+    pub(crate) fn of(headers: &mut HeaderMap) -> Result<Self, HeadError> {
+        headers.remove(http::header::TRANSFER_ENCODING);
+        let mut given = headers.get_all(http::header::CONTENT_LENGTH).iter();
+        let (first, second) = (given.next(), given.next());
+        let Some(length) = first else {
+            return Ok(Self::Any);
+        };
+        let digits = length
+            .to_str()
+            .ok()
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let length = digits
+            .and_then(|digits| digits.parse().ok())
+            .ok_or(HeadError)?;
+        if second.is_some() {
+            Err(HeadError)
+        } else {
+            Ok(Self::Exactly(length))
+        }
+    }
+
+    /// Takes `len` bytes off, or refuses more than there should be.
+    fn take(&mut self, len: usize) -> Result<(), HeadError> {
+        match self {
+            Self::Any => Ok(()),
+            Self::Empty if len == 0 => Ok(()),
+            Self::Empty => Err(HeadError),
+            Self::Exactly(left) => {
+                *left = left.checked_sub(len as u64).ok_or(HeadError)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the body may end here.
+    fn is_met(self) -> bool {
+        !matches!(self, Self::Exactly(left) if left > 0)
+    }
+}
+
 impl OpenedBody {
-    /// The body whose first record, already opened, held `first`.
-    pub(crate) fn body(records: Records, opener: Opener, first: Parts) -> Body {
+    /// The body whose first record, already opened, held `first`, and which must be as long as `length` says.
+    pub(crate) fn body(
+        records: Records,
+        opener: Opener,
+        first: Parts,
+        mut length: Length,
+    ) -> Result<Body, HeadError> {
+        length.take(first.data.len())?;
+        if first.is_end && !length.is_met() {
+            return Err(HeadError);
+        }
         if first.is_end && first.trailers.is_none() {
-            return Body::from(first.data);
+            return Ok(Body::from(first.data));
         }
         let Parts {
             trailers,
@@ -117,13 +186,14 @@ impl OpenedBody {
             is_end,
             ..
         } = first;
-        Body::boxed(Self {
+        Ok(Body::boxed(Self {
             records,
             opener,
             data,
             trailers,
             is_end,
-        })
+            length,
+        }))
     }
 }
 
@@ -157,6 +227,10 @@ impl HttpBody for OpenedBody {
                 return Poll::Ready(Some(Err(HeadError.into())));
             }
             let parts = parts(flags, record)?;
+            this.length.take(parts.data.len())?;
+            if parts.is_end && !this.length.is_met() {
+                return Poll::Ready(Some(Err(HeadError.into())));
+            }
             this.data = parts.data;
             this.trailers = parts.trailers;
             this.is_end = parts.is_end;
@@ -165,5 +239,12 @@ impl HttpBody for OpenedBody {
 
     fn is_end_stream(&self) -> bool {
         self.is_end && self.data.is_empty() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.length {
+            Length::Exactly(left) => SizeHint::with_exact(left + self.data.len() as u64),
+            Length::Any | Length::Empty => SizeHint::default(),
+        }
     }
 }

@@ -34,6 +34,7 @@ use crate::session::frame;
 use crate::session::frame::Decoder;
 use crate::session::head;
 use crate::session::open;
+use crate::session::open::Length;
 use crate::session::open::OpenedBody;
 use crate::session::open::Records;
 use crate::session::seal::SealedBody;
@@ -303,11 +304,10 @@ fn assemble(
     (flags, first): (mesh_session::Flags, BytesMut),
 ) -> Result<Request<Body>, head::HeadError> {
     let mut first = open::parts(flags, first)?;
-    let head = head::request(&first.head.take().ok_or(head::HeadError)?)?;
-    Ok(Request::from_parts(
-        head,
-        OpenedBody::body(records, opener, first),
-    ))
+    let mut head = head::request(&first.head.take().ok_or(head::HeadError)?)?;
+    let length = Length::of(&mut head.headers)?;
+    let body = OpenedBody::body(records, opener, first, length)?;
+    Ok(Request::from_parts(head, body))
 }
 
 fn instant() -> std::time::Instant {
