@@ -89,7 +89,7 @@ impl Client {
         let call = || format!("{}/{method}", self.service.name);
         let target = Uri::try_from(format!("/{method}"))
             .map_err(|source| CallError::bad_method(call(), source))?;
-        if method.is_empty() || target.query().is_some() || target.authority().is_some() {
+        if method.is_empty() || method.contains(['?', '#']) {
             return Err(CallError::bad_method(
                 call(),
                 "a method is a path without a query",

@@ -1,0 +1,444 @@
+//! Two nodes embedded in one program call each other over loopback.
+#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use http::Request;
+use http_body_util::BodyExt;
+use mesh_auth::ca::Authority;
+use mesh_auth::spiffe::TrustDomain;
+use mesh_node::Body;
+use mesh_node::CallError;
+use mesh_node::CircuitState;
+use mesh_node::HandlerError;
+use mesh_node::HealthStatus;
+use mesh_node::SecureMesh;
+use mesh_node::config::Document;
+use mesh_node::config::Environment;
+use mesh_node::config::NodeConfig;
+use serde::Deserialize;
+use serde::Serialize;
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+/// What a user bought.
+#[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
+struct Order {
+    id: u64,
+    item: String,
+}
+
+#[derive(Deserialize, Serialize)]
+struct ByUser {
+    user: String,
+}
+
+const SEALED: &str = "{ encryption: hybrid, rsa_key_size: 2048 }";
+const MTLS: &str = "{ encryption: mtls }";
+
+/// A folder with an authority that both nodes trust.
+fn folder() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let domain = TrustDomain::parse("example.org").unwrap();
+    let authority = Authority::generate(&domain, Duration::from_hours(1), now()).unwrap();
+    let ca = dir.path().join("ca");
+    fs::create_dir(&ca).unwrap();
+    fs::write(ca.join("ca.crt"), authority.certificate_pem()).unwrap();
+    fs::write(ca.join("ca.key"), &*authority.key_pem()).unwrap();
+    dir
+}
+
+#[expect(clippy::disallowed_methods, reason = "a certificate must be valid now")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// `service` as a node of its own; it knows `peers`, and `rules` say who may call it.
+fn config(
+    dir: &Path,
+    service: &str,
+    (security, rules): (&str, &str),
+    peers: &[(&str, SocketAddr)],
+) -> NodeConfig {
+    let known: Vec<String> = peers
+        .iter()
+        .map(|(id, address)| {
+            format!(
+                "{{ id: {id}, host: {}, port: {} }}",
+                address.ip(),
+                address.port()
+            )
+        })
+        .collect();
+    let text = format!(
+        "service: {{ id: {service}, listen: '127.0.0.1:0' }}\n\
+         outbound: {{ listen: '127.0.0.1:0' }}\n\
+         admin: {{ listen: '127.0.0.1:0' }}\n\
+         identity: {{ trust_domain: example.org, source: builtin, ca_dir: ca }}\n\
+         security: {security}\n\
+         discovery: {{ sources: [ {{ mode: static, services: [{}] }} ] }}\n\
+         policy: {{ default: deny, rules: [{rules}] }}\n\
+         audit: {{ path: {service}.log }}\n\
+         drain: {{ timeout: 10s }}\n",
+        known.join(", "),
+    );
+    // Each node has a key folder of its own, as two programs on two machines have.
+    let text = text.replace(
+        "encryption:",
+        &format!("keys_dir: keys-{service}, encryption:"),
+    );
+    let path = dir.join("mesh.yaml");
+    Document::parse(&text, &path, &Environment::new())
+        .unwrap()
+        .config()
+        .unwrap()
+}
+
+const USERS_MAY_LIST: &str = "{ name: users-list, from: [user-service], to: { service: order-service, methods: [POST], \
+                              paths: [/getOrdersByUser, /fail, /wait, /echo, /unknown, /nothing] }, action: allow }";
+
+/// The called program.
+async fn orders(dir: &Path, security: &str) -> SecureMesh {
+    SecureMesh::builder(config(
+        dir,
+        "order-service",
+        (security, USERS_MAY_LIST),
+        &[],
+    ))
+    .handle("getOrdersByUser", |input: ByUser| async move {
+        Ok::<_, HandlerError>(vec![Order {
+            id: 7,
+            item: format!("a book for {}", input.user),
+        }])
+    })
+    .handle("fail", |(): ()| async move {
+        Err::<(), _>(HandlerError::new("the shelf is empty"))
+    })
+    .handle(
+        "echo",
+        |text: String| async move { Ok::<_, HandlerError>(text) },
+    )
+    .handle("secret", |(): ()| async move {
+        Ok::<_, HandlerError>("not for users")
+    })
+    .start()
+    .await
+    .unwrap()
+}
+
+/// The calling program.
+async fn users(dir: &Path, security: &str, orders: &SecureMesh) -> SecureMesh {
+    let peers = [("order-service", orders.addresses().inbound)];
+    SecureMesh::builder(config(dir, "user-service", (security, ""), &peers))
+        .start()
+        .await
+        .unwrap()
+}
+
+async fn both(security: &str) -> (TempDir, SecureMesh, SecureMesh) {
+    let dir = folder();
+    let orders = orders(dir.path(), security).await;
+    let users = users(dir.path(), security, &orders).await;
+    (dir, orders, users)
+}
+
+async fn check_calls(security: &str) {
+    let (_dir, orders, users) = both(security).await;
+    let client = users.connect("order-service").unwrap();
+    let input = ByUser {
+        user: "ada".to_owned(),
+    };
+    for _ in 0..3 {
+        let found: Vec<Order> = client.call("getOrdersByUser", &input).await.unwrap();
+        assert_eq!(
+            found,
+            [Order {
+                id: 7,
+                item: "a book for ada".to_owned()
+            }]
+        );
+    }
+
+    let failed = client.call::<_, ()>("fail", &()).await.unwrap_err();
+    assert_eq!(
+        (failed.code(), failed.message()),
+        ("handler_failed", "the shelf is empty")
+    );
+    assert_eq!(failed.status().unwrap().as_u16(), 500);
+    assert!(
+        failed.request_id().is_some() && !failed.is_retryable(),
+        "{failed}"
+    );
+
+    // What no rule allows is refused, and the handler is not asked.
+    let denied = client.call::<_, String>("secret", &()).await.unwrap_err();
+    assert_eq!(
+        (denied.code(), denied.status().unwrap().as_u16()),
+        ("denied", 403)
+    );
+    assert!(denied.message().contains("POST /secret"), "{denied}");
+    assert!(!denied.is_retryable());
+
+    let unknown = client.call::<_, ()>("unknown", &()).await.unwrap_err();
+    assert_eq!(
+        (unknown.code(), unknown.status().unwrap().as_u16()),
+        ("no_route", 404)
+    );
+    assert!(unknown.message().contains("unknown"), "{unknown}");
+
+    let unreadable = client
+        .call::<_, Vec<Order>>("getOrdersByUser", &17)
+        .await
+        .unwrap_err();
+    assert_eq!(unreadable.code(), "bad_request");
+    assert!(
+        unreadable
+            .message()
+            .contains("getOrdersByUser does not take this input"),
+        "{unreadable}"
+    );
+
+    let sealed = usize::from(security == SEALED);
+    assert!(orders.stats().active_sessions >= sealed);
+    users.shutdown().await.unwrap();
+    orders.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_pass_sealed() {
+    check_calls(SEALED).await;
+}
+
+#[tokio::test]
+async fn calls_pass_over_mtls_alone() {
+    check_calls(MTLS).await;
+}
+
+#[tokio::test]
+async fn an_unknown_service_is_answered_with_those_that_are_known() {
+    let (_dir, _orders, users) = both(MTLS).await;
+    let error = users.connect("oder-service").unwrap_err();
+    assert_eq!((error.code(), error.status()), ("no_route", None));
+    assert_eq!(
+        error.to_string(),
+        "oder-service failed with no_route: no discovery source knows this service (known: order-service); \
+         add it under discovery.sources",
+    );
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_method_is_refused_before_anything_is_sent() {
+    let (_dir, orders, users) = both(MTLS).await;
+    let client = users.connect("order-service").unwrap();
+    for name in ["", "a?b=c", "a b", "a#b"] {
+        let error = client.call::<_, ()>(name, &()).await.unwrap_err();
+        assert_eq!(error.code(), "invalid_input", "{name:?}");
+    }
+    assert_eq!(orders.stats().total_requests, 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_or_of_another_type_is_an_error() {
+    let (_dir, _orders, users) = both(SEALED).await;
+    let client = users.connect("order-service").unwrap();
+    let text = "x".repeat(300_000);
+    let back: String = client.call("echo", &text).await.unwrap();
+    assert_eq!(back.len(), text.len());
+
+    let small = client.clone().with_max_answer_bytes(1000);
+    let error = small.call::<_, String>("echo", &text).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.is_retryable()),
+        ("answer_too_large", false)
+    );
+    let error = client.call::<_, u64>("echo", "seven").await.unwrap_err();
+    assert_eq!(error.code(), "invalid_answer");
+}
+
+#[tokio::test]
+async fn a_handler_added_later_answers_and_one_set_again_is_replaced() {
+    let (_dir, orders, users) = both(MTLS).await;
+    let client = users.connect("order-service").unwrap();
+    orders.handle("unknown", |(): ()| async move { Ok::<_, HandlerError>(1) });
+    assert_eq!(client.call::<_, u8>("unknown", &()).await.unwrap(), 1);
+    orders.handle("unknown", |(): ()| async move { Ok::<_, HandlerError>(2) });
+    assert_eq!(client.call::<_, u8>("unknown", &()).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_raw_request_passes_as_it_is() {
+    let (_dir, _orders, users) = both(SEALED).await;
+    let client = users.connect("order-service").unwrap();
+    let request = Request::post("/echo")
+        .body(Body::from("\"hello\""))
+        .unwrap();
+    let response = client.request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["x-circuit-breaker-state"], "CLOSED");
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "\"hello\""
+    );
+
+    let request = Request::get("/echo").body(Body::empty()).unwrap();
+    let response = client.request(request).await.unwrap();
+    assert_eq!(
+        (
+            response.status().as_u16(),
+            &response.headers()["x-mesh-error"]
+        ),
+        (403, &"denied".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn shutting_down_lets_a_call_in_flight_finish() {
+    let (_dir, orders, users) = both(SEALED).await;
+    let (begun, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (seen, wait) = (Arc::clone(&begun), Arc::clone(&finish));
+    orders.handle("wait", move |(): ()| {
+        let (seen, wait) = (Arc::clone(&seen), Arc::clone(&wait));
+        async move {
+            seen.notify_one();
+            wait.notified().await;
+            Ok::<_, HandlerError>("finished")
+        }
+    });
+    let client = users.connect("order-service").unwrap();
+    let call = client.call::<_, String>("wait", &());
+    let leave = async {
+        begun.notified().await;
+        let leaving = orders.shutdown();
+        let let_go = async {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            finish.notify_one();
+        };
+        tokio::join!(leaving, let_go).0
+    };
+    let (answer, left) = tokio::join!(call, leave);
+    assert_eq!(answer.unwrap(), "finished");
+    left.unwrap();
+
+    let gone = client.call::<_, String>("echo", "x").await.unwrap_err();
+    assert_eq!(gone.code(), "upstream_failed");
+    assert!(
+        gone.is_retryable(),
+        "nobody listens there any more, so nothing was sent: {gone}"
+    );
+}
+
+#[tokio::test]
+async fn shutting_down_waits_for_calls_of_this_program_and_ends_its_clients() {
+    let (_dir, orders, users) = both(MTLS).await;
+    let begun = Arc::new(Notify::new());
+    let seen = Arc::clone(&begun);
+    orders.handle("wait", move |(): ()| {
+        seen.notify_one();
+        async move {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            Ok::<_, HandlerError>(())
+        }
+    });
+    let client = users.connect("order-service").unwrap();
+    let call = client.call::<_, ()>("wait", &());
+    let leave = async {
+        begun.notified().await;
+        users.shutdown().await
+    };
+    let (answer, left) = tokio::join!(call, leave);
+    answer.unwrap();
+    left.unwrap();
+    let stopped: CallError = client.call::<_, ()>("wait", &()).await.unwrap_err();
+    assert_eq!(stopped.code(), "stopped");
+}
+
+#[tokio::test]
+async fn dropping_the_node_stops_it() {
+    let (dir, orders, users) = both(MTLS).await;
+    let address = orders.addresses().inbound;
+    drop((orders, users));
+    let mut tries = 0;
+    // The port is free again once the listener is gone.
+    while let Err(error) = tokio::net::TcpListener::bind(address).await {
+        tries += 1;
+        assert!(tries < 100, "{error}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(dir);
+}
+
+#[tokio::test]
+async fn figures_and_health_are_those_of_the_admin_pages() {
+    let dir = folder();
+    let orders = orders(dir.path(), SEALED).await;
+    let peers = [
+        ("order-service", orders.addresses().inbound),
+        ("stock-service", ([127, 0, 0, 1], 9).into()),
+    ];
+    let users = SecureMesh::builder(config(dir.path(), "user-service", (SEALED, ""), &peers));
+    let users = users.with_local_listeners().start().await.unwrap();
+    let client = users.connect("order-service").unwrap();
+    client.call::<_, String>("echo", "x").await.unwrap();
+    client.call::<_, ()>("fail", &()).await.unwrap_err();
+
+    let stats = users.stats();
+    assert_eq!(
+        (
+            stats.total_requests,
+            stats.successful_requests,
+            stats.failed_requests
+        ),
+        (2, 1, 1)
+    );
+    assert!(stats.average_latency > Duration::ZERO);
+    assert_eq!(
+        (stats.service.as_str(), orders.stats().active_sessions),
+        ("user-service", 1)
+    );
+    assert!(orders.stats().audit.unwrap().appended >= 2);
+
+    let admin = users.addresses().admin.unwrap();
+    let shown = page(admin, "/stats").await;
+    assert_eq!(shown["totalRequests"], stats.total_requests);
+    assert_eq!(shown["failedRequests"], stats.failed_requests);
+    assert_eq!(shown["successfulRequests"], stats.successful_requests);
+    let shown_average = shown["averageLatency"].as_f64().unwrap();
+    assert!(
+        (shown_average - stats.average_latency.as_secs_f64() * 1e3).abs() < 1e-9,
+        "{shown}"
+    );
+
+    let health = users.health_check();
+    assert_eq!((health.status, health.is_ok()), (HealthStatus::Ok, true));
+    let names: Vec<_> = health
+        .services
+        .iter()
+        .map(|one| one.service.as_str())
+        .collect();
+    assert_eq!(names, ["order-service", "stock-service"]);
+    let seen = health.of("order-service").unwrap();
+    assert_eq!(
+        (seen.endpoints, seen.healthy_endpoints, seen.circuit_breaker),
+        (1, 1, CircuitState::Closed)
+    );
+    assert_eq!(page(admin, "/health").await["status"], "ok");
+    assert_eq!(orders.addresses().admin, None);
+}
+
+/// A page of the admin listener, as JSON.
+async fn page(address: SocketAddr, path: &str) -> serde_json::Value {
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let ask = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(body).unwrap()
+}
