@@ -7,6 +7,7 @@ mod audit;
 mod ca;
 mod call;
 mod check;
+mod demo;
 mod files;
 mod init;
 mod keys;
@@ -50,6 +51,11 @@ enum Command {
         #[arg(short, long, value_name = "FILE", default_value = "mesh.yaml")]
         config: PathBuf,
     },
+    /// Starts a small mesh on this machine and shows what it does, step by step.
+    Demo(demo::Args),
+    /// A process of the demonstration.
+    #[command(hide = true)]
+    DemoService(crate::demo::ChildArgs),
     /// Makes one JSON call through a running node.
     Call(call::Args),
     /// Checks a configuration and every file that it names; starts nothing.
@@ -118,9 +124,9 @@ pub fn main(
             };
         }
     };
-    let result = run(args.command, &Context { environment, now });
+    let result = run(args.command, args.json, &Context { environment, now });
     let code = match &result {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(report) => ExitCode::from(report.code),
         Err(failure) => ExitCode::from(failure.code),
     };
     match print(&result, args.json) {
@@ -130,9 +136,11 @@ pub fn main(
     }
 }
 
-fn run(command: Command, context: &Context) -> Result<Report, Failure> {
+fn run(command: Command, json: bool, context: &Context) -> Result<Report, Failure> {
     match command {
         Command::Run { config } => run::run(&config, context),
+        Command::Demo(args) => demo::run(args, json),
+        Command::DemoService(child) => demo::child(child),
         Command::Call(args) => call::run(&args, context),
         Command::Check { config } => check::run(&config, context),
         Command::Schema => Ok(Report::raw(&NodeConfig::schema())),

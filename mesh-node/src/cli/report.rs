@@ -15,6 +15,8 @@ use crate::config::Place;
 pub(crate) struct Report {
     pub(crate) text: String,
     pub(crate) json: Value,
+    /// The exit code: 0, unless the answer is that something did not hold.
+    pub(crate) code: u8,
 }
 
 impl Report {
@@ -22,12 +24,20 @@ impl Report {
         Self {
             text: text.into(),
             json,
+            code: 0,
         }
+    }
+
+    /// The same answer; that something did not hold where `holds` is false.
+    pub(super) fn that_holds(self, holds: bool) -> Self {
+        let code = if holds { 0 } else { FAILED };
+        Self { code, ..self }
     }
 
     /// An answer that is JSON either way.
     pub(super) fn raw(json: &Value) -> Self {
         Self {
+            code: 0,
             text: format!("{json:#}"),
             json: json.clone(),
         }
@@ -36,6 +46,7 @@ impl Report {
     /// An answer that is text either way.
     pub(super) fn text(text: String) -> Self {
         Self {
+            code: 0,
             json: Value::String(text.clone()),
             text,
         }
