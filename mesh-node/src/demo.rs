@@ -2,12 +2,13 @@
 //!
 //! Three plain HTTP applications and the nodes beside them run as processes of their own (`processes`, `child`,
 //! `service`), from configurations in a folder that stays (`folder`, `ports`). Calls are driven through them
-//! (`client`, `probe`), bytes are recorded on the way (`tap`), and each step compares what came back with what it
+//! (`client`, `probe`), what passes is recorded on the way (`tap`, `hop`), and each step compares what came back with what it
 //! expected (`steps`, `story`).
 
 mod child;
 mod client;
 mod folder;
+mod hop;
 mod ports;
 mod probe;
 mod processes;
@@ -57,7 +58,12 @@ pub(crate) async fn run(options: Options, story: &mut Story) -> Result<(), BoxEr
         () = steps::all(&mut world, story) => true,
         () = &mut stop => false,
     };
-    if is_told && !options.is_once {
+    if is_told && options.is_once {
+        story.headline(&format!(
+            "Stopping. Everything stays in {}/.",
+            world.folder.display()
+        ));
+    } else if is_told {
         steps::farewell(&world, story);
         stop.await;
         story.headline("Stopping.");

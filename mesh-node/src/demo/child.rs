@@ -60,7 +60,9 @@ fn die_with(parent: i32) -> io::Result<()> {
     if now.is_some_and(|now| now.get() == parent) {
         Ok(())
     } else {
-        Err(io::Error::other("the demo that started this process is gone"))
+        Err(io::Error::other(
+            "the demo that started this process is gone",
+        ))
     }
 }
 

@@ -114,6 +114,8 @@ impl Folder {
             _lock: lock,
         };
         folder.clear().map_err(failed)?;
+        // There are keys in it.
+        folder.write(".gitignore", "*\n", PUBLIC).map_err(failed)?;
         Ok(folder)
     }
 
@@ -223,9 +225,8 @@ fn configuration(service: &str, ports: &Ports) -> String {
 }
 
 fn discovery(service: &str, ports: &Ports) -> String {
-    let entry = |id: &str, port: u16| {
-        format!("\n        - {{ id: {id}, host: 127.0.0.1, port: {port} }}")
-    };
+    let entry =
+        |id: &str, port: u16| format!("\n        - {{ id: {id}, host: 127.0.0.1, port: {port} }}");
     let services = match service {
         WEB => {
             let comment = "\n        # The demo's recorder on the wire, which hands every byte on to the node of orders.";
@@ -287,7 +288,15 @@ const DEFAULT: &str = "mesh-demo";
 /// Says that a folder is a demonstration's.
 const MARKER: &str = ".mesh-demo";
 /// What a demonstration makes in its folder.
-const MADE: [&str; 7] = ["ca", "jwt.secret", WEB, ORDERS, PAYMENTS, "wire", "tampered"];
+const MADE: [&str; 7] = [
+    "ca",
+    "jwt.secret",
+    WEB,
+    ORDERS,
+    PAYMENTS,
+    "wire",
+    "tampered",
+];
 const MOST_FOLDERS: u32 = 99;
 pub(super) const PUBLIC: u32 = 0o644;
 pub(super) const PRIVATE: u32 = 0o600;
@@ -305,14 +314,21 @@ mod tests {
     fn every_configuration_is_one_that_a_node_takes() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open(Some(dir.path())).unwrap();
-        folder.write("jwt.secret", "3f".repeat(32), PRIVATE).unwrap();
+        folder
+            .write("jwt.secret", "3f".repeat(32), PRIVATE)
+            .unwrap();
         let ports = Ports::numbered(20_000);
         for service in SERVICES {
             let path = folder.file(&format!("{service}/mesh.yaml"));
             let text = configuration(service, &ports);
             assert!(!text.contains("{name}"), "{text}");
-            folder.write(&format!("{service}/mesh.yaml"), &text, PUBLIC).unwrap();
-            let config = Document::parse(&text, &path, &Environment::new()).unwrap().config().unwrap();
+            folder
+                .write(&format!("{service}/mesh.yaml"), &text, PUBLIC)
+                .unwrap();
+            let config = Document::parse(&text, &path, &Environment::new())
+                .unwrap()
+                .config()
+                .unwrap();
             assert_eq!(config.service.id, service);
             assert_eq!(config.policy.rules.len(), usize::from(service != WEB));
         }

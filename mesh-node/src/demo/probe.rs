@@ -160,7 +160,9 @@ pub(super) fn objection(
     };
     let verified = Verifier::new(Arc::new(Ring::single(secret.as_bytes())?)).verify(token, &expect);
     let peer = spiffe_id(caller)?;
-    let objected = verified.and_then(|claims| claims.require_subject(&peer)).err();
+    let objected = verified
+        .and_then(|claims| claims.require_subject(&peer))
+        .err();
     Ok(objected.map(|error| chain(&error)))
 }
 

@@ -103,11 +103,17 @@ impl Processes {
         let position = SERVICES.iter().position(|name| *name == service);
         if let Some(next) = position.and_then(|position| SERVICES.get(position + 1)) {
             let proxy = local(own.outbound).to_string();
-            app.extend(["--next".into(), next.into(), "--http-proxy".into(), proxy.into()]);
+            app.extend([
+                "--next".into(),
+                next.into(),
+                "--http-proxy".into(),
+                proxy.into(),
+            ]);
         }
         let config = folder.file(&format!("{service}/mesh.yaml"));
         let node: Vec<OsString> = vec!["node".into(), "--config".into(), config.into()];
-        for (role, arguments, log) in [(Role::App, app, "app.log"), (Role::Node, node, "node.log")] {
+        for (role, arguments, log) in [(Role::App, app, "app.log"), (Role::Node, node, "node.log")]
+        {
             let log = folder.file(&format!("{service}/logs/{log}"));
             let started = self.spawn(&arguments, &log);
             let child = started.map_err(|source| StartError::Spawn {

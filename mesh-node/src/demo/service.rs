@@ -87,9 +87,17 @@ impl Running {
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
         let Ok(body) = Limited::new(body, MAX_BODY_BYTES).collect().await else {
-            return page(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": "the body is too large" }));
+            return page(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                &json!({ "error": "the body is too large" }),
+            );
         };
-        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let text = |name: &str| {
+            parts
+                .headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
         let mut answer = json!({ "service": self.app.name });
         if let Some(caller) = text("x-mesh-peer-id") {
             answer["calledBy"] = caller.into();

@@ -68,17 +68,44 @@ pub(super) fn farewell(world: &World, story: &mut Story) {
     let admin = |service| local(world.ports.of(service).admin);
     let program = &world.program;
     let tries = [
-        ("a call through all three", format!("curl -i http://{}/basket/7", local(web.app))),
-        ("a call through web's node", world.curl(WEB, "http://orders/orders/7")),
-        ("a denied call", world.curl(WEB, "http://payments/payments/7")),
-        ("a service that is not there", world.curl(WEB, "http://nobody/")),
-        ("what a node counts", format!("curl http://{}/stats", admin(ORDERS))),
-        ("the same for Prometheus", format!("curl http://{}/metrics", admin(ORDERS))),
-        ("its circuit breakers", format!("curl http://{}/health/services", admin(ORDERS))),
-        ("its configuration", format!("curl http://{}/config", admin(ORDERS))),
+        (
+            "a call through all three",
+            format!("curl -i http://{}/basket/7", local(web.app)),
+        ),
+        (
+            "a call through web's node",
+            world.curl(WEB, "http://orders/orders/7"),
+        ),
+        (
+            "a denied call",
+            world.curl(WEB, "http://payments/payments/7"),
+        ),
+        (
+            "a service that is not there",
+            world.curl(WEB, "http://nobody/"),
+        ),
+        (
+            "what a node counts",
+            format!("curl http://{}/stats", admin(ORDERS)),
+        ),
+        (
+            "the same for Prometheus",
+            format!("curl http://{}/metrics", admin(ORDERS)),
+        ),
+        (
+            "its circuit breakers",
+            format!("curl http://{}/health/services", admin(ORDERS)),
+        ),
+        (
+            "its configuration",
+            format!("curl http://{}/config", admin(ORDERS)),
+        ),
         (
             "its audit log",
-            format!("{program} audit verify {}", world.folder.audit(ORDERS).display()),
+            format!(
+                "{program} audit verify {}",
+                world.folder.audit(ORDERS).display()
+            ),
         ),
         (
             "a call without certificate",
@@ -90,7 +117,6 @@ pub(super) fn farewell(world: &World, story: &mut Story) {
         ),
     ];
     for (what, command) in tries {
-        story.raw("");
         story.raw(&format!("# {what}"));
         story.raw(&command);
     }

@@ -1,22 +1,17 @@
-//! Recorders between two ends: what went over a wire, byte by byte.
+//! Recorders on a wire: what went over it, byte by byte.
 
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh_transport::BoxError;
 use mesh_transport::tasks::Tasks;
-use mesh_transport::tls::TlsStore;
 use parking_lot::Mutex;
-use rustls_pki_types::ServerName;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::TlsConnector;
 
 /// A relay that hands every byte on, both ways, and keeps a copy.
 #[derive(Debug)]
@@ -31,15 +26,6 @@ pub(super) struct Tap {
 pub(super) struct Recording {
     there: Mutex<Vec<u8>>,
     back: Mutex<Vec<u8>>,
-}
-
-/// The keys of both ends of a connection.
-#[derive(Debug)]
-pub(super) struct BothEnds {
-    /// Shown to whoever connects.
-    pub(super) server: Arc<TlsStore>,
-    /// Shown to the destination.
-    pub(super) client: Arc<TlsStore>,
 }
 
 impl Tap {
@@ -58,50 +44,19 @@ impl Tap {
         &self.recording
     }
 
-    /// Relays connections to `destination` as they are.
+    /// Relays connections to `destination`.
     pub(super) fn run(&mut self, destination: SocketAddr, tasks: &Tasks) {
-        self.accept(tasks, move |stream, recording| async move {
-            let onward = TcpStream::connect(destination).await?;
-            relay(stream, onward, &recording).await;
-            Ok(())
-        });
-    }
-
-    /// Ends TLS, records what is inside, and begins TLS anew to `destination`.
-    pub(super) fn run_inside(&mut self, destination: SocketAddr, keys: BothEnds, tasks: &Tasks) {
-        let keys = Arc::new(keys);
-        self.accept(tasks, move |stream, recording| {
-            let keys = Arc::clone(&keys);
-            async move {
-                let acceptor = TlsAcceptor::from(Arc::clone(keys.server.current().server()));
-                let connector = TlsConnector::from(Arc::clone(keys.client.current().client()));
-                let stream = acceptor.accept(stream).await?;
-                let onward = TcpStream::connect(destination).await?;
-                let name = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
-                let onward = connector.connect(name, onward).await?;
-                relay(stream, onward, &recording).await;
-                Ok(())
-            }
-        });
-    }
-
-    fn accept<F>(
-        &mut self,
-        tasks: &Tasks,
-        serve: impl Fn(TcpStream, Arc<Recording>) -> F + Send + Sync + 'static,
-    ) where
-        F: Future<Output = Result<(), BoxError>> + Send + 'static,
-    {
         let Some(listener) = self.listener.take() else {
             return;
         };
         let (recording, inner) = (Arc::clone(&self.recording), tasks.clone());
         tasks.start(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let served = serve(stream, Arc::clone(&recording));
+                let recording = Arc::clone(&recording);
                 inner.start(async move {
-                    if let Err(error) = served.await {
-                        tracing::debug!(error, "a recorded connection failed");
+                    match TcpStream::connect(destination).await {
+                        Ok(onward) => relay(stream, onward, &recording).await,
+                        Err(error) => tracing::debug!(%error, "nobody listens behind a recorder"),
                     }
                 });
             }
@@ -138,16 +93,11 @@ impl Recording {
     }
 }
 
-async fn relay<A, B>(near: A, far: B, recording: &Recording)
-where
-    A: AsyncRead + AsyncWrite,
-    B: AsyncRead + AsyncWrite,
-{
-    let (near_read, near_write) = tokio::io::split(near);
-    let (far_read, far_write) = tokio::io::split(far);
+async fn relay(near: TcpStream, far: TcpStream, recording: &Recording) {
+    let (near_read, near_write) = near.into_split();
+    let (far_read, far_write) = far.into_split();
     let there = pass(near_read, far_write, &recording.there);
     let back = pass(far_read, near_write, &recording.back);
-    // One side that failed ends both; a side that has only said all it had to say does not.
     let (there, back) = tokio::join!(there, back);
     for error in [there, back].into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "a recorded connection broke off");
@@ -180,7 +130,8 @@ async fn pass(
     }
 }
 
-fn count(bytes: &[u8], text: &[u8]) -> usize {
+/// How often `text` stands in `bytes`.
+pub(super) fn count(bytes: &[u8], text: &[u8]) -> usize {
     bytes
         .windows(text.len().max(1))
         .filter(|window| *window == text)
@@ -215,7 +166,10 @@ mod tests {
     fn what_passes_is_found_wherever_it_stands() {
         assert_eq!(count(b"abcabcab", b"abc"), 2);
         assert_eq!(count(b"ab", b"abc"), 0);
-        assert_eq!(hex_dump(b"GET /\n")[0].trim_end(), format!("0000  {:<47}  |GET /.|", "47 45 54 20 2f 0a"));
+        assert_eq!(
+            hex_dump(b"GET /\n")[0].trim_end(),
+            format!("0000  {:<47}  |GET /.|", "47 45 54 20 2f 0a")
+        );
     }
 
     #[tokio::test]
@@ -235,7 +189,10 @@ mod tests {
         let mut answer = String::new();
         near.read_to_string(&mut answer).await.unwrap();
         assert_eq!((heard.as_str(), answer.as_str()), ("ping", "pong"));
-        assert_eq!((tap.recording().count("ping"), tap.recording().count("pong")), (1, 1));
+        assert_eq!(
+            (tap.recording().count("ping"), tap.recording().count("pong")),
+            (1, 1)
+        );
         assert_eq!(tap.recording().len(), 8);
     }
 }

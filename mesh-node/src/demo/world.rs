@@ -57,11 +57,9 @@ impl World {
     pub(super) async fn start(options: &Options, story: &mut Story) -> Result<Self, BoxError> {
         let folder = Folder::open(options.dir.as_deref())?;
         story.headline("A mesh of three services on this machine");
-        story.raw("");
-        story.raw("customer -> web          orders          payments      plain HTTP services");
-        story.raw("             |           ^    |            ^           plain HTTP on loopback");
-        story.raw("            node ======= node node ====== node         mutual TLS, sealed inside");
-        story.raw("");
+        for line in PICTURE {
+            story.raw(line);
+        }
         let started = Instant::now();
         folder.issue(wall_clock())?;
         let shown = folder.display();
@@ -81,7 +79,7 @@ impl World {
             }
         };
         let seconds = started.elapsed().as_secs_f64();
-        story.say(&format!("Ready after {seconds:.1} s: six processes."));
+        story.say(&format!("Six processes, ready after {seconds:.1} s:"));
         let world = Self {
             folder,
             ports,
@@ -94,13 +92,11 @@ impl World {
         };
         for service in SERVICES {
             let pid = |role| world.processes.pid(service, role).unwrap_or_default();
-            let (own, config) = (world.ports.of(service), format!("{service}/mesh.yaml"));
+            let (port, config) = (world.ports.of(service).app, format!("{service}/mesh.yaml"));
             story.raw(&format!(
-                "{service:<9} app {:>7} on port {:<6} node {:>7}  {} run -c {}",
+                "{service:<9} app: process {}, port {port:<5}   node: process {}, {}",
                 pid(Role::App),
-                own.app,
                 pid(Role::Node),
-                world.program,
                 world.folder.shown(&config)
             ));
         }
@@ -139,7 +135,8 @@ impl World {
 
     /// The last record of the request with this id.
     pub(super) async fn recorded_request(&self, service: &str, id: &str) -> Result<Recorded, Miss> {
-        self.recorded(service, |record| record["request_id"] == id).await
+        self.recorded(service, |record| record["request_id"] == id)
+            .await
     }
 
     /// The command that makes a call as `service`'s application would.
@@ -186,5 +183,16 @@ fn find(path: &Path, matches: &impl Fn(&Value) -> bool) -> Option<Recorded> {
     })
 }
 
+const PICTURE: [&str; 9] = [
+    "",
+    "customer",
+    "   |",
+    "  web             orders           payments     three plain HTTP services",
+    "   |              ^    |              ^",
+    "   |              |    |              |         plain HTTP, on loopback only",
+    "   v              |    v              |",
+    "  node =========> node node =======> node       mutual TLS, a sealed session inside",
+    "",
+];
 const ATTEMPTS: u32 = 3;
 const RECORDED_WITHIN: Duration = Duration::from_secs(5);

@@ -32,7 +32,9 @@ pub(super) async fn shows_an_edit(world: &mut World, story: &mut Story) -> Resul
         .enumerate()
         .map(|(at, line)| format!("{}\n", if at == index { &forged } else { line }))
         .collect();
-    let saved = world.folder.write("tampered/mesh-audit.log", edited, PUBLIC);
+    let saved = world
+        .folder
+        .write("tampered/mesh-audit.log", edited, PUBLIC);
     saved.map_err(Miss::at("the copy is written"))?;
     let copy = world.folder.file("tampered/mesh-audit.log");
     story.say(&format!(
@@ -56,22 +58,33 @@ async fn verify(
     path: &Path,
     story: &mut Story,
 ) -> Result<(Option<i32>, String), Miss> {
-    story.sent(&format!("{} audit verify {}", world.program, path.display()));
+    story.sent(&format!(
+        "{} audit verify {}",
+        world.program,
+        path.display()
+    ));
     let failed = || Miss::at::<std::io::Error>("audit verify runs");
     let mut command = Command::new(std::env::current_exe().map_err(failed())?);
-    command.args(["audit", "verify"]).arg(path).env_clear().kill_on_drop(true);
+    command
+        .args(["audit", "verify"])
+        .arg(path)
+        .env_clear()
+        .kill_on_drop(true);
     let ran = tokio::time::timeout(PATIENCE, command.output()).await;
     let Output {
         status,
         stdout,
         stderr,
-    } = ran.map_err(Miss::at("audit verify ends"))?.map_err(failed())?;
+    } = ran
+        .map_err(Miss::at("audit verify ends"))?
+        .map_err(failed())?;
     let told = [stdout, stderr].concat();
     let told = String::from_utf8_lossy(&told).trim_end().to_owned();
-    for line in told.lines() {
-        story.got(line);
-    }
-    story.got(&format!("exit code {}", status.code().unwrap_or(-1)));
+    let first = told.lines().next().unwrap_or_default();
+    story.got(&format!(
+        "exit code {}: {first}",
+        status.code().unwrap_or(-1)
+    ));
     Ok((status.code(), told))
 }
 

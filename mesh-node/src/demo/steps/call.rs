@@ -27,7 +27,10 @@ pub(super) async fn passes_three_services(
     let answer = Call::get("/basket/42").with_id(ID).send(address).await;
     let answer = answer.map_err(Miss::at("an answer from web"))?;
     let millis = started.elapsed().as_millis();
-    story.got(&format!("{} after {millis} ms; in the body:", answer.status));
+    story.got(&format!(
+        "{} after {millis} ms; in the body:",
+        answer.status
+    ));
 
     let web = answer.json();
     let orders = &web["asked"]["answer"];
@@ -43,7 +46,10 @@ pub(super) async fn passes_three_services(
             told,
         )?;
     }
-    for (told, caller) in [(orders, "spiffe://shop.example/web"), (payments, "spiffe://shop.example/orders")] {
+    for (told, caller) in [
+        (orders, "spiffe://shop.example/web"),
+        (payments, "spiffe://shop.example/orders"),
+    ] {
         expect(
             told["calledBy"] == caller,
             format!("the node names the caller {caller}"),
@@ -73,27 +79,28 @@ pub(super) async fn passes_three_services(
         "Both called nodes proved the caller, allowed the call and recorded it: {}.",
         lines.join(", ")
     ));
-    story.look(&format!("grep {ID} {}/*/logs/mesh-audit.log", world.folder.display()));
+    story.look(&format!(
+        "grep {ID} {}/*/logs/mesh-audit.log",
+        world.folder.display()
+    ));
     Ok(())
 }
 
 /// What one application said: who called it, and what it asked.
 fn tell(told: &Value, story: &mut Story) {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let mut line = format!("{:<9}", text(&told["service"]));
-    if let Some(caller) = told["calledBy"].as_str() {
-        line = format!("{line} called by {caller}");
-    }
+    let caller = told["calledBy"].as_str().unwrap_or("the customer");
+    story.raw(&format!("{:<9} called by {caller}", text(&told["service"])));
     let asked = &told["asked"];
     if asked.is_object() {
-        line = format!(
-            "{line} asked {}: {}, x-circuit-breaker-state: {}",
+        story.raw(&format!(
+            "{:<9} asked {}: {} · x-circuit-breaker-state: {}",
+            "",
             text(&asked["url"]),
             asked["status"],
             text(&asked["circuitBreaker"])
-        );
+        ));
     }
-    story.raw(&line);
 }
 
 const ID: &str = "demo-1-call";

@@ -43,7 +43,11 @@ pub(super) async fn denies(world: &mut World, story: &mut Story) -> Result<(), M
         "The node of payments recorded it on line {}: verdict {}, status {}, peer {}.",
         found.line, record["verdict"], record["status"], record["peer"]
     ));
-    expect(record["verdict"] == "deny", "a record with the verdict deny", record)?;
+    expect(
+        record["verdict"] == "deny",
+        "a record with the verdict deny",
+        record,
+    )?;
 
     let path = world.folder.file(&format!("{PAYMENTS}/mesh.yaml"));
     let (is_allowed, why) = explain(&path).map_err(Miss::at("an explanation"))?;
@@ -57,7 +61,11 @@ pub(super) async fn denies(world: &mut World, story: &mut Story) -> Result<(), M
         "Requests that reached the application of payments meanwhile: {}.",
         after - before
     ));
-    expect(after == before, "no request at the application", after - before)
+    expect(
+        after == before,
+        "no request at the application",
+        after - before,
+    )
 }
 
 /// What the policy in the file at `path` says to the call, and why.

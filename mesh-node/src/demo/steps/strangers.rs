@@ -32,13 +32,21 @@ pub(super) async fn are_refused(world: &mut World, story: &mut Story) -> Result<
     let made = || Miss::at("a caller is made");
     let known = probe::identity(&world.folder, WEB).map_err(made())?;
     let callers = [
-        ("no certificate", anonymous(&world.folder).map_err(made())?, false),
+        (
+            "no certificate",
+            anonymous(&world.folder).map_err(made())?,
+            false,
+        ),
         (
             "a certificate for spiffe://shop.example/web, signed by another authority",
             stranger(&world.folder).map_err(made())?,
             false,
         ),
-        ("web's own certificate, to compare", Arc::clone(known.current().client()), true),
+        (
+            "web's own certificate, to compare",
+            Arc::clone(known.current().client()),
+            true,
+        ),
     ];
     for (what, config, is_welcome) in callers {
         story.sent(&format!("TLS to the node of orders with {what}"));
@@ -57,18 +65,28 @@ pub(super) async fn are_refused(world: &mut World, story: &mut Story) -> Result<
                     &alert,
                 )?;
                 let from = local(port).to_string();
-                let found = world.recorded(ORDERS, |record| record["from"] == *from).await?;
+                let found = world
+                    .recorded(ORDERS, |record| record["from"] == *from)
+                    .await?;
                 let record = &found.record;
                 story.say(&format!(
                     "Recorded by orders on line {}: {} from {from}.",
                     found.line, record["verdict"]
                 ));
-                expect(record["verdict"] == "refused", "a record of the refusal", record)?;
+                expect(
+                    record["verdict"] == "refused",
+                    "a record of the refusal",
+                    record,
+                )?;
             }
         }
     }
     let after = world.requests(ORDERS).await?;
-    expect(after == before, "no request at the application", after - before)?;
+    expect(
+        after == before,
+        "no request at the application",
+        after - before,
+    )?;
     story.look(&format!(
         "grep refused {}",
         world.folder.audit(ORDERS).display()

@@ -29,12 +29,22 @@ pub(super) async fn are_refused(world: &mut World, story: &mut Story) -> Result<
     story.got(&answer.summary(&["x-mesh-error"]));
     expect(answer.status == 200, "200 with a real token", answer.text())?;
     let taken = world.requests(ORDERS).await?;
-    expect(taken == before + 1, "one request at the application", taken - before)?;
+    expect(
+        taken == before + 1,
+        "one request at the application",
+        taken - before,
+    )?;
 
     let forged = [
         ("the same token, one byte of it changed", edited(&genuine)?),
-        ("web's token for payments, shown to orders", token(WEB, PAYMENTS, &world.secret)?),
-        ("a token that names orders itself as the caller", token(ORDERS, ORDERS, &world.secret)?),
+        (
+            "web's token for payments, shown to orders",
+            token(WEB, PAYMENTS, &world.secret)?,
+        ),
+        (
+            "a token that names orders itself as the caller",
+            token(ORDERS, ORDERS, &world.secret)?,
+        ),
     ];
     for (what, token) in &forged {
         story.sent(&format!("GET http://orders/orders/45 with {what}"));
@@ -44,6 +54,11 @@ pub(super) async fn are_refused(world: &mut World, story: &mut Story) -> Result<
         let why = why.map_err(Miss::at("the token is examined"))?;
         let why = why.ok_or_else(|| Miss::new("an objection to it", "none"))?;
         story.got(&format!("{}: {why}", answer.summary(&["x-mesh-error"])));
+        expect(
+            !answer.text().contains(&why),
+            "a forger is not told why",
+            answer.text(),
+        )?;
         expect(
             answer.status == 401 && answer.header("x-mesh-error") == "unauthenticated",
             "401 and x-mesh-error: unauthenticated",
@@ -62,7 +77,11 @@ pub(super) async fn are_refused(world: &mut World, story: &mut Story) -> Result<
         Err(why) => why,
     };
     story.got(&why);
-    expect(why.contains("unauthenticated"), "the session is refused: unauthenticated", &why)?;
+    expect(
+        why.contains("unauthenticated"),
+        "the session is refused: unauthenticated",
+        &why,
+    )?;
 
     let after = world.requests(ORDERS).await?;
     story.say(&format!(
@@ -70,8 +89,15 @@ pub(super) async fn are_refused(world: &mut World, story: &mut Story) -> Result<
          story; the node tells a forger none, and writes them to its own log.",
         after - taken
     ));
-    story.look(&format!("grep refused {}", world.folder.shown("orders/logs/node.log")));
-    expect(after == taken, "no request at the application", after - taken)
+    story.look(&format!(
+        "grep refused {}",
+        world.folder.shown("orders/logs/node.log")
+    ));
+    expect(
+        after == taken,
+        "no request at the application",
+        after - taken,
+    )
 }
 
 fn speaker<'a>(world: &'a World, secret: &'a str) -> Speaker<'a> {
@@ -117,7 +143,10 @@ mod tests {
     fn an_edited_token_differs_in_one_byte() {
         for token in ["aaaa.bbAbb.cccc", "aaaa.bbbbb.cccc"] {
             let edited = edited(token).unwrap();
-            let differing = token.bytes().zip(edited.bytes()).filter(|(one, other)| one != other);
+            let differing = token
+                .bytes()
+                .zip(edited.bytes())
+                .filter(|(one, other)| one != other);
             assert_eq!((differing.count(), token.len()), (1, edited.len()));
         }
     }
