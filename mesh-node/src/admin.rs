@@ -80,7 +80,7 @@ impl Admin {
         match path {
             "/health" => self.health(shared),
             "/health/live" => text(StatusCode::OK, "live\n"),
-            "/health/ready" if self.is_ready() => text(StatusCode::OK, "ready\n"),
+            "/health/ready" if self.is_ready(shared) => text(StatusCode::OK, "ready\n"),
             "/health/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             "/health/services" => json_page(StatusCode::OK, &services(shared)),
             "/stats" => json_page(StatusCode::OK, &self.stats(shared)),
@@ -89,8 +89,11 @@ impl Admin {
         }
     }
 
-    fn is_ready(&self) -> bool {
+    /// A node whose certificate has ended can do nothing, so nobody should send it anything (threat 5).
+    fn is_ready(&self, shared: &Shared) -> bool {
+        let recorder = &shared.outbound.recorder;
         self.is_ready.load(Ordering::Acquire)
+            && recorder.telemetry.has_certificate((recorder.clock)())
     }
 
     fn index(&self) -> String {
@@ -105,7 +108,7 @@ impl Admin {
             .auditor
             .as_ref()
             .is_none_or(|auditor| !auditor.log().stats().is_failed);
-        let status = match (self.is_ready(), is_recorded) {
+        let status = match (self.is_ready(shared), is_recorded) {
             (true, true) => "ok",
             (true, false) => "audit log failed",
             (false, _) => "not ready",

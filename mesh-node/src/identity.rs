@@ -1,5 +1,8 @@
 //! Where the node's certificate and trust bundle come from, and how they are kept fresh.
 
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +28,7 @@ pub(crate) struct Identity {
     credentials: Credentials,
     bundles: TrustBundles,
     not_after: SystemTime,
+    inputs: u64,
 }
 
 /// Reads the identity anew when asked.
@@ -98,6 +102,12 @@ impl Source {
     /// [`Error::Identity`] when a file can't be read, parts do not belong together, or the certificate is not this
     /// node's or not valid at `now`.
     pub(crate) fn load(&self, now: SystemTime) -> Result<Identity, Error> {
+        let mut inputs = DefaultHasher::new();
+        let mut read = |path: &Path| {
+            let content = read(path)?;
+            content.hash(&mut inputs);
+            Ok::<_, Error>(content)
+        };
         let (chain, key, roots) = match &self.kind {
             Kind::Files { cert, key, ca } => (read(cert)?, read(key)?, read(ca)?),
             Kind::Builtin {
@@ -153,6 +163,7 @@ impl Source {
             credentials,
             bundles,
             not_after: facts.not_after,
+            inputs: inputs.finish(),
         })
     }
 
@@ -190,6 +201,16 @@ impl Identity {
             self.bundles,
         )?;
         Ok((Arc::new(store), self.not_after))
+    }
+
+    /// What it presents.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// The same for the same files.
+    pub(crate) fn inputs(&self) -> u64 {
+        self.inputs
     }
 
     /// Puts this identity in place of the one that `store` holds.

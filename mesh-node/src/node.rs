@@ -153,17 +153,18 @@ impl Node {
             drain_timeout,
         } = self;
         let writer = audit_driver.map(start_writer).transpose()?;
-        let (signal, drain) = drain::channel();
-        start(&shared, &drain, rotation);
-        listeners.serve(&shared, &drain);
-        drop(drain);
+        let (inbound, from_peers) = drain::channel();
+        let (outbound, from_here) = drain::channel();
+        start(&shared, &from_here, rotation);
+        listeners.serve(&shared, &from_peers, &from_here);
+        drop((from_peers, from_here));
         shared.is_ready.store(true, Ordering::Release);
         tracing::info!(service = %shared.outbound.own_name, "ready");
 
         stop.await;
         shared.is_ready.store(false, Ordering::Release);
         tracing::info!("draining");
-        leave(&signal, drain_timeout).await;
+        leave(&inbound, &outbound, drain_timeout).await;
         if let Some(log) = &shared.outbound.recorder.access_log {
             log.flush();
         }
@@ -181,19 +182,23 @@ impl Node {
     }
 }
 
-/// The two phases of leaving, and the wait for what is in flight.
-async fn leave(signal: &DrainSignal, timeout: Duration) {
-    signal.enter(Phase::Leaving);
+/// Leaves in order: first what others ask of us, and then, since the application needs it to answer them, what it asks
+/// of others.
+async fn leave(inbound: &DrainSignal, outbound: &DrainSignal, timeout: Duration) {
+    let deadline = tokio::time::Instant::now() + timeout;
+    inbound.enter(Phase::Leaving);
     tokio::time::sleep(LINGER.min(timeout)).await;
-    signal.enter(Phase::Draining);
-    if tokio::time::timeout(timeout, signal.drained())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            connections = signal.holders(),
-            "drain timeout passed; cutting what is left"
-        );
+    inbound.enter(Phase::Draining);
+    outbound.enter(Phase::Leaving);
+    for signal in [inbound, outbound] {
+        signal.enter(Phase::Draining);
+        if tokio::time::timeout_at(deadline, signal.drained())
+            .await
+            .is_err()
+        {
+            let connections = signal.holders();
+            tracing::warn!(connections, "drain timeout passed; cutting what is left");
+        }
     }
 }
 
@@ -268,8 +273,8 @@ impl Listeners {
         })
     }
 
-    fn serve(self, shared: &Arc<Shared>, drain: &Drain) {
-        let start = |listener: Listener, entry: serve::Entry| {
+    fn serve(self, shared: &Arc<Shared>, from_peers: &Drain, from_here: &Drain) {
+        let start = |listener: Listener, entry: serve::Entry, drain: &Drain| {
             let (shared, for_loop, for_connections) =
                 (Arc::clone(shared), drain.clone(), drain.clone());
             shared.tasks.clone().start(async move {
@@ -280,15 +285,15 @@ impl Listeners {
                     .await;
             });
         };
-        start(self.inbound, serve::Entry::Inbound);
+        start(self.inbound, serve::Entry::Inbound, from_peers);
         if let Some(listener) = self.outbound {
-            start(listener, serve::Entry::Outbound(None));
+            start(listener, serve::Entry::Outbound(None), from_here);
         }
         for (service, listener) in self.upstreams {
-            start(listener, serve::Entry::Outbound(Some(service)));
+            start(listener, serve::Entry::Outbound(Some(service)), from_here);
         }
         if let Some(listener) = self.admin {
-            start(listener, serve::Entry::Admin);
+            start(listener, serve::Entry::Admin, from_here);
         }
     }
 }

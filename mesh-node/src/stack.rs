@@ -1,6 +1,7 @@
 //! The two ways through a node: from the local application to other nodes, and from them to it.
 
 pub(crate) mod endpoints;
+pub(crate) mod headers;
 pub(crate) mod inbound;
 pub(crate) mod outbound;
 pub(crate) mod record;

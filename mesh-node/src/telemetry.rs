@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use http::StatusCode;
 use mesh_resilience::breaker::State;
@@ -47,7 +48,7 @@ pub(crate) struct Telemetry {
     /// Connections that are open, by listener.
     pub(crate) connections: Family<ListenerLabel, Gauge>,
     /// When the certificate in use ends, in seconds since 1970.
-    pub(crate) certificate_expiry: Gauge,
+    certificate_expiry: Gauge,
     /// What `/stats` tells.
     pub(crate) totals: Totals,
 }
@@ -195,6 +196,25 @@ impl Telemetry {
                 })
                 .clone(),
         )
+    }
+
+    /// Shows when the certificate in use ends.
+    pub(crate) fn show_certificate_end(&self, not_after: SystemTime) {
+        let seconds = not_after
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        self.certificate_expiry
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the certificate in use is still good at `now`.
+    pub(crate) fn has_certificate(&self, now: SystemTime) -> bool {
+        let seconds = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        u64::try_from(self.certificate_expiry.get()).is_ok_and(|end| seconds < end)
     }
 
     /// Connections open on all listeners.

@@ -35,7 +35,9 @@ impl Ids {
 
     /// Makes sure that a request has a request id and a valid trace context.
     pub(crate) fn ensure(&self, headers: &mut HeaderMap) {
-        if !headers.contains_key(X_REQUEST_ID) {
+        // A longer one would be a way to fill our logs (threat 56).
+        let is_usable = |id: &HeaderValue| (1..=MAX_REQUEST_ID).contains(&id.len());
+        if !headers.get(X_REQUEST_ID).is_some_and(is_usable) {
             headers.insert(X_REQUEST_ID, hex_value(&[self.next(), self.next()]));
         }
         let traced = headers.get(TRACEPARENT).and_then(trace_id).is_some();
@@ -94,6 +96,7 @@ fn hex_value(words: &[u64]) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
+const MAX_REQUEST_ID: usize = 128;
 /// `00-` + 32 + `-` + 16 + `-` + 2.
 const TRACEPARENT_LEN: usize = 55;
 

@@ -23,6 +23,7 @@ pub struct Body {
     kind: Kind,
     lease: Option<Lease>,
     watch: Option<Box<dyn Watch>>,
+    trailer_rule: Option<fn(&mut HeaderMap)>,
 }
 
 /// Sees a body go by. Dropped when the body is gone, ended or not.
@@ -62,6 +63,7 @@ impl Body {
             kind,
             lease: None,
             watch: None,
+            trailer_rule: None,
         }
     }
 
@@ -79,8 +81,16 @@ impl Body {
     pub fn with_watch(mut self, mut watch: Box<dyn Watch>) -> Self {
         if self.is_end_stream() {
             watch.end(true);
+        } else {
+            self.watch = Some(watch);
         }
-        self.watch = Some(watch);
+        self
+    }
+
+    /// Passes trailers through `rule` on their way, which may take fields out.
+    #[must_use]
+    pub fn with_trailer_rule(mut self, rule: fn(&mut HeaderMap)) -> Self {
+        self.trailer_rule = Some(rule);
         self
     }
 
@@ -163,7 +173,7 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let polled = match &mut this.kind {
+        let mut polled = match &mut this.kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -175,6 +185,11 @@ impl HttpBody for Body {
             Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
         };
+        if let (Some(rule), Poll::Ready(Some(Ok(frame)))) = (this.trailer_rule, &mut polled)
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            rule(trailers);
+        }
         match &polled {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(frame))) => {

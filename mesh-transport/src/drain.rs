@@ -1,6 +1,7 @@
 //! Shutting down without losing a request: first say so, then stop, then wait.
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How far a shutdown has come.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -20,12 +21,16 @@ pub struct DrainSignal(watch::Sender<Phase>);
 
 /// Tells its holder of the shutdown; the shutdown waits until every holder has dropped it.
 #[derive(Clone, Debug)]
-pub struct Drain(watch::Receiver<Phase>);
+pub struct Drain {
+    phase: watch::Receiver<Phase>,
+    /// A time of its own at which this holder must leave.
+    until: Option<Instant>,
+}
 
 /// A signal and the first holder's end of it.
 pub fn channel() -> (DrainSignal, Drain) {
     let (sender, receiver) = watch::channel(Phase::Running);
-    (DrainSignal(sender), Drain(receiver))
+    (DrainSignal(sender), Drain::new(receiver))
 }
 
 impl DrainSignal {
@@ -56,14 +61,27 @@ impl DrainSignal {
 
     /// One more holder's end.
     pub fn subscribe(&self) -> Drain {
-        Drain(self.0.subscribe())
+        Drain::new(self.0.subscribe())
     }
 }
 
 impl Drain {
+    fn new(phase: watch::Receiver<Phase>) -> Self {
+        Self { phase, until: None }
+    }
+
+    /// The same, but draining for its holder at `until` at the latest: when the peer's certificate ends, say.
+    #[must_use]
+    pub fn until(self, until: Instant) -> Self {
+        Self {
+            until: Some(until),
+            ..self
+        }
+    }
+
     /// The phase now.
     pub fn phase(&self) -> Phase {
-        *self.0.borrow()
+        *self.phase.borrow()
     }
 
     /// Waits until `phase` or a later one is entered, or the signal is gone.
@@ -72,10 +90,13 @@ impl Drain {
     ///
     /// Cancel safe.
     pub async fn reached(&mut self, phase: Phase) {
-        // An error says that the signal is gone, which ends everything as well.
-        if self.0.wait_for(|now| *now >= phase).await.is_err() {
-            tracing::trace!("drain signal dropped");
-        }
+        let reached = self.phase.wait_for(|now| *now >= phase);
+        let Some(until) = self.until else {
+            // An error says that the signal is gone, which ends everything as well.
+            drop(reached.await);
+            return;
+        };
+        drop(tokio::time::timeout_at(until, reached).await);
     }
 }
 

@@ -276,6 +276,11 @@ impl PeerPool {
         &self.destination
     }
 
+    /// The generation of our own identity and trust.
+    pub(crate) fn generation(&self) -> u64 {
+        self.dialer.tls.current().generation()
+    }
+
     /// Who must answer there.
     pub fn expected(&self) -> &PeerId {
         &self.expected

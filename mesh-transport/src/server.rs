@@ -36,7 +36,7 @@ pub enum Protocol {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// Streams that a peer may have open at once on an HTTP/2 connection. Default 1,024.
+    /// Streams that a peer may have open at once on an HTTP/2 connection. Default 512.
     pub max_concurrent_streams: u32,
     /// The largest header block taken, in bytes. Default 64 KiB.
     pub max_header_bytes: u32,
@@ -53,7 +53,7 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            max_concurrent_streams: 1024,
+            max_concurrent_streams: 512,
             max_header_bytes: 64 * 1024,
             header_timeout: Duration::from_secs(15),
             stream_window_bytes: STREAM_WINDOW_BYTES,
@@ -84,6 +84,7 @@ impl Server {
             .max_header_list_size(config.max_header_bytes)
             .initial_stream_window_size(config.stream_window_bytes)
             .initial_connection_window_size(config.connection_window_bytes)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
             .keep_alive_interval(config.keep_alive_interval);
         Self { builder }
     }
@@ -127,5 +128,7 @@ impl Server {
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// What one stream may hold for a peer that does not read: a few frames, so that many such streams cost little (threat 37).
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// hyper takes no smaller buffer for HTTP/1.1.
 const MIN_H1_BUFFER: usize = 8 * 1024;

@@ -1,6 +1,6 @@
 //! What no single type can say: keys that need, exclude or contradict each other.
 //!
-//! The policy's rules are not among them: the policy engine refuses what it can't enforce, by the rule's name.
+//! Most of the policy's rules are not among them: the policy engine refuses what it can't enforce, by the rule's name.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -16,12 +16,27 @@ pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), Conf
     identity(config, document)?;
     addresses(config, document)?;
     endpoints(config, document)?;
+    groups(config, document)?;
     let retry = &config.resilience.retry;
     if retry.initial_delay > retry.max_delay {
         return Err(document.error(
             "resilience.retry.max_delay",
             "must not be shorter than initial_delay",
         ));
+    }
+    Ok(())
+}
+
+/// Groups come from tokens, and every node that shares the secret of the only tokens there are can write any group
+/// into one: such a rule would let everybody in, so it is refused.
+fn groups(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
+    for (rule, index) in config.policy.rules.iter().zip(0..) {
+        if let Some(at) = rule.from.iter().position(|from| from.starts_with("group:")) {
+            let key = format!("policy.rules[{index}].from[{at}]");
+            let message = "groups need tokens of an issuer whose key no node has, which this version does not \
+                           read; name services or SPIFFE ids instead";
+            return Err(document.error(&key, message));
+        }
     }
     Ok(())
 }

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU16;
+use std::num::NonZeroU32;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -139,8 +142,11 @@ pub(super) fn parts(
     let policy = Arc::new(policy(config, &own.trust_domain)?);
     let tokens = tokens(config, &own)?;
     let source = Source::new(config)?;
-    let (tls, not_after) = source.load(wall_clock())?.into_store()?;
+    let identity = source.load(wall_clock())?;
+    let inputs = identity.inputs();
+    let (tls, not_after) = identity.into_store()?;
     let telemetry = Arc::new(Telemetry::new());
+    telemetry.show_certificate_end(not_after);
     let recorder = Arc::new(Recorder {
         telemetry: Arc::clone(&telemetry),
         access_log: access_log(config)?,
@@ -189,11 +195,13 @@ pub(super) fn parts(
         sessions: server,
         peers: RwLock::default(),
         server: Server::new(&ServerConfig::default(), tasks.clone()),
+        refusals: refusals()?,
     };
     let rotation = Rotation {
         source,
         tls,
         not_after,
+        inputs,
         session: session_identity,
         telemetry,
         auditor: auditor.clone(),
@@ -290,6 +298,7 @@ fn access_log(config: &NodeConfig) -> Result<Option<AccessLog>, Error> {
     let file = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
+        .mode(0o600)
         .open(&log.path)
         .map_err(failed)?;
     Ok(Some(AccessLog::new(Box::new(file))))
@@ -299,12 +308,6 @@ fn audit(config: &NodeConfig) -> Result<Option<(Auditor, mesh_audit::Driver)>, E
     let audit = &config.audit;
     if !audit.enabled {
         return Ok(None);
-    }
-    if let Some(dir) = audit.path.parent() {
-        std::fs::create_dir_all(dir).map_err(|source| Error::Io {
-            what: "make the folder of audit.path",
-            source,
-        })?;
     }
     let is_durable = audit.durability == Durability::Durable;
     let durability = if is_durable {
@@ -354,7 +357,11 @@ fn sessions(
         key = store.generate(&*engine, bits, created)?;
     }
     let (name, key) = (own.id.to_string(), Arc::new(key));
-    let (local, responder) = SessionIdentity::attested(tls, (&name, &key), (&session, &engine))?;
+    let (local, responder) = SessionIdentity::attested(
+        tls.current().credentials(),
+        (&name, &key),
+        (&session, &engine),
+    )?;
     let (local, responder) = (
         Arc::new(ArcSwap::new(local)),
         Arc::new(ArcSwap::from_pointee(responder)),
@@ -587,6 +594,13 @@ fn limiter(config: &NodeConfig) -> Result<Option<Limiter>, Error> {
     limiter
         .map(Some)
         .map_err(|source| Error::config("resilience.rate_limit", source))
+}
+
+/// Refused connections that are written down: ten a second.
+fn refusals() -> Result<Limiter, Error> {
+    let window = Window::new(NonZeroU32::MIN.saturating_add(9), Duration::from_secs(1));
+    let limiter = Limiter::new(&LimitConfig::default().with_windows(vec![window]));
+    limiter.map_err(|source| Error::config("the log of refused connections", source))
 }
 
 fn app(config: &NodeConfig, tasks: &Tasks, methods: Option<Arc<Methods>>) -> App {

@@ -9,6 +9,7 @@ use mesh_audit::Event;
 use mesh_audit::EventKind;
 use mesh_crypto::RsaKeyPair;
 use mesh_session::Responder;
+use mesh_transport::tls::Credentials;
 use mesh_transport::tls::TlsStore;
 use notify::RecursiveMode;
 use notify::Watcher;
@@ -19,7 +20,6 @@ use crate::audit::Auditor;
 use crate::error::Error;
 use crate::identity::Source;
 use crate::stack::outbound::chain;
-use crate::stack::outbound::unix_seconds;
 use crate::telemetry::Telemetry;
 
 /// The identity's source and all that changes with it.
@@ -28,6 +28,7 @@ pub(crate) struct Rotation {
     pub(crate) source: Source,
     pub(crate) tls: Arc<TlsStore>,
     pub(crate) not_after: SystemTime,
+    pub(crate) inputs: u64,
     pub(crate) session: Option<SessionIdentity>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) auditor: Option<Auditor>,
@@ -45,13 +46,13 @@ pub(crate) struct SessionIdentity {
 }
 
 impl SessionIdentity {
-    /// What a session needs of this side, attested by the certificate that `tls` holds now.
+    /// What a session needs of this side, attested by the certificate in `credentials`.
     pub(crate) fn attested(
-        tls: &TlsStore,
+        credentials: &Credentials,
         (name, key): (&str, &Arc<RsaKeyPair>),
         (config, engine): (&mesh_session::Config, &Arc<dyn mesh_crypto::Engine>),
     ) -> Result<(Arc<mesh_session::Local>, Responder), Error> {
-        let attestation = attest(tls.current().credentials(), name, key.public().spki_der())?;
+        let attestation = attest(credentials, name, key.public().spki_der())?;
         let identity =
             mesh_session::LocalIdentity::new(name.to_owned(), Arc::clone(key), attestation);
         let random = Arc::new(mesh_crypto::SystemRandom::new());
@@ -65,12 +66,15 @@ impl SessionIdentity {
         Ok((local, responder))
     }
 
-    fn renew(&self, tls: &TlsStore) -> Result<(), Error> {
-        let (local, responder) =
-            Self::attested(tls, (&self.name, &self.key), (&self.config, &self.engine))?;
-        self.local.store(local);
-        self.responder.store(Arc::new(responder));
-        Ok(())
+    fn renewed(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<(Arc<mesh_session::Local>, Responder), Error> {
+        Self::attested(
+            credentials,
+            (&self.name, &self.key),
+            (&self.config, &self.engine),
+        )
     }
 }
 
@@ -87,16 +91,13 @@ impl Rotation {
     pub(crate) async fn run(mut self) {
         let (told, mut changes) = mpsc::channel(1);
         let _watcher = self.watch(told);
-        self.telemetry
-            .certificate_expiry
-            .set(i64::try_from(unix_seconds(self.not_after)).unwrap_or(i64::MAX));
         loop {
             let renewal = self
                 .source
                 .renew_after((self.clock)(), self.not_after)
                 .unwrap_or(NEVER);
-            tokio::select! {
-                () = tokio::time::sleep(renewal) => {}
+            let by_change = tokio::select! {
+                () = tokio::time::sleep(renewal) => false,
                 found = changes.recv() => {
                     if found.is_none() {
                         // Nothing can be watched; renewal by time goes on.
@@ -105,27 +106,39 @@ impl Rotation {
                     // Certificate and key are two files: wait until both are there.
                     tokio::time::sleep(SETTLE).await;
                     while changes.try_recv().is_ok() {}
+                    found.is_some()
                 }
-            }
-            self.renew();
+            };
+            self.renew(by_change);
         }
     }
 
-    fn renew(&mut self) {
-        let loaded = self.source.load((self.clock)());
-        let replaced = loaded.and_then(|identity| {
-            let not_after = identity.replace(&self.tls)?;
-            self.session
-                .as_ref()
-                .map_or(Ok(()), |session| session.renew(&self.tls))?;
-            Ok(not_after)
-        });
-        match replaced {
-            Ok(not_after) => {
+    /// Takes over a new identity whole, or nothing of it; `None` where the files say what they said before.
+    fn replace(&mut self, by_change: bool) -> Result<Option<SystemTime>, Error> {
+        let identity = self.source.load((self.clock)())?;
+        if by_change && identity.inputs() == self.inputs {
+            return Ok(None);
+        }
+        let inputs = identity.inputs();
+        let session = self.session.as_ref();
+        let renewed = session
+            .map(|session| session.renewed(identity.credentials()))
+            .transpose()?;
+        let not_after = identity.replace(&self.tls)?;
+        if let (Some(session), Some((local, responder))) = (session, renewed) {
+            session.local.store(local);
+            session.responder.store(Arc::new(responder));
+        }
+        self.inputs = inputs;
+        Ok(Some(not_after))
+    }
+
+    fn renew(&mut self, by_change: bool) {
+        match self.replace(by_change) {
+            Ok(None) => {}
+            Ok(Some(not_after)) => {
                 self.not_after = not_after;
-                self.telemetry
-                    .certificate_expiry
-                    .set(i64::try_from(unix_seconds(not_after)).unwrap_or(i64::MAX));
+                self.telemetry.show_certificate_end(not_after);
                 let until = humantime::format_rfc3339_seconds(not_after).to_string();
                 tracing::info!(until, "identity replaced");
                 if let Some(auditor) = &self.auditor {

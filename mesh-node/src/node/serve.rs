@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use mesh_audit::Event;
 use mesh_audit::EventKind;
 use mesh_auth::spiffe::SpiffeId;
+use mesh_resilience::limit::Limiter;
 use mesh_session::TableStats;
 use mesh_transport::Body;
 use mesh_transport::app::is_grpc;
@@ -25,6 +26,7 @@ use mesh_transport::server::Protocol;
 use mesh_transport::server::Server;
 use mesh_transport::session::CALL_PATH;
 use mesh_transport::session::HANDSHAKE_PATH;
+use mesh_transport::session::MESH_SERVICE;
 use mesh_transport::session::Opened;
 use mesh_transport::session::Refused;
 use mesh_transport::session::STREAM_PATH;
@@ -32,6 +34,7 @@ use mesh_transport::session::SessionServer;
 use mesh_transport::tls::PeerId;
 use mesh_transport::tls::TlsStore;
 use parking_lot::RwLock;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -67,6 +70,24 @@ pub(crate) struct Gate {
     pub(crate) sessions: Option<SessionServer>,
     pub(crate) peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
     pub(crate) server: Server,
+    /// How many refused connections are written down.
+    pub(crate) refusals: Limiter,
+}
+
+/// A connection that its listener's gauge counts, until it is dropped, however its task ends.
+struct Open(Gauge);
+
+impl Open {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Entry {
@@ -94,7 +115,7 @@ impl Shared {
                 .connections
                 .get_or_create(&label)
                 .clone();
-            open.inc();
+            let _open = Open::new(open);
             let Accepted {
                 stream, slot, from, ..
             } = accepted;
@@ -103,7 +124,6 @@ impl Shared {
                 Entry::Outbound(bound) => shared.serve_application(stream, bound, drain).await,
                 Entry::Admin => shared.serve_admin(stream, drain).await,
             }
-            open.dec();
             drop(slot);
         });
     }
@@ -136,6 +156,8 @@ impl Shared {
         } else {
             Protocol::Http1
         };
+        // A certificate is good until it ends, and so is what was proven with it.
+        let drain = drain.until(tokio::time::Instant::now() + self.left_of_certificate(&stream));
         let shared = Arc::clone(self);
         let service = service_fn(move |request: Request<Incoming>| {
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
@@ -147,9 +169,27 @@ impl Shared {
             .await;
     }
 
+    fn left_of_certificate(&self, stream: &TlsStream<TcpStream>) -> Duration {
+        let leaf = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(<[_]>::first);
+        let facts = leaf.and_then(|leaf| mesh_auth::svid::inspect(leaf).ok());
+        let now = (self.outbound.recorder.clock)();
+        facts
+            .and_then(|facts| facts.not_after.duration_since(now).ok())
+            .unwrap_or_default()
+    }
+
+    /// Whoever reaches the port can have a connection refused, so no more than a few a second are written down; the
+    /// metric counts them all (threat 59).
     fn refused_connection(&self, from: std::net::SocketAddr, error: &str) {
-        tracing::info!(%from, error, "connection refused");
         self.outbound.recorder.telemetry.refused_peers.inc();
+        if !self.gate.refusals.check(&(), now()).allowed {
+            return;
+        }
+        tracing::info!(%from, error, "connection refused");
         if let Some(auditor) = &self.auditor {
             let event = Event::new(EventKind::Connection).with_display("from", &from);
             auditor.note(event.with("verdict", "refused").with("error", error));
@@ -257,6 +297,15 @@ impl Gate {
             return self.refuse(Refusal::new(Code::Denied, message), is_grpc(&request));
         }
         let id = PeerId::new(peer.header.to_str().unwrap_or_default());
+        let named = request.headers().get(MESH_SERVICE);
+        if is_exchange && named.is_none_or(|named| named.as_bytes() != self.inbound.name.as_bytes())
+        {
+            let message = format!(
+                "this is {}; the call is for another service",
+                self.inbound.name
+            );
+            return self.refuse(Refusal::new(Code::NoRoute, message), true);
+        }
         if is_handshake {
             return match sessions.handshake(&id, request).await {
                 Ok(response) => {

@@ -16,6 +16,7 @@ use mesh_resilience::balance::Picker;
 use mesh_resilience::balance::Policy;
 use mesh_resilience::classify::Outcome;
 use mesh_resilience::random::SplitMix64;
+use mesh_resilience::timeout::Deadline;
 use mesh_transport::Body;
 use mesh_transport::peer::Dialer;
 use mesh_transport::peer::PeerPool;
@@ -74,7 +75,7 @@ pub(crate) struct Member {
 
 #[derive(Debug)]
 enum Link {
-    Mtls(PeerPool),
+    Mtls(Box<PeerPool>),
     Hybrid(Box<SessionPool>),
 }
 
@@ -83,6 +84,8 @@ enum Link {
 pub(crate) struct InFlight {
     list: Arc<List>,
     index: usize,
+    deadline: Option<Deadline>,
+    is_recorded: bool,
     _load: Load,
 }
 
@@ -154,7 +157,7 @@ impl Links {
             .map_or_else(|| self.expected.clone(), PeerId::new);
         let pool = self.dialer.pool(endpoint.to_string(), expected.clone());
         let link = match &self.sessions {
-            None => Link::Mtls(pool),
+            None => Link::Mtls(Box::new(pool)),
             Some(client) => {
                 let pinned = endpoint
                     .public_key_fingerprint
@@ -188,7 +191,13 @@ impl List {
     }
 
     /// An endpoint to call, other than those `tried` where there is another.
-    pub(crate) fn pick(self: &Arc<Self>, tried: &[usize]) -> Option<(Arc<Member>, InFlight)> {
+    ///
+    /// A call that is dropped after `deadline` without a word from the endpoint counts as its failure.
+    pub(crate) fn pick(
+        self: &Arc<Self>,
+        tried: &[usize],
+        deadline: Option<Deadline>,
+    ) -> Option<(Arc<Member>, InFlight)> {
         let index = self
             .picker
             .pick(&self.members, tried, &*self.random, now())?;
@@ -196,6 +205,8 @@ impl List {
         let in_flight = InFlight {
             list: Arc::clone(self),
             index,
+            deadline,
+            is_recorded: false,
             _load: member.state.begin(),
         };
         Some((Arc::clone(member), in_flight))
@@ -253,7 +264,8 @@ impl InFlight {
     }
 
     /// Takes in how the call went; too many failures in a row eject the endpoint for a while.
-    pub(crate) fn record(&self, outcome: Outcome) {
+    pub(crate) fn record(&mut self, outcome: Outcome) {
+        self.is_recorded = true;
         if let Some(ejected) =
             self.list
                 .outliers
@@ -269,6 +281,19 @@ impl InFlight {
                 ?ejected,
                 "endpoint ejected after repeated failures"
             );
+        }
+    }
+}
+
+impl Drop for InFlight {
+    /// An endpoint that takes calls and never answers must not go on drawing them.
+    fn drop(&mut self) {
+        if !self.is_recorded
+            && self
+                .deadline
+                .is_some_and(|deadline| deadline.is_past(now()))
+        {
+            self.record(Outcome::Failure);
         }
     }
 }

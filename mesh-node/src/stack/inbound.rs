@@ -3,10 +3,10 @@
 //! | # | layer | refuses with | why here |
 //! |--:|---|---|---|
 //! | 1 | normalise | `bad_request`, `headers_too_large` | what is decided about is what is forwarded |
-//! | 2 | token | `unauthenticated` | who calls is settled before what it may |
-//! | 3 | identity headers | – | a caller's are dropped, ours are set |
-//! | 4 | policy | `denied` | no byte reaches the application without it |
-//! | 5 | rate limit | `rate_limited` | per caller, so after identity |
+//! | 2 | rate limit | `rate_limited` | per caller, whose certificate is verified; refused calls count too |
+//! | 3 | token | `unauthenticated` | who calls is settled before what it may |
+//! | 4 | identity headers | – | a caller's are dropped, ours are set |
+//! | 5 | policy | `denied` | no byte reaches the application without it |
 //! | 6 | application | `upstream_failed`, `no_route` | |
 //! | 7 | audit | `audit_unavailable` | no answer leaves that is not recorded |
 
@@ -19,7 +19,6 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
-use http::header;
 use mesh_audit::Event;
 use mesh_audit::EventKind;
 use mesh_auth::policy::Caller;
@@ -43,8 +42,9 @@ use crate::audit::Message;
 use crate::methods::Methods;
 use crate::respond::Code;
 use crate::respond::Refusal;
-use crate::respond::X_MESH_ERROR;
 use crate::respond::X_REQUEST_ID;
+use crate::stack::headers::strip_hop_by_hop;
+use crate::stack::headers::trailer_rule;
 use crate::stack::now;
 use crate::stack::outbound::X_MESH_TOKEN;
 use crate::stack::outbound::chain;
@@ -211,37 +211,47 @@ impl Inbound {
         if self.auditor.as_ref().is_some_and(Auditor::has_failed) {
             return Err(crate::audit::unavailable());
         }
+        // First, so that calls that are refused below count too (threat 59).
+        let limits = self.limit(peer)?;
         let now_seconds = unix_seconds((self.recorder.clock)());
-        let claims = self.verify_token(peer, request.headers(), now_seconds)?;
+        self.verify_token(peer, request.headers(), now_seconds)?;
         strip_identity_headers(request.headers_mut(), &[]);
         request
             .headers_mut()
             .insert(X_MESH_PEER_ID, peer.header.clone());
 
-        let caller = Caller::new(Some(peer.id.clone()), claims);
+        // Groups in a token count for nothing here: whoever shares the secret can write any.
+        let caller = Caller::new(Some(peer.id.clone()), None);
         let decision = self
             .policy
             .decide(&caller, &self.name, self.port, request, now_seconds);
-        let (verdict, is_denied) = match decision.verdict {
-            Verdict::Allow => ("allow", false),
-            Verdict::Deny => ("deny", true),
+        judged.verdict = match (decision.verdict, &decision.would_deny) {
+            (Verdict::Allow, None) => "allow",
+            (Verdict::Allow, Some(_)) => "would_deny",
+            (Verdict::Deny, _) => "deny",
         };
-        judged.verdict = verdict;
-        judged.rule = decision.rule;
+        let is_allowed = decision.is_allowed();
+        judged.rule = decision.would_deny.or(decision.rule);
+        let label = VerdictLabel {
+            verdict: judged.verdict,
+        };
         self.recorder
             .telemetry
             .decisions
-            .get_or_create(&VerdictLabel { verdict })
+            .get_or_create(&label)
             .inc();
-        if is_denied {
-            let (method, path) = (request.method(), request.path());
-            let message = format!(
-                "no rule of {} lets {} call {method} {path}",
-                self.name, peer.id
-            );
-            return Err(Refusal::new(Code::Denied, message));
+        if is_allowed {
+            return Ok(limits);
         }
+        let (method, path) = (request.method(), request.path());
+        let message = format!(
+            "no rule of {} lets {} call {method} {path}",
+            self.name, peer.id
+        );
+        Err(Refusal::new(Code::Denied, message))
+    }
 
+    fn limit(&self, peer: &Peer) -> Result<Option<LimitHeaders>, Refusal> {
         let Some(limiter) = &self.limiter else {
             return Ok(None);
         };
@@ -261,14 +271,9 @@ impl Inbound {
         }))
     }
 
-    fn verify_token(
-        &self,
-        peer: &Peer,
-        headers: &HeaderMap,
-        now: u64,
-    ) -> Result<Option<Arc<Claims>>, Refusal> {
+    fn verify_token(&self, peer: &Peer, headers: &HeaderMap, now: u64) -> Result<(), Refusal> {
         let Some(check) = &self.token else {
-            return Ok(None);
+            return Ok(());
         };
         let refused = |message: &'static str| Refusal::new(Code::Unauthenticated, message);
         let token = headers
@@ -277,7 +282,7 @@ impl Inbound {
         let token = token.ok_or_else(|| {
             refused("the call carries no service token; the calling node needs auth.jwt")
         })?;
-        check.verify(token, &peer.id, now).map(Some).map_err(|error| {
+        check.verify(token, &peer.id, now).map(drop).map_err(|error| {
             tracing::info!(peer.id = %peer.id, error = %chain(&error), "service token refused");
             // Which rule it broke is for our log; a forger learns nothing.
             refused("the call's service token is not valid here; do both nodes have the same auth.jwt secret?")
@@ -290,6 +295,7 @@ impl Inbound {
         request: CanonicalRequest,
         body: Body,
     ) -> Result<Response<Body>, Refusal> {
+        let body = body.with_trailer_rule(trailer_rule);
         let request = Request::from_parts(request.into_parts(), body);
         let mut response = match &self.app {
             App::Http(client) => client.send(request).await.map_err(|error| {
@@ -317,7 +323,7 @@ impl Inbound {
         let headers = response.headers_mut();
         strip_hop_by_hop(headers);
         strip_identity_headers(headers, &[]);
-        Ok(response)
+        Ok(response.map(|body| body.with_trailer_rule(trailer_rule)))
     }
 }
 
@@ -343,48 +349,4 @@ fn limit_headers(verdict: &mesh_resilience::limit::Verdict) -> LimitHeaders {
             HeaderValue::from(seconds(verdict.reset_after)),
         ),
     ]
-}
-
-/// Drops from an answer what concerns one connection only (RFC 9110 section 7.6.1).
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(named) = headers.remove(header::CONNECTION) {
-        for name in named.to_str().unwrap_or_default().split(',') {
-            headers.remove(name.trim());
-        }
-    }
-    for name in [
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::PROXY_AUTHENTICATE,
-    ] {
-        headers.remove(name);
-    }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
-    headers.remove(X_MESH_ERROR);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_loses_what_concerns_one_connection_only() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "close, x-own"),
-            ("x-own", "1"),
-            ("keep-alive", "timeout=5"),
-            ("transfer-encoding", "chunked"),
-            ("x-mesh-error", "denied"),
-            ("trailer", "x-sum"),
-            ("content-type", "text/plain"),
-        ] {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        strip_hop_by_hop(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["content-type", "trailer"]);
-    }
 }

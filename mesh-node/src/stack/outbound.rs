@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -54,8 +55,11 @@ use tower_layer::Layer as _;
 
 use crate::respond::Code;
 use crate::respond::Refusal;
+use crate::respond::X_MESH_PROCESSED;
 use crate::respond::X_REQUEST_ID;
 use crate::stack::endpoints::Endpoints;
+use crate::stack::headers::strip_hop_by_hop;
+use crate::stack::headers::trailer_rule;
 use crate::stack::now;
 use crate::stack::record::Record;
 use crate::stack::record::Recorder;
@@ -179,21 +183,34 @@ impl Outbound {
         let parts = request.into_parts();
         let deadline =
             grpc_timeout(&parts.headers).map(|timeout| Deadline::after(started, timeout));
-        let result = service
-            .stack
-            .clone()
-            .oneshot(OutboundCall::new(parts, body, deadline))
-            .await;
+        let body = body.with_trailer_rule(trailer_rule);
+        let call = OutboundCall::new(parts, body, deadline);
+        let may_be_processed = call.may_be_processed();
+        let result = service.stack.clone().oneshot(call).await;
+        // What one attempt proved says nothing of the others.
+        let is_unprocessed = !may_be_processed.load(Ordering::Relaxed);
         let (mut response, keep) = match result {
             Ok(Answer {
                 response,
                 in_flight,
                 permit,
-            }) => (response, Some((in_flight, permit))),
-            Err(error) => (
-                self.refuse(&failed(&service, &error), is_grpc, id.as_ref()),
-                None,
-            ),
+            }) => {
+                let mut response = response.map(|body| body.with_trailer_rule(trailer_rule));
+                strip_hop_by_hop(response.headers_mut());
+                if !is_unprocessed {
+                    response.headers_mut().remove(X_MESH_PROCESSED);
+                }
+                (response, Some((in_flight, permit)))
+            }
+            Err(error) => {
+                let refusal = failed(&service, &error);
+                let refusal = if is_unprocessed {
+                    refusal
+                } else {
+                    refusal.maybe_processed()
+                };
+                (self.refuse(&refusal, is_grpc, id.as_ref()), None)
+            }
         };
         let state = service.breaker.state(now());
         service.series.show_breaker(state);
@@ -310,7 +327,7 @@ fn failed(service: &Service, error: &BoxError) -> Refusal {
     }
     if let Some(timed_out) = find_cause::<TimedOut>(error) {
         let message = format!("{name} gave no answer within {:?}", timed_out.after);
-        return Refusal::new(Code::Timeout, message).maybe_processed();
+        return Refusal::new(Code::Timeout, message);
     }
     if find_cause::<NoEndpoints>(error).is_some() {
         return Refusal::new(
@@ -320,17 +337,8 @@ fn failed(service: &Service, error: &BoxError) -> Refusal {
     }
     tracing::warn!(service = %name, error = %chain(error.as_ref()), "call failed");
     // The local application may know why: it is on this side of the trust boundary.
-    let refusal = Refusal::new(
-        Code::UpstreamFailed,
-        format!("{name} could not answer: {}", chain(error.as_ref())),
-    );
-    let unprocessed = find_cause::<mesh_transport::Error>(error)
-        .is_some_and(mesh_transport::Error::is_unprocessed);
-    if unprocessed {
-        refusal
-    } else {
-        refusal.maybe_processed()
-    }
+    let message = format!("{name} could not answer: {}", chain(error.as_ref()));
+    Refusal::new(Code::UpstreamFailed, message)
 }
 
 /// An error and all its causes in one line.

@@ -1,6 +1,8 @@
 //! The end of the outbound stack: pick an endpoint, take a connection, seal where configured, send.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 
@@ -8,6 +10,7 @@ use futures_core::future::BoxFuture;
 use http::Request;
 use http::Response;
 use http::request::Parts;
+use mesh_resilience::breaker::BreakerOpen;
 use mesh_resilience::bulkhead::Permit;
 use mesh_resilience::classify::Classified;
 use mesh_resilience::classify::Classify;
@@ -32,6 +35,8 @@ pub(crate) struct OutboundCall {
     head: Arc<Parts>,
     body: Body,
     deadline: Option<Deadline>,
+    /// Whether any attempt so far may have been acted on; shared by all attempts of a call.
+    may_be_processed: Arc<AtomicBool>,
 }
 
 /// What comes back, with all that must live as long as its body.
@@ -52,7 +57,13 @@ impl OutboundCall {
             head: Arc::new(head),
             body,
             deadline,
+            may_be_processed: Arc::default(),
         }
+    }
+
+    /// Tells, also after the call is gone, whether somebody may have acted on it.
+    pub(crate) fn may_be_processed(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.may_be_processed)
     }
 
     fn into_request(self) -> Request<Body> {
@@ -67,6 +78,7 @@ impl Replay for OutboundCall {
             head: Arc::clone(&self.head),
             body,
             deadline: self.deadline,
+            may_be_processed: Arc::clone(&self.may_be_processed),
         })
     }
 
@@ -99,7 +111,11 @@ impl Classify<Answer> for Judge {
     fn classify(&self, result: Result<&Answer, &BoxError>) -> Classified {
         match result {
             Ok(answer) => judge(&answer.response),
-            Err(error) if find_cause::<NoEndpoints>(error).is_some() => {
+            // Nobody is made to wait for an open circuit: it is there so that callers are told at once.
+            Err(error)
+                if find_cause::<NoEndpoints>(error).is_some()
+                    || find_cause::<BreakerOpen>(error).is_some() =>
+            {
                 Classified::new(Outcome::Unknown)
             }
             Err(error) => {
@@ -119,14 +135,19 @@ impl Classify<Answer> for Judge {
 /// is not safe to repeat may be repeated.
 fn judge(response: &Response<Body>) -> Classified {
     let judged = HttpClassifier::new().classify(Ok(response));
-    let unprocessed = response
-        .headers()
-        .get(X_MESH_PROCESSED)
-        .is_some_and(|value| value == "no");
     match judged.retryable {
-        Retryable::IfIdempotent if unprocessed => judged.with_retryable(Retryable::Always),
+        Retryable::IfIdempotent if is_unprocessed(response) => {
+            judged.with_retryable(Retryable::Always)
+        }
         _ => judged,
     }
+}
+
+/// Whether the other node says that its application never saw the request. No application can say so: its node drops
+/// every `x-mesh-*` field of an answer.
+fn is_unprocessed(response: &Response<Body>) -> bool {
+    let said = response.headers().get(X_MESH_PROCESSED);
+    said.is_some_and(|said| said == "no")
 }
 
 /// Sends to one of the endpoints of a service.
@@ -152,20 +173,27 @@ impl tower_service::Service<OutboundCall> for Send {
 
     fn call(&mut self, call: OutboundCall) -> Self::Future {
         let endpoints = Arc::clone(&self.endpoints);
-        Box::pin(async move { send(&endpoints, call.into_request()).await })
+        Box::pin(async move { send(&endpoints, call).await })
     }
 }
 
 /// Tries endpoints until one takes the request; as long as none has seen a byte of it, that is safe for any request.
-async fn send(endpoints: &Endpoints, mut request: Request<Body>) -> Result<Answer, BoxError> {
+async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxError> {
+    let (deadline, may_be_processed) = (call.deadline, call.may_be_processed());
+    let mut request = call.into_request();
     let list = endpoints.current();
     let mut tried = Vec::new();
     loop {
-        let Some((endpoint, in_flight)) = list.pick(&tried) else {
+        let Some((endpoint, mut in_flight)) = list.pick(&tried, deadline) else {
             return Err(NoEndpoints.into());
         };
+        // Also if this is dropped in the middle: only what is proven is taken back.
+        let before = may_be_processed.swap(true, Ordering::Relaxed);
         let failed = match endpoint.exchange(request).await {
             Ok(response) => {
+                if is_unprocessed(&response) {
+                    may_be_processed.store(before, Ordering::Relaxed);
+                }
                 in_flight.record(judge(&response).outcome);
                 return Ok(Answer {
                     response,
@@ -175,6 +203,9 @@ async fn send(endpoints: &Endpoints, mut request: Request<Body>) -> Result<Answe
             }
             Err(failed) => failed,
         };
+        if failed.error.is_unprocessed() {
+            may_be_processed.store(before, Ordering::Relaxed);
+        }
         in_flight.record(Outcome::Failure);
         let Unsent {
             error,

@@ -67,7 +67,7 @@ pub struct SessionPool {
     connections: PeerPool,
     verifier: Arc<dyn VerifyPeerDebug>,
     /// The peer's key, verified before: saves a round trip until it is refused.
-    known: Mutex<Option<PeerKey>>,
+    known: Mutex<Option<Known>>,
     open: ArcSwap<Vec<Entry>>,
     handshaking: tokio::sync::Mutex<()>,
     failures: Failures,
@@ -76,6 +76,14 @@ pub struct SessionPool {
 /// A verifier that can stand in a structure with `Debug`.
 pub trait VerifyPeerDebug: VerifyPeer + fmt::Debug {}
 impl<T: VerifyPeer + fmt::Debug> VerifyPeerDebug for T {}
+
+/// A key that was verified under one generation of our trust, and is verified anew when a session would be.
+#[derive(Clone, Debug)]
+struct Known {
+    key: PeerKey,
+    generation: u64,
+    until: SystemTime,
+}
 
 #[derive(Clone)]
 struct Entry {
@@ -230,8 +238,11 @@ impl SessionPool {
             destination: connection.destination().to_owned(),
             source,
         };
+        let generation = self.connections.generation();
         let known = self.known.lock().clone();
-        if let Some(key) = known {
+        let is_fresh =
+            |known: &Known| known.generation == generation && known.until > (self.client.clock)();
+        if let Some(Known { key, .. }) = known.filter(is_fresh) {
             match self.agree(connection, key).await {
                 Ok(session) => return Ok(session),
                 // It may have restarted with another key or offer.
@@ -255,7 +266,12 @@ impl SessionPool {
             .map_err(|source| refused(source.into()))?
             .map_err(|source| refused(source.into()))?;
         let session = self.agree(connection, key.clone()).await.map_err(refused)?;
-        *self.known.lock() = Some(key);
+        let until = (self.client.clock)() + self.client.timeout;
+        *self.known.lock() = Some(Known {
+            key,
+            generation,
+            until,
+        });
         Ok(session)
     }
 
@@ -365,10 +381,13 @@ async fn answer(
     let flags = opener.open(&mut first)?;
     let mut first = open::parts(flags, first)?;
     let mut head = head::answer(&first.head.take().ok_or(head::HeadError)?)?;
-    let has_no_body = is_to_head || head.status == http::StatusCode::NOT_MODIFIED;
     let length = Length::of(&mut head.headers)?;
-    let length = if has_no_body { Length::Empty } else { length };
-    let body = OpenedBody::body(records, opener, first, length)?;
+    // Such an answer speaks of the length that a body would have, and has none (RFC 9110 sections 9.3.2 and 15.4.5).
+    let body = if is_to_head || head.status == http::StatusCode::NOT_MODIFIED {
+        Body::empty()
+    } else {
+        OpenedBody::body(records, opener, first, length)?
+    };
     Ok(Response::from_parts(head, body))
 }
 

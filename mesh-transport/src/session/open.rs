@@ -119,8 +119,6 @@ pub(crate) enum Length {
     Any,
     /// It must be of exactly this length.
     Exactly(u64),
-    /// It must be empty, whatever length the head speaks of (an answer to HEAD, or 304).
-    Empty,
 }
 
 impl Length {
@@ -150,8 +148,6 @@ impl Length {
     fn take(&mut self, len: usize) -> Result<(), HeadError> {
         match self {
             Self::Any => Ok(()),
-            Self::Empty if len == 0 => Ok(()),
-            Self::Empty => Err(HeadError),
             Self::Exactly(left) => {
                 *left = left.checked_sub(len as u64).ok_or(HeadError)?;
                 Ok(())
@@ -244,7 +240,7 @@ impl HttpBody for OpenedBody {
     fn size_hint(&self) -> SizeHint {
         match self.length {
             Length::Exactly(left) => SizeHint::with_exact(left + self.data.len() as u64),
-            Length::Any | Length::Empty => SizeHint::default(),
+            Length::Any => SizeHint::default(),
         }
     }
 }
