@@ -115,7 +115,7 @@ impl Folder {
         };
         folder.clear().map_err(failed)?;
         // There are keys in it.
-        folder.write(".gitignore", "*\n", PUBLIC).map_err(failed)?;
+        folder.write(".gitignore", b"*\n", PUBLIC).map_err(failed)?;
         Ok(folder)
     }
 
@@ -140,17 +140,17 @@ impl Folder {
     pub(super) fn issue(&self, now: SystemTime) -> Result<(), BoxError> {
         let domain = TrustDomain::parse(TRUST_DOMAIN)?;
         let authority = Authority::generate(&domain, VALIDITY, now)?;
-        self.write("ca/ca.crt", authority.certificate_pem(), PUBLIC)?;
-        self.write("ca/ca.key", &authority.key_pem(), PRIVATE)?;
+        self.write("ca/ca.crt", authority.certificate_pem().as_bytes(), PUBLIC)?;
+        self.write("ca/ca.key", authority.key_pem().as_bytes(), PRIVATE)?;
         for service in SERVICES {
             let id = SpiffeId::for_service(&domain, service)?;
             // The addresses are for curl; nodes look at the SPIFFE id alone.
             let issued = authority.issue(&id, VALIDITY, now, &["127.0.0.1", "localhost"])?;
             let file = |end: &str| format!("{service}/certs/{service}.{end}");
-            self.write(&file("crt"), &issued.certificate_pem, PUBLIC)?;
-            self.write(&file("key"), &issued.key_pem, PRIVATE)?;
+            self.write(&file("crt"), issued.certificate_pem.as_bytes(), PUBLIC)?;
+            self.write(&file("key"), issued.key_pem.as_bytes(), PRIVATE)?;
         }
-        self.write("jwt.secret", &random_hex(SECRET_BYTES)?, PRIVATE)?;
+        self.write("jwt.secret", random_hex(SECRET_BYTES)?.as_bytes(), PRIVATE)?;
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl Folder {
         for service in SERVICES {
             self.write(
                 &format!("{service}/mesh.yaml"),
-                &configuration(service, ports),
+                configuration(service, ports).as_bytes(),
                 PUBLIC,
             )?;
         }
@@ -167,7 +167,7 @@ impl Folder {
     }
 
     /// Writes a file below the folder.
-    pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> io::Result<()> {
+    pub(super) fn write(&self, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
         let path = self.path.join(name);
         if let Some(parent) = path.parent() {
             make_dir(parent)?;
@@ -178,7 +178,7 @@ impl Folder {
             .truncate(true)
             .mode(mode)
             .open(&path)?
-            .write_all(content.as_ref())
+            .write_all(content)
     }
 
     /// A file below the folder.
@@ -315,7 +315,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open(Some(dir.path())).unwrap();
         folder
-            .write("jwt.secret", "3f".repeat(32), PRIVATE)
+            .write("jwt.secret", "3f".repeat(32).as_bytes(), PRIVATE)
             .unwrap();
         let ports = Ports::numbered(20_000);
         for service in SERVICES {
@@ -323,7 +323,7 @@ mod tests {
             let text = configuration(service, &ports);
             assert!(!text.contains("{name}"), "{text}");
             folder
-                .write(&format!("{service}/mesh.yaml"), &text, PUBLIC)
+                .write(&format!("{service}/mesh.yaml"), text.as_bytes(), PUBLIC)
                 .unwrap();
             let config = Document::parse(&text, &path, &Environment::new())
                 .unwrap()
@@ -348,7 +348,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("demo");
         let first = Folder::open(Some(&path)).unwrap();
-        first.write("jwt.secret", "old", PRIVATE).unwrap();
+        first.write("jwt.secret", b"old", PRIVATE).unwrap();
         let refused = Folder::open(Some(&path)).unwrap_err();
         assert!(matches!(refused, FolderError::Busy { .. }));
         drop(first);

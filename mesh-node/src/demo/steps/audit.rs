@@ -27,14 +27,14 @@ pub(super) async fn shows_an_edit(world: &mut World, story: &mut Story) -> Resul
     let (index, line) = found.ok_or_else(|| Miss::new("a denied call in the log", "none"))?;
     let number = index + 1;
     let forged = line.replace("\"verdict\":\"deny\"", "\"verdict\":\"allow\"");
-    let edited: String = log
-        .lines()
-        .enumerate()
-        .map(|(at, line)| format!("{}\n", if at == index { &forged } else { line }))
-        .collect();
+    let mut edited: Vec<&str> = log.lines().collect();
+    if let Some(line) = edited.get_mut(index) {
+        *line = &forged;
+    }
+    let edited = edited.join("\n") + "\n";
     let saved = world
         .folder
-        .write("tampered/mesh-audit.log", edited, PUBLIC);
+        .write("tampered/mesh-audit.log", edited.as_bytes(), PUBLIC);
     saved.map_err(Miss::at("the copy is written"))?;
     let copy = world.folder.file("tampered/mesh-audit.log");
     story.say(&format!(

@@ -66,22 +66,7 @@ pub(super) async fn are_refused(world: &mut World, story: &mut Story) -> Result<
         )?;
     }
 
-    let guessed = random_hex(32).map_err(Miss::at("random bytes"))?;
-    story.sent("a handshake by a thief who has certificate and key, but not the token secret");
-    let poor = Probe::new(&speaker(world, &guessed), address);
-    let poor = poor.map_err(Miss::at("a caller without the secret"))?;
-    let forged = token(WEB, ORDERS, &guessed)?;
-    let refused = poor.call(call(), &forged).await;
-    let why = match refused {
-        Ok(answer) => return Err(Miss::new("no session", answer.text())),
-        Err(why) => why,
-    };
-    story.got(&why);
-    expect(
-        why.contains("unauthenticated"),
-        "the session is refused: unauthenticated",
-        &why,
-    )?;
+    without_secret(world, story).await?;
 
     let after = world.requests(ORDERS).await?;
     story.say(&format!(
@@ -97,6 +82,27 @@ pub(super) async fn are_refused(world: &mut World, story: &mut Story) -> Result<
         after == taken,
         "no request at the application",
         after - taken,
+    )
+}
+
+/// A thief who has certificate and key, but not the secret of the tokens, gets no session at all.
+async fn without_secret(world: &World, story: &mut Story) -> Result<(), Miss> {
+    let address = local(world.ports.of(ORDERS).inbound);
+    let guessed = random_hex(32).map_err(Miss::at("random bytes"))?;
+    story.sent("a handshake by a thief who has certificate and key, but not the token secret");
+    let poor = Probe::new(&speaker(world, &guessed), address);
+    let poor = poor.map_err(Miss::at("a caller without the secret"))?;
+    let forged = token(WEB, ORDERS, &guessed)?;
+    let refused = poor.call(call(), &forged).await;
+    let why = match refused {
+        Ok(answer) => return Err(Miss::new("no session", answer.text())),
+        Err(why) => why,
+    };
+    story.got(&why);
+    expect(
+        why.contains("unauthenticated"),
+        "the session is refused: unauthenticated",
+        &why,
     )
 }
 

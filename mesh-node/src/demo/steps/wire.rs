@@ -53,7 +53,7 @@ pub(super) async fn is_ciphertext(world: &mut World, story: &mut Story) -> Resul
     }
     let saved = world
         .folder
-        .write("wire/web-to-orders.bin", wire.all(), PUBLIC);
+        .write("wire/web-to-orders.bin", &wire.all(), PUBLIC);
     saved.map_err(Miss::at("the recording is saved"))?;
     story.look(&format!(
         "grep -c {marker} {}",
