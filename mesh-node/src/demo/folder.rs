@@ -315,7 +315,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open(Some(dir.path())).unwrap();
         folder
-            .write("jwt.secret", "3f".repeat(32).as_bytes(), PRIVATE)
+            .write("jwt.secret", random_hex(32).unwrap().as_bytes(), PRIVATE)
             .unwrap();
         let ports = Ports::numbered(20_000);
         for service in SERVICES {

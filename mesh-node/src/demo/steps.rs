@@ -108,10 +108,12 @@ pub(super) fn farewell(world: &World, story: &mut Story) {
             ),
         ),
         (
-            "a call without certificate",
+            "web's certificate alone does not do: no sealed session",
             format!(
-                "curl --cacert {} https://{}/",
+                "curl -i --cacert {} --cert {} \\\n        --key {} https://{}/payments/7",
                 world.folder.shown("ca/ca.crt"),
+                world.folder.shown("web/certs/web.crt"),
+                world.folder.shown("web/certs/web.key"),
                 local(world.ports.of(PAYMENTS).inbound)
             ),
         ),

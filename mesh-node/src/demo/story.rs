@@ -20,7 +20,14 @@ pub(crate) struct Story {
 
 struct Step {
     title: &'static str,
-    missed: Option<Miss>,
+    /// None as long as it is under way, also when the story breaks off there.
+    outcome: Option<Result<(), Miss>>,
+}
+
+impl Step {
+    fn holds(&self) -> bool {
+        matches!(self.outcome, Some(Ok(())))
+    }
 }
 
 /// A step saw something else than it expected.
@@ -93,14 +100,14 @@ impl Story {
         let number = self.steps.len() + 1;
         self.steps.push(Step {
             title,
-            missed: None,
+            outcome: None,
         });
         self.headline(&format!("{number}. {title}"));
     }
 
     /// Ends the step with what became of it.
     pub(crate) fn end(&mut self, outcome: Result<(), Miss>) {
-        match outcome {
+        match &outcome {
             Ok(()) => {
                 let mark = self.paint(GREEN, "held");
                 self.line(&format!("   {mark}"));
@@ -110,10 +117,10 @@ impl Story {
                 self.line(&format!("   {mark}"));
                 self.wrapped("   expected  ", &miss.expected);
                 self.wrapped("   seen      ", &miss.seen);
-                if let Some(step) = self.steps.last_mut() {
-                    step.missed = Some(miss);
-                }
             }
+        }
+        if let Some(step) = self.steps.last_mut() {
+            step.outcome = Some(outcome);
         }
     }
 
@@ -145,11 +152,7 @@ impl Story {
 
     /// How many steps held, and how many there are.
     pub(crate) fn score(&self) -> (usize, usize) {
-        let held = self
-            .steps
-            .iter()
-            .filter(|step| step.missed.is_none())
-            .count();
+        let held = self.steps.iter().filter(|step| step.holds()).count();
         (held, self.total)
     }
 
@@ -176,9 +179,9 @@ impl Story {
     pub(crate) fn report(&self) -> Value {
         let (held, total) = self.score();
         let steps = self.steps.iter().map(|step| {
-            let missed = step.missed.as_ref();
+            let missed = step.outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
             json!({
-                "title": step.title, "held": missed.is_none(),
+                "title": step.title, "held": step.holds(),
                 "expected": missed.map(|miss| &miss.expected), "seen": missed.map(|miss| &miss.seen),
             })
         });
@@ -246,13 +249,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_missed_does_not_count_as_held() {
+    fn only_a_step_that_ended_well_counts_as_held() {
         let mut story = Story::untold(3);
         story.step("one");
         story.end(Ok(()));
         story.step("two");
         story.end(Err(Miss::new("200", "503")));
+        story.step("three, which is broken off");
         assert_eq!(story.verdict(), "demo: 1 of 3 steps held");
+        assert!(!story.holds());
         assert_eq!(story.report()["steps"][1]["seen"], "503");
         assert_eq!(story.report()["ok"], false);
     }
