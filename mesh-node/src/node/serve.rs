@@ -42,6 +42,7 @@ use tokio_rustls::server::TlsStream;
 use crate::node::Shared;
 use crate::respond::Code;
 use crate::respond::Refusal;
+use crate::respond::X_MESH_ERROR;
 use crate::stack::inbound::Inbound;
 use crate::stack::inbound::Peer;
 use crate::stack::now;
@@ -161,7 +162,14 @@ impl Shared {
         let shared = Arc::clone(self);
         let service = service_fn(move |request: Request<Incoming>| {
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
-            async move { Ok::<_, Infallible>(shared.gate.handle(&peer, request.map(Body::from)).await) }
+            async move {
+                let version = request.version();
+                let mut response = shared.gate.handle(&peer, request.map(Body::from)).await;
+                if is_malformed(&response) {
+                    close_after(&mut response, version);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         self.gate
             .server
@@ -211,10 +219,8 @@ impl Shared {
                     .outbound
                     .handle(request.map(Body::from), bound.as_ref())
                     .await;
-                if version < Version::HTTP_2 && phase.phase() >= Phase::Leaving {
-                    response
-                        .headers_mut()
-                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                if phase.phase() >= Phase::Leaving || is_malformed(&response) {
+                    close_after(&mut response, version);
                 }
                 Ok::<_, Infallible>(response)
             }
@@ -235,6 +241,23 @@ impl Shared {
             .server
             .serve(stream, Protocol::Http1, service, drain)
             .await;
+    }
+}
+
+/// Whether the request was refused for its form: where it ends, and what follows it, is then anybody's guess (threat 13).
+fn is_malformed(response: &Response<Body>) -> bool {
+    response
+        .headers()
+        .get(X_MESH_ERROR)
+        .is_some_and(|code| code == Code::BadRequest.as_str())
+}
+
+/// Takes no further request from the connection that `response` goes out on; over HTTP/2 streams do not run into each other.
+fn close_after(response: &mut Response<Body>, version: Version) {
+    if version < Version::HTTP_2 {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 
@@ -294,6 +317,7 @@ impl Gate {
         let is_handshake = request.uri().path() == HANDSHAKE_PATH;
         if !(is_exchange || is_handshake) {
             let message = "this node takes sealed calls only (security.encryption: hybrid)";
+            self.note_refusal(peer, "the call was not sealed");
             return self.refuse(Refusal::new(Code::Denied, message), is_grpc(&request));
         }
         let id = PeerId::new(peer.header.to_str().unwrap_or_default());
@@ -336,6 +360,7 @@ impl Gate {
     fn refuse_session(&self, peer: &Peer, error: &Refused) -> Response<Body> {
         tracing::info!(peer.id = %peer.id, error = %chain(error), "session refused");
         self.inbound.recorder.telemetry.refused_peers.inc();
+        self.note_refusal(peer, &chain(error));
         let (code, message) = match error {
             Refused::NoSession => (
                 Code::NoSession,
@@ -349,6 +374,13 @@ impl Gate {
             _ => (Code::Unauthenticated, "the message was not accepted"),
         };
         self.refuse(Refusal::new(code, message), true)
+    }
+
+    /// Writes down what was refused before the inbound stack saw it, a few a second for each peer (threat 59).
+    fn note_refusal(&self, peer: &Peer, what: &str) {
+        if self.refusals.check(&peer.id, now()).allowed {
+            self.inbound.note_error(peer, what);
+        }
     }
 
     fn refuse(&self, refusal: Refusal, is_grpc: bool) -> Response<Body> {

@@ -194,7 +194,8 @@ impl Inbound {
         record.attach(response, ())
     }
 
-    fn note_error(&self, peer: &Peer, what: &str) {
+    /// Records what went wrong with a peer.
+    pub(crate) fn note_error(&self, peer: &Peer, what: &str) {
         if let Some(auditor) = &self.auditor {
             let event = Event::new(EventKind::Error).with_display("peer", &peer.id);
             auditor.note(event.with("error", what));
