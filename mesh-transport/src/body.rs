@@ -42,6 +42,18 @@ enum Kind {
     Full(Bytes),
     Incoming(Incoming),
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BoxError> + Send + Sync>>),
+    #[cfg_attr(
+        not(feature = "session"),
+        expect(dead_code, reason = "only sealing wraps a body")
+    )]
+    Wrapped(Box<dyn Wrap>),
+}
+
+/// A body that is made of another one, and can give that back as long as nothing was taken.
+pub(crate) trait Wrap:
+    HttpBody<Data = Bytes, Error = BoxError> + Send + Sync + Unpin
+{
+    fn untouched(self: Box<Self>) -> Option<Body>;
 }
 
 impl Body {
@@ -56,6 +68,20 @@ impl Body {
         B: HttpBody<Data = Bytes, Error = BoxError> + Send + Sync + 'static,
     {
         Self::from_kind(Kind::Boxed(Box::pin(body)))
+    }
+
+    #[cfg(feature = "session")]
+    pub(crate) fn wrapped(body: Box<dyn Wrap>) -> Self {
+        Self::from_kind(Kind::Wrapped(body))
+    }
+
+    /// The body that this one is made of, where nothing was taken of either.
+    #[cfg(feature = "session")]
+    pub(crate) fn unwrapped(self) -> Option<Self> {
+        match self.kind {
+            Kind::Wrapped(body) => body.untouched(),
+            _ => None,
+        }
     }
 
     fn from_kind(kind: Kind) -> Self {
@@ -100,7 +126,7 @@ impl Body {
             Kind::Empty => Some(Self::empty()),
             Kind::Full(bytes) => Some(Self::from(bytes.clone())),
             Kind::Incoming(body) if body.is_end_stream() => Some(Self::empty()),
-            Kind::Incoming(_) | Kind::Boxed(_) => None,
+            Kind::Incoming(_) | Kind::Boxed(_) | Kind::Wrapped(_) => None,
         }
     }
 
@@ -123,6 +149,7 @@ impl fmt::Debug for Body {
             Kind::Full(_) => "full",
             Kind::Incoming(_) => "incoming",
             Kind::Boxed(_) => "boxed",
+            Kind::Wrapped(_) => "wrapped",
         };
         f.debug_struct("Body")
             .field("kind", &kind)
@@ -184,6 +211,7 @@ impl HttpBody for Body {
             }
             Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
+            Kind::Wrapped(body) => Pin::new(&mut **body).poll_frame(cx),
         };
         if let (Some(rule), Poll::Ready(Some(Ok(frame)))) = (this.trailer_rule, &mut polled)
             && let Some(trailers) = frame.trailers_mut()
@@ -217,6 +245,7 @@ impl HttpBody for Body {
             Kind::Full(_) => false,
             Kind::Incoming(body) => body.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
+            Kind::Wrapped(body) => body.is_end_stream(),
         }
     }
 
@@ -226,6 +255,7 @@ impl HttpBody for Body {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Incoming(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
+            Kind::Wrapped(body) => body.size_hint(),
         }
     }
 }

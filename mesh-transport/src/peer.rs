@@ -231,12 +231,23 @@ impl PeerPool {
         Ok(fresh)
     }
 
-    /// Sends `request` on a connection with room.
+    /// Sends `request` on a connection with room. Where the peer was leaving just then, so that the connection took
+    /// nothing more, it goes out on another one.
     ///
     /// # Errors
     ///
     /// [`Unsent`], with the request where not a byte of it was sent.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Unsent> {
+        match self.send_once(request).await {
+            Err(Unsent {
+                error: Error::Unprocessed { .. },
+                request: Some(request),
+            }) => self.send_once(*request).await,
+            other => other,
+        }
+    }
+
+    async fn send_once(&self, request: Request<Body>) -> Result<Response<Body>, Unsent> {
         match self.connection().await {
             Ok(connection) => connection.send(request).await,
             Err(error) => Err(Unsent::whole(error, request)),

@@ -104,8 +104,10 @@ impl Server {
             Protocol::Detect => self.builder.clone(),
         };
         // Peers over HTTP/2 are told at once and go elsewhere without loss; a client over HTTP/1.1 could lose a
-        // request that crosses our close, so it is only told in its next answer until draining begins.
-        let leave_at = if protocol == Protocol::Http2 {
+        // request that crosses our close, so it is only told in its next answer until draining begins. Who comes while
+        // we are leaving has nowhere else to go, or will see soon enough.
+        let is_told_at_once = protocol == Protocol::Http2 && drain.phase() < Phase::Leaving;
+        let leave_at = if is_told_at_once {
             Phase::Leaving
         } else {
             Phase::Draining

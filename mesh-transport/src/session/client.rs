@@ -141,12 +141,27 @@ impl fmt::Debug for Entry {
 }
 
 impl SessionPool {
-    /// Sends `request` to `service`, sealed.
+    /// Sends `request` to `service`, sealed. Where the peer was leaving just then, so that the connection took nothing
+    /// more, it goes out on another one.
     ///
     /// # Errors
     ///
     /// [`Unsent`], with the request where not a byte of it was sent.
     pub async fn send(
+        &self,
+        service: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Unsent> {
+        match self.send_once(service, request).await {
+            Err(Unsent {
+                error: Error::Unprocessed { .. },
+                request: Some(request),
+            }) => self.send_once(service, *request).await,
+            other => other,
+        }
+    }
+
+    async fn send_once(
         &self,
         service: &str,
         request: Request<Body>,
@@ -347,13 +362,20 @@ async fn exchange(
     } else {
         STREAM_PATH
     };
-    let body = Body::boxed(SealedBody::new(Side::Request, sealed_head, body, sealer));
+    let sealed_body = SealedBody::new(Side::Request, sealed_head, body, sealer);
+    let body = Body::wrapped(Box::new(sealed_body));
     let request =
         outer(path, Some(service), body).map_err(|source| Error::Unsealable { source })?;
-    let response = connection
-        .send(request)
-        .await
-        .map_err(|unsent| unsent.error)?;
+    let response = match connection.send(request).await {
+        Ok(response) => response,
+        Err(unsent) => {
+            let outer = unsent.request.map(|outer| outer.into_body());
+            return Err(match outer.and_then(Body::unwrapped) {
+                Some(body) => Unsent::whole(unsent.error, Request::from_parts(parts, body)),
+                None => unsent.error.into(),
+            });
+        }
+    };
     if let Err(source) = refusal(&response) {
         // Only what says so was refused before anything was done; the rest must not be repeated (threat 43).
         let said = response.headers().get(MESH_PROCESSED);

@@ -196,4 +196,28 @@ mod tests {
             );
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_message_comes_back_as_it_went_in(field in proptest::collection::vec(0u8.., 0..600), cut in 1usize..700) {
+            let mut decoder = Decoder::default();
+            let mut found = None;
+            for chunk in message(&field).chunks(cut) {
+                assert!(found.is_none());
+                decoder.push(Bytes::copy_from_slice(chunk));
+                found = decoder.next().unwrap();
+            }
+            assert_eq!(found.unwrap(), field);
+            assert!(decoder.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_give_messages_or_an_error(chunks in proptest::collection::vec(proptest::collection::vec(0u8..12, 0..40), 0..8)) {
+            let mut decoder = Decoder::default();
+            for chunk in chunks {
+                decoder.push(Bytes::from(chunk));
+                while let Ok(Some(_)) = decoder.next() {}
+            }
+        }
+    }
 }

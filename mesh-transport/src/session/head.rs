@@ -177,6 +177,8 @@ pub(crate) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy;
+
     use super::*;
 
     #[test]
@@ -228,5 +230,64 @@ mod tests {
     fn a_count_without_the_bytes_behind_it_is_refused() {
         assert_eq!(trailers(&[0xff, 0xff, 0, 0]).err(), Some(HeadError));
         assert_eq!(trailers(&[0, 1, 0, 1, b' ', 0, 0]).err(), Some(HeadError));
+    }
+
+    fn header_map() -> impl Strategy<Value = HeaderMap> {
+        let one = ("[a-z][a-z0-9-]{0,12}", "[ -~]{0,20}");
+        proptest::collection::vec(one, 0..12).prop_map(|made| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in made {
+                let value = HeaderValue::try_from(value.trim()).unwrap();
+                headers.append(HeaderName::try_from(name).unwrap(), value);
+            }
+            headers.remove(header::HOST);
+            headers
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_head_comes_back_as_it_went_in(headers in header_map(), path in "/[a-z0-9/._~-]{0,40}", status in 200u16..1000) {
+            let mut bytes = BytesMut::new();
+            put_trailers(&mut bytes, &headers).unwrap();
+            assert_eq!(trailers(&bytes).unwrap(), headers);
+
+            let (mut parts, ()) = http::Response::new(()).into_parts();
+            (parts.status, parts.headers) = (StatusCode::from_u16(status).unwrap(), headers.clone());
+            let mut bytes = BytesMut::new();
+            put_answer(&mut bytes, &parts).unwrap();
+            let back = answer(&bytes).unwrap();
+            assert_eq!((back.status, &back.headers), (parts.status, &parts.headers));
+
+            let (mut parts, ()) = http::Request::get(path).body(()).unwrap().into_parts();
+            parts.headers = headers;
+            parts.headers.insert(header::HOST, HeaderValue::from_static("a:1"));
+            let mut bytes = BytesMut::new();
+            put_request(&mut bytes, &parts).unwrap();
+            let back = request(&bytes).unwrap();
+            assert_eq!((back.method, back.uri, back.headers), (parts.method, parts.uri, parts.headers));
+        }
+
+        #[test]
+        fn any_bytes_are_a_head_or_an_error(bytes in proptest::collection::vec(0u8.., 0..80), small in proptest::collection::vec(0u8..4, 0..80)) {
+            for bytes in [bytes, small] {
+                let heads = (request(&bytes).is_ok(), answer(&bytes).is_ok(), trailers(&bytes).is_ok());
+                // What is taken for a head has no room for more than it says.
+                let longer = [&bytes[..], &[0]].concat();
+                assert!(!heads.2 || trailers(&longer).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_larger_than_a_record_has_room_for_is_refused() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-one", HeaderValue::try_from("x".repeat(40_000)).unwrap());
+        assert!(put_trailers(&mut BytesMut::new(), &headers).is_ok());
+        headers.insert("x-two", HeaderValue::try_from("x".repeat(40_000)).unwrap());
+        assert_eq!(
+            put_trailers(&mut BytesMut::new(), &headers),
+            Err(HeadTooLarge)
+        );
     }
 }

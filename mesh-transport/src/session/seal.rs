@@ -17,6 +17,7 @@ use mesh_session::Flags;
 use mesh_session::Sealer;
 
 use crate::body::Body;
+use crate::body::Wrap;
 use crate::error::BoxError;
 use crate::session::frame;
 use crate::session::head;
@@ -179,6 +180,13 @@ impl HttpBody for SealedBody {
             Side::Request => self.state != State::Open,
             Side::Answer => self.state == State::Done,
         }
+    }
+}
+
+impl Wrap for SealedBody {
+    fn untouched(self: Box<Self>) -> Option<Body> {
+        // The head goes with the first record, and the body is asked only after that record was wanted.
+        (self.state == State::Open && self.head.is_some()).then_some(self.inner)
     }
 }
 

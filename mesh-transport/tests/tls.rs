@@ -1,0 +1,318 @@
+//! Who may speak with whom.
+#![cfg(feature = "spiffe")]
+#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+use http_body_util::BodyExt;
+use mesh_transport::Body;
+use mesh_transport::Error;
+use mesh_transport::peer::Dialer;
+use mesh_transport::peer::PeerConfig;
+use mesh_transport::tls::TlsStore;
+use mesh_transport::tls::TrustBundles;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+mod support;
+
+use support::Pki;
+use support::get;
+use support::loopback;
+use support::pool;
+use support::serve;
+use support::store;
+use support::tasks;
+
+fn dialer(store: &Arc<TlsStore>) -> Dialer {
+    Dialer::new(Arc::clone(store), PeerConfig::default(), tasks())
+}
+
+#[tokio::test]
+async fn both_ends_know_who_is_at_the_other() {
+    let pki = Pki::new("example.org");
+    let served = serve(&pki.store("orders"), |caller, request| async move {
+        Response::new(Body::from(format!(
+            "{} {}",
+            caller.id,
+            request.uri().path()
+        )))
+    });
+    let pool = pool(&pki.store("users"), served.address, pki.id("orders"));
+    let answer = pool.send(get("/list")).await.unwrap();
+    let text = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(text, "spiffe://example.org/users /list");
+    assert_eq!(pool.connection().await.unwrap().peer(), &pki.id("orders"));
+}
+
+#[tokio::test]
+async fn a_wrong_peer_gets_not_a_byte_of_the_request() {
+    // threat 48
+    let pki = Pki::new("example.org");
+    let server = pki.store("billing");
+    let listener = TcpListener::bind(loopback()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let dialed = async {
+        let refused = pool(&pki.store("users"), address, pki.id("orders"))
+            .send(get("/"))
+            .await;
+        refused.unwrap_err()
+    };
+    let accepted = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = TlsAcceptor::from(Arc::clone(server.current().server()))
+            .accept(stream)
+            .await
+            .unwrap();
+        let mut received = Vec::new();
+        // How the connection ends does not matter.
+        drop(stream.read_to_end(&mut received).await);
+        received
+    };
+    let (unsent, received) = tokio::join!(dialed, accepted);
+    assert_eq!(received, b"");
+    assert!(unsent.error.is_unprocessed() && unsent.request.is_some());
+    let Error::WrongPeer {
+        found,
+        expected,
+        destination,
+    } = &unsent.error
+    else {
+        panic!("{unsent:?}")
+    };
+    assert_eq!(
+        (found.as_str(), expected.as_str()),
+        (
+            "spiffe://example.org/billing",
+            "spiffe://example.org/orders"
+        )
+    );
+    assert_eq!(*destination, address.to_string());
+}
+
+#[tokio::test]
+async fn a_server_of_another_authority_is_refused() {
+    // threat 2
+    let (ours, theirs) = (Pki::new("example.org"), Pki::new("example.org"));
+    let served = serve(&theirs.store("orders"), |_, _| async {
+        Response::new(Body::empty())
+    });
+    let refused = dialer(&ours.store("users"))
+        .dial(&served.address.to_string(), &ours.id("orders"))
+        .await;
+    assert!(matches!(refused, Err(Error::Connect { .. })), "{refused:?}");
+    assert_eq!(served.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_client_of_another_authority_reaches_no_handler() {
+    // threat 2
+    let (ours, theirs) = (Pki::new("example.org"), Pki::new("example.org"));
+    let served = serve(&ours.store("orders"), |_, _| async {
+        Response::new(Body::empty())
+    });
+    // It trusts us, but we do not trust it.
+    let intruder = store(theirs.credentials("users"), ours.bundles(), Duration::ZERO);
+    let pool = pool(&intruder, served.address, ours.id("orders"));
+    // With TLS 1.3 the client is done before it hears that it was refused.
+    assert!(pool.send(get("/")).await.is_err());
+    assert_eq!(served.connections(), 0);
+    assert_eq!(served.refused.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_trust_domain_has_roots_of_its_own() {
+    // threat 2: an authority that is trusted for one domain speaks for no other.
+    let (ours, theirs) = (Pki::new("example.org"), Pki::new("partner.org"));
+    let served = serve(&theirs.store("orders"), |_, _| async {
+        Response::new(Body::empty())
+    });
+    let refused = dialer(&ours.store("users"))
+        .dial(&served.address.to_string(), &theirs.id("orders"))
+        .await;
+    let Err(Error::Connect { source, .. }) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert!(
+        source
+            .to_string()
+            .contains("partner.org is not among those trusted here"),
+        "{source}"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_over_is_refused() {
+    // threat 5
+    let pki = Pki::new("example.org");
+    let served = serve(&pki.store("orders"), |_, _| async {
+        Response::new(Body::empty())
+    });
+    for (after, is_valid) in [
+        (Duration::from_mins(59), true),
+        (Duration::from_mins(61), false),
+    ] {
+        let store = store(pki.credentials("users"), pki.bundles(), after);
+        let dialed = dialer(&store)
+            .dial(&served.address.to_string(), &pki.id("orders"))
+            .await;
+        assert_eq!(dialed.is_ok(), is_valid, "{dialed:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_or_speaks_no_tls_is_refused() {
+    // threat 1
+    let pki = Pki::new("example.org");
+    let served = serve(&pki.store("orders"), |_, _| async {
+        Response::new(Body::empty())
+    });
+    let mut plain = TcpStream::connect(served.address).await.unwrap();
+    plain
+        .write_all(b"GET / HTTP/1.1\r\nhost: there\r\n\r\n")
+        .await
+        .unwrap();
+    let mut received = Vec::new();
+    plain.read_to_end(&mut received).await.unwrap();
+    assert!(!received.starts_with(b"HTTP"), "{received:?}");
+
+    let users = pki.store("users");
+    let mut anonymous = rustls::ClientConfig::clone(users.current().client());
+    anonymous.client_auth_cert_resolver = Arc::new(NoCertificate);
+    let name = rustls_pki_types::ServerName::try_from("there").unwrap();
+    let stream = TcpStream::connect(served.address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(anonymous));
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    let refused = stream.read(&mut [0; 64]).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("CertificateRequired"),
+        "{refused}"
+    );
+    assert_eq!(served.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_replaced_identity_is_shown_on_new_connections_while_old_ones_live() {
+    // threats 63, 64, 71
+    let pki = Pki::new("example.org");
+    let served = serve(&pki.store("orders"), |caller, _| async move {
+        let mut response = Response::new(Body::from(bytes::Bytes::from(caller.leaf)));
+        response
+            .headers_mut()
+            .insert("x-connection", caller.connection.into());
+        response
+    });
+    let users = pki.store("users");
+    let pool = pool(&users, served.address, pki.id("orders"));
+    let shown = |response: Response<Body>| async {
+        let connection = response.headers()["x-connection"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        (
+            connection,
+            response.into_body().collect().await.unwrap().to_bytes(),
+        )
+    };
+    let old = pool.connection().await.unwrap();
+    let leaf = |store: &TlsStore| {
+        store
+            .current()
+            .credentials()
+            .chain()
+            .first()
+            .unwrap()
+            .to_vec()
+    };
+    let first_leaf = leaf(&users);
+    assert_eq!(users.current().generation(), 1);
+
+    users
+        .replace(pki.credentials("users"), pki.bundles())
+        .unwrap();
+    assert_eq!(users.current().generation(), 2);
+    let (connection, seen) = shown(pool.send(get("/")).await.unwrap()).await;
+    assert_eq!((connection.as_str(), &*seen), ("1", &*leaf(&users)));
+    assert_ne!(leaf(&users), first_leaf);
+    let (connection, seen) = shown(old.send(get("/")).await.unwrap()).await;
+    assert_eq!((connection.as_str(), &*seen), ("0", &*first_leaf));
+    assert!(!old.is_closed());
+}
+
+#[tokio::test]
+async fn an_identity_that_can_t_be_used_leaves_the_old_one_in_place() {
+    let pki = Pki::new("example.org");
+    let store = pki.store("users");
+    assert!(TrustBundles::new().with_domain("example.org", &[]).is_err());
+    assert_eq!(store.current().generation(), 1);
+    // threat 63: a certificate with another's key.
+    let (one, other) = (rcgen_pair(), rcgen_pair());
+    let refused = mesh_transport::tls::Credentials::from_pem(one.0.as_bytes(), other.1.as_bytes());
+    assert!(
+        matches!(refused, Err(Error::Identity { .. })),
+        "{refused:?}"
+    );
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl rustls::client::ResolvesClientCert for NoCertificate {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        _sigschemes: &[rustls::SignatureScheme],
+    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+fn rcgen_pair() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+#[tokio::test]
+async fn a_statement_counts_only_as_its_signer_made_it() {
+    let (pki, foreign) = (Pki::new("example.org"), Pki::new("example.org"));
+    let (signer, verifier) = (pki.store("orders"), pki.store("users"));
+    let credentials = signer.current();
+    let credentials = credentials.credentials();
+    let signature = credentials.sign(b"my key").unwrap();
+    let verified = verifier.verify_signed(credentials.chain(), b"my key", &signature);
+    assert_eq!(verified.unwrap(), pki.id("orders"));
+
+    assert!(
+        verifier
+            .verify_signed(credentials.chain(), b"my kex", &signature)
+            .is_err()
+    );
+    assert!(verifier.verify_signed(&[], b"my key", &signature).is_err());
+    for len in 0..signature.len() {
+        assert!(
+            verifier
+                .verify_signed(
+                    credentials.chain(),
+                    b"my key",
+                    signature.get(..len).unwrap()
+                )
+                .is_err()
+        );
+    }
+    let stranger = foreign.credentials("orders");
+    let signature = stranger.sign(b"my key").unwrap();
+    assert!(
+        verifier
+            .verify_signed(stranger.chain(), b"my key", &signature)
+            .is_err()
+    );
+}
