@@ -75,10 +75,17 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = drain.reached(Phase::Draining) => return,
+                () = drain.reached(Phase::Draining) => break,
                 accepted = self.accept() => accepted,
             };
             serve(accepted);
+        }
+        // The system has completed these connections already; closing the socket would reset them, and lose requests.
+        for _ in 0..BACKLOG {
+            match tokio::time::timeout(QUEUED, self.accept()).await {
+                Ok(accepted) => serve(accepted),
+                Err(_) => return,
+            }
         }
     }
 
@@ -107,5 +114,7 @@ impl Listener {
 
 /// The queue that the system keeps of connections not yet accepted; it cuts it to its own limit.
 const BACKLOG: u32 = 4096;
+/// A connection that is queued is there at once; the pause lets the reactor see it.
+const QUEUED: Duration = Duration::from_millis(2);
 /// Long enough not to spin, short enough not to be felt once descriptors are free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

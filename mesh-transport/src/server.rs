@@ -113,9 +113,16 @@ impl Server {
             Phase::Draining
         };
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let leave = async {
+            drain.reached(leave_at).await;
+            // A client that has just connected has its request on the way; closing now would lose it.
+            if protocol != Protocol::Http2 {
+                tokio::time::sleep(ARRIVAL).await;
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = drain.reached(leave_at) => {
+            () = leave => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -129,6 +136,8 @@ impl Server {
 /// Four times what a 1 KiB call needs at 256 in flight, and enough for 4 MiB messages to flow without stalls.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// A request follows its connection within a round trip, so this is long enough, and short enough for a restart.
+const ARRIVAL: Duration = Duration::from_millis(200);
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// What one stream may hold for a peer that does not read: a few frames, so that many such streams cost little (threat 37).
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
