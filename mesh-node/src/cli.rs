@@ -160,6 +160,8 @@ fn run(command: Command, json: bool, context: &Context) -> Result<Report, Failur
 fn print(result: &Result<Report, Failure>, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match result {
+        // Nothing to say, such as after a run, whose output may be an access log.
+        Ok(report) if report.text.is_empty() => Ok(()),
         Ok(report) if json => writeln!(out, "{:#}", report.json),
         Ok(report) => writeln!(out, "{}", report.text.trim_end()),
         Err(failure) => {
