@@ -241,12 +241,13 @@ impl Node {
         curl(&[&self.admin_url(path)])
     }
 
-    /// The value of the first line of its metrics that begins like this.
+    /// The sum of the lines of its metrics that begin like this.
     #[track_caller]
     pub(crate) fn metric(&self, prefix: &str) -> Option<f64> {
         let page = self.admin("/metrics").expect(200).text();
-        let line = page.lines().find(|line| line.starts_with(prefix))?;
-        line.rsplit(' ').next()?.parse().ok()
+        let lines = page.lines().filter(|line| line.starts_with(prefix));
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.reduce(|sum, value| sum + value)
     }
 
     /// A call of its application to a service, which it names in `Host`.

@@ -13,6 +13,7 @@
 pub(crate) mod client;
 pub(crate) mod mesh;
 pub(crate) mod process;
+pub(crate) mod tap;
 pub(crate) mod tools;
 
 /// Runs each test once with sealed calls and once with mutual TLS alone.
