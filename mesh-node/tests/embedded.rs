@@ -442,3 +442,66 @@ async fn page(address: SocketAddr, path: &str) -> serde_json::Value {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     serde_json::from_str(body).unwrap()
 }
+
+/// The examples as programs. Cargo builds them next to the tests, but not where a single test file is asked for.
+fn example(name: &str) -> std::path::PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let profile = own.parent().unwrap().parent().unwrap();
+    let program = profile.join("examples").join(name);
+    if !program.exists() {
+        let mut build = std::process::Command::new(std::env::var_os("CARGO").unwrap());
+        build.args(["build", "--quiet", "-p", "mesh-node", "--example", name]);
+        if profile.file_name().is_some_and(|name| name == "release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success());
+    }
+    program
+}
+
+#[tokio::test]
+async fn the_two_example_programs_call_each_other() {
+    use tokio::io::AsyncBufReadExt;
+    let dir = TempDir::new().unwrap();
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ports = [free(), free()].map(|socket| socket.local_addr().unwrap().port().to_string());
+    let program = |name| {
+        let mut program = tokio::process::Command::new(example(name));
+        program
+            .arg(dir.path())
+            .args(&ports)
+            .kill_on_drop(true)
+            .stdout(std::process::Stdio::piped());
+        program
+    };
+    let mut orders = program("orders").spawn().unwrap();
+    let mut said = tokio::io::BufReader::new(orders.stdout.take().unwrap()).lines();
+    let first = said.next_line().await.unwrap().unwrap();
+    assert!(
+        first.starts_with("orders: answers on 127.0.0.1:"),
+        "{first}"
+    );
+
+    let users = program("users").output().await.unwrap();
+    let shown = String::from_utf8(users.stdout).unwrap();
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 3, "{shown}");
+    assert_eq!(lines[0], "users: order 7 is a book for Ada Lovelace");
+    assert!(
+        lines[1].contains("500 handler_failed") && lines[1].contains("nobody is called \"bob\""),
+        "{shown}"
+    );
+    assert!(
+        lines[2].contains("order-service/removeOrder failed with 403 denied"),
+        "{shown}"
+    );
+    assert!(users.status.success());
+
+    let stop = std::process::Command::new("kill")
+        .args(["-INT", &orders.id().unwrap().to_string()])
+        .status();
+    assert!(stop.unwrap().success());
+    assert!(orders.wait().await.unwrap().success());
+    let last = said.next_line().await.unwrap().unwrap();
+    assert!(last.starts_with("orders: "), "{last}");
+}
