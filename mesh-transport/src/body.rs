@@ -53,6 +53,10 @@ enum Kind {
 pub(crate) trait Wrap:
     HttpBody<Data = Bytes, Error = BoxError> + Send + Sync + Unpin
 {
+    #[cfg_attr(
+        not(feature = "session"),
+        expect(dead_code, reason = "only sealing wraps a body")
+    )]
     fn untouched(self: Box<Self>) -> Option<Body>;
 }
 

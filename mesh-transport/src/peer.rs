@@ -288,6 +288,7 @@ impl PeerPool {
     }
 
     /// The generation of our own identity and trust.
+    #[cfg(feature = "session")]
     pub(crate) fn generation(&self) -> u64 {
         self.dialer.tls.current().generation()
     }

@@ -1,5 +1,4 @@
 //! Accepting connections within a bound, until draining begins.
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -34,11 +33,9 @@ async fn no_more_connections_are_open_than_allowed() {
         taken.lock().unwrap().push(one);
     }
     // The third one waits in the system's queue until a place is free.
-    assert!(
-        tokio::time::timeout(Duration::from_millis(100), accepted.recv())
-            .await
-            .is_err()
-    );
+    tokio::time::timeout(Duration::from_millis(100), accepted.recv())
+        .await
+        .unwrap_err();
     let gone = taken.lock().unwrap().remove(0);
     drop(gone);
     let third = accepted.recv().await.unwrap();
@@ -46,7 +43,7 @@ async fn no_more_connections_are_open_than_allowed() {
 
     signal.enter(Phase::Draining);
     signal.drained().await;
-    assert!(TcpStream::connect(address).await.is_err());
+    TcpStream::connect(address).await.unwrap_err();
 }
 
 #[tokio::test]

@@ -170,12 +170,12 @@ where
         refused: Arc::default(),
         signal: Arc::new(signal),
     };
-    let (tasks, server) = (tasks(), Server::new(&ServerConfig::default(), tasks()));
+    let (tasks, http) = (tasks(), Server::new(&ServerConfig::default(), tasks()));
     let (store, connections) = (Arc::clone(store), Arc::clone(&served.connections));
     let (refused, for_connections, tasks_of_connections) =
         (Arc::clone(&served.refused), drain.clone(), tasks.clone());
     tasks.start(listener.run(drain, move |accepted| {
-        let (server, drain, answer) = (server.clone(), for_connections.clone(), answer.clone());
+        let (http, drain, answer) = (http.clone(), for_connections.clone(), answer.clone());
         let (store, connections, refused) = (
             Arc::clone(&store),
             Arc::clone(&connections),
@@ -204,7 +204,7 @@ where
                 let (answer, caller) = (answer.clone(), caller.clone());
                 async move { Ok::<_, Infallible>(answer(caller, request.map(Body::from)).await) }
             });
-            server.serve(stream, Protocol::Http2, service, drain).await;
+            http.serve(stream, Protocol::Http2, service, drain).await;
             drop(accepted.slot);
         });
     }));
