@@ -83,8 +83,8 @@ impl Builder {
         let (service, drain_timeout) = (config.service.id.clone(), config.drain.timeout);
         let for_node = Arc::clone(&methods);
         // Reading files and making keys stays off the threads that serve requests.
-        let build = move || Node::build_with(&config, local, Some(for_node));
-        let built = tasks.blocking(build).await;
+        let make = move || Node::build_with(&config, local, Some(for_node));
+        let built = tasks.blocking(make).await;
         let node = built.map_err(|source| Error::Io {
             what: "build the node",
             source: io::Error::other(source),

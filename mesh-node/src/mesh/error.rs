@@ -183,7 +183,8 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_deref().map(|source| source as _)
+        let source: &(dyn std::error::Error + 'static) = self.0.source.as_deref()?;
+        Some(source)
     }
 }
 
@@ -222,7 +223,7 @@ mod tests {
     use super::*;
     use crate::respond::Refusal;
 
-    fn of(refusal: Refusal) -> CallError {
+    fn of(refusal: &Refusal) -> CallError {
         let id = HeaderValue::from_static("r-1");
         let (head, _) = refusal.clone().into_response(false, Some(&id)).into_parts();
         let body = format!(r#"{{"error":{{"message":"{}"}}}}"#, refusal.message());
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn says_what_the_mesh_said() {
-        let error = of(Refusal::new(Code::CircuitOpen, "try again later")
+        let error = of(&Refusal::new(Code::CircuitOpen, "try again later")
             .with_retry_after(Duration::from_secs(7)));
         assert_eq!(
             error.to_string(),
@@ -269,7 +270,7 @@ mod tests {
             ),
         ] {
             let code = refusal.code();
-            assert_eq!(of(refusal).is_retryable(), expected, "{code:?}");
+            assert_eq!(of(&refusal).is_retryable(), expected, "{code:?}");
         }
     }
 
