@@ -11,6 +11,7 @@ use std::error::Error;
 use mesh_node::HandlerError;
 use mesh_node::SecureMesh;
 
+#[path = "shop/shared.rs"]
 mod shop;
 
 use shop::ByUser;
