@@ -1,6 +1,6 @@
 //! Nodes that stop, die, come back and change under traffic: what the callers see of it.
 
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may panic")]
 
 use std::fs;
 use std::thread;

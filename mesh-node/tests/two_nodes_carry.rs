@@ -238,7 +238,7 @@ fn an_application_that_does_not_read_stalls_the_sender(encryption: &str) {
     let piece = vec![7; 65_536];
     let mut accepted = 0;
     let stalled = loop {
-        match sender.write(piece.get(..piece.len().min(LARGE - accepted)).unwrap()) {
+        match sender.write(&piece[..piece.len().min(LARGE - accepted)]) {
             Ok(0) => break None,
             Ok(len) => accepted += len,
             Err(error) => break Some(error.kind()),
@@ -261,7 +261,7 @@ fn an_application_that_does_not_read_stalls_the_sender(encryption: &str) {
         .unwrap();
     while accepted < LARGE {
         accepted += sender
-            .write(piece.get(..piece.len().min(LARGE - accepted)).unwrap())
+            .write(&piece[..piece.len().min(LARGE - accepted)])
             .unwrap();
     }
     let mut answer = String::new();

@@ -1,6 +1,6 @@
 //! What nodes write down and show: the audit log, metrics, health, the access log.
 
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may panic")]
 
 use std::collections::HashSet;
 use std::fs;
@@ -127,9 +127,11 @@ fn metrics_are_what_prometheus_expects(encryption: &str) {
     ] {
         assert!(line.contains(label), "{label} in {line}");
     }
+    let handshakes = mesh.order.metric("mesh_session_handshakes_total");
     assert_eq!(
-        mesh.order.metric("mesh_session_handshakes_total"),
-        Some(if encryption == "hybrid" { 1.0 } else { 0.0 })
+        handshakes > Some(0.0),
+        encryption == "hybrid",
+        "{handshakes:?}"
     );
 
     let Some(promtool) = tool("promtool") else {

@@ -45,7 +45,7 @@ impl Tap {
 fn relay(mut from: TcpStream, mut to: TcpStream, heard: &Mutex<Vec<u8>>) {
     let mut buffer = vec![0; 65_536];
     while let Ok(len @ 1..) = from.read(&mut buffer) {
-        let piece = buffer.get(..len).unwrap();
+        let piece = &buffer[..len];
         heard.lock().unwrap().extend(piece);
         if to.write_all(piece).is_err() {
             break;
