@@ -104,7 +104,7 @@ fn a_called_node_restarts_under_load_without_a_lost_read(encryption: &str) {
 }
 
 fn a_calling_node_restarts_under_load_without_a_lost_request(encryption: &str) {
-    let Some((mut mesh, _app)) = Mesh::with_app(encryption) else {
+    let Some((mut mesh, app)) = Mesh::with_app(encryption) else {
         return;
     };
     let load = Load::start(&mesh, "GET,POST").unwrap();
@@ -112,6 +112,16 @@ fn a_calling_node_restarts_under_load_without_a_lost_request(encryption: &str) {
     mesh.user.start();
     load.go_on();
     assert_eq!(load.end(), Vec::<String>::new());
+    // What the client had to send again had never been taken.
+    let mut targets: Vec<_> = app
+        .seen()
+        .iter()
+        .map(|request| request["target"].to_string())
+        .collect();
+    let all = targets.len();
+    targets.sort_unstable();
+    targets.dedup();
+    assert_eq!(targets.len(), all);
 }
 
 fn what_is_in_flight_finishes_before_a_node_ends(encryption: &str) {

@@ -1,7 +1,8 @@
 """Calls a node over connections that stay open, until it is told to stop: `load.py PORT CLIENTS METHODS`.
 
-Prints a line for every request: its number, its status and what went wrong. A connection that is refused was not
-accepted, so the request is made again; everything else that is no answer is a loss.
+Prints a line for every request: its number, its status and what went wrong. Where a connection is refused, or reset
+before anything came back on it (the system queued it for a process that then went away), the request is made again
+under the same number; the test looks whether it was seen twice. Everything else that is no answer is a loss.
 """
 
 import http.client
@@ -31,22 +32,27 @@ def client(name):
         body = b"%d" % number if method == "POST" else None
         request = "%s-%d" % (name, number)
         while True:
-            if connection.sock is None:
-                try:
+            is_fresh = connection.sock is None
+            try:
+                if is_fresh:
                     connection.connect()
-                except ConnectionRefusedError:
-                    time.sleep(0.02)
+                connection.request(method, "/api/load?number=" + request, body,
+                                   {"Host": "order-service", "X-Request-Id": request})
+                answer = connection.getresponse()
+                text = answer.read()
+                say("%s %d %s" % (request, answer.status, "" if answer.status == 200 else text))
+            except ConnectionRefusedError:
+                time.sleep(0.02)
+                continue
+            except ConnectionResetError as error:
+                connection.close()
+                if is_fresh:
                     continue
+                say("%s LOST %r" % (request, error))
+            except (OSError, http.client.HTTPException) as error:
+                say("%s LOST %r" % (request, error))
+                connection.close()
             break
-        try:
-            connection.request(method, "/api/load?number=" + request, body,
-                               {"Host": "order-service", "X-Request-Id": request})
-            answer = connection.getresponse()
-            text = answer.read()
-            say("%s %d %s" % (request, answer.status, "" if answer.status == 200 else text))
-        except (OSError, http.client.HTTPException) as error:
-            say("%s LOST %r" % (request, error))
-            connection.close()
         time.sleep(0.005)
 
 
