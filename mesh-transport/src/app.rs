@@ -113,7 +113,7 @@ impl AppClient {
             let is_fresh = pooled.is_none();
             let mut sender = match pooled {
                 Some(sender) => sender,
-                None => self.connect_h1().await?,
+                None => Box::pin(self.connect_h1()).await?,
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {
@@ -174,6 +174,16 @@ impl AppClient {
     }
 
     async fn h2_sender(&self) -> Result<http2::SendRequest<Body>, Error> {
+        if let Ok(current) = self.0.h2.try_lock()
+            && let Some(sender) = current.as_ref()
+            && !sender.is_closed()
+        {
+            return Ok(sender.clone());
+        }
+        Box::pin(self.connect_h2()).await
+    }
+
+    async fn connect_h2(&self) -> Result<http2::SendRequest<Body>, Error> {
         let mut current = self.0.h2.lock().await;
         if let Some(sender) = current.as_ref()
             && !sender.is_closed()

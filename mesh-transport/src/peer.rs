@@ -208,6 +208,11 @@ impl PeerPool {
         if let Some(ready) = self.ready() {
             return Ok(ready);
         }
+        // Boxed, so that the future of each request is not as large as a TLS handshake.
+        Box::pin(self.open_another()).await
+    }
+
+    async fn open_another(&self) -> Result<Arc<PeerConnection>, Error> {
         let failures = self.failures.count();
         let _dialing = self.dialing.lock().await;
         if let Some(ready) = self.ready() {

@@ -120,9 +120,12 @@ impl Shared {
             let Accepted {
                 stream, slot, from, ..
             } = accepted;
+            // Boxed, so that what an idle connection holds, and what each request moves, is small.
             match entry {
-                Entry::Inbound => shared.serve_peer(stream, from, drain).await,
-                Entry::Outbound(bound) => shared.serve_application(stream, bound, drain).await,
+                Entry::Inbound => Box::pin(shared.serve_peer(stream, from, drain)).await,
+                Entry::Outbound(bound) => {
+                    Box::pin(shared.serve_application(stream, bound, drain)).await
+                }
                 Entry::Admin => shared.serve_admin(stream, drain).await,
             }
             drop(slot);
@@ -162,14 +165,14 @@ impl Shared {
         let shared = Arc::clone(self);
         let service = service_fn(move |request: Request<Incoming>| {
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
-            async move {
+            Box::pin(async move {
                 let version = request.version();
                 let mut response = shared.gate.handle(&peer, request.map(Body::from)).await;
                 if is_malformed(&response) {
                     close_after(&mut response, version);
                 }
                 Ok::<_, Infallible>(response)
-            }
+            })
         });
         self.gate
             .server
@@ -213,7 +216,7 @@ impl Shared {
         let (shared, phase) = (Arc::clone(self), drain.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (shared, bound, phase) = (Arc::clone(&shared), bound.clone(), phase.clone());
-            async move {
+            Box::pin(async move {
                 let version = request.version();
                 let mut response = shared
                     .outbound
@@ -223,7 +226,7 @@ impl Shared {
                     close_after(&mut response, version);
                 }
                 Ok::<_, Infallible>(response)
-            }
+            })
         });
         self.gate
             .server

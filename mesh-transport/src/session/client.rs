@@ -191,6 +191,11 @@ impl SessionPool {
         if let Some(entry) = self.find(&connection) {
             return Ok(entry);
         }
+        // Boxed, so that the future of each request is not as large as a handshake.
+        Box::pin(self.agree_anew(connection)).await
+    }
+
+    async fn agree_anew(&self, connection: Arc<PeerConnection>) -> Result<Entry, Error> {
         let failures = self.failures.count();
         let _handshaking = self.handshaking.lock().await;
         if let Some(entry) = self.find(&connection) {
