@@ -76,8 +76,10 @@ pub(crate) struct Ends {
 struct RequestLabels {
     reporter: &'static str,
     source_app: Arc<str>,
+    source_workload: Arc<str>,
     source_principal: Arc<str>,
     destination_app: Arc<str>,
+    destination_workload: Arc<str>,
     destination_service: Arc<str>,
     destination_principal: Arc<str>,
     request_protocol: &'static str,
@@ -353,8 +355,10 @@ impl PairSeries {
         let labels = RequestLabels {
             reporter: ends.reporter,
             source_app: Arc::clone(&ends.source),
+            source_workload: Arc::clone(&ends.source),
             source_principal: Arc::clone(&ends.source_principal),
             destination_app: Arc::clone(&ends.destination),
+            destination_workload: Arc::clone(&ends.destination),
             destination_service: Arc::clone(&ends.destination),
             destination_principal: Arc::clone(&ends.destination_principal),
             request_protocol: if is_grpc { "grpc" } else { "http" },

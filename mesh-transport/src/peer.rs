@@ -1,5 +1,7 @@
 //! Connections to other nodes: HTTP/2 over mutual TLS, shared by many requests, replaced when identity changes.
 
+mod lent;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -9,6 +11,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::Request;
 use http::Response;
+use http::request::Parts;
+use http_body::Body as _;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -20,6 +24,8 @@ use crate::connect::Failures;
 use crate::connect::h2_client;
 use crate::connect::tcp;
 use crate::error::Error;
+use crate::peer::lent::Lender;
+use crate::peer::lent::lend;
 use crate::tasks::Tasks;
 use crate::tls::PeerId;
 use crate::tls::TlsStore;
@@ -332,19 +338,34 @@ impl PeerConnection {
         let _stream = Arc::clone(&self.streams);
         *request.version_mut() = http::Version::HTTP_2;
         absolute(&mut request, "peer");
+        let (head, lender, request) = lend_body(request);
         let mut sender = self.sender.clone();
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok(response.map(Body::from)),
-            Err(mut failed) => Err(match failed.take_message() {
-                Some(request) => Unsent::whole(
-                    Error::Unprocessed {
-                        source: Box::new(failed.into_error()),
-                    },
-                    request,
-                ),
-                None => Error::exchange(failed.into_error()).into(),
-            }),
-        }
+        let mut failed = match sender.try_send_request(request).await {
+            Ok(response) => return Ok(response.map(Body::from)),
+            Err(failed) => failed,
+        };
+        let returned = failed.take_message();
+        let error = failed.into_error();
+        let error = if returned.is_some() {
+            Error::Unprocessed {
+                source: Box::new(error),
+            }
+        } else {
+            Error::exchange(error)
+        };
+        let is_unprocessed = error.is_unprocessed();
+        // The head from here and the body from where it was lent: the library may have dropped both.
+        let request = match (lender, returned) {
+            (None, returned) => returned,
+            (Some(lender), _) if is_unprocessed => lender
+                .take_back()
+                .map(|body| Request::from_parts(head, body)),
+            (Some(_), _) => None,
+        };
+        Err(Unsent {
+            error,
+            request: request.map(Box::new),
+        })
     }
 
     /// Who is at the other end.
@@ -377,6 +398,17 @@ impl fmt::Debug for PeerConnection {
             .field("peer", &self.peer)
             .finish_non_exhaustive()
     }
+}
+
+/// Keeps the means to make a request with a body again: HTTP/2 peers that leave would cost it otherwise.
+fn lend_body(request: Request<Body>) -> (Parts, Option<Lender>, Request<Body>) {
+    let (head, body) = request.into_parts();
+    if body.is_end_stream() {
+        let (spare, ()) = Request::new(()).into_parts();
+        return (spare, None, Request::from_parts(head, body));
+    }
+    let (lender, body) = lend(body);
+    (head.clone(), Some(lender), Request::from_parts(head, body))
 }
 
 fn refused(destination: &str, source: impl Into<crate::error::BoxError>) -> Error {

@@ -72,6 +72,7 @@ const ALLOWED: &[(&str, &str)] = &[
 /// Edges that must be optional dependencies, or serve tests only.
 const ALLOWED_WITH_A_FEATURE: &[(&str, &str)] = &[
     ("mesh-transport", "mesh-auth"),
+    ("mesh-transport", "mesh-crypto"),
     ("mesh-transport", "mesh-session"),
 ];
 

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -195,6 +196,7 @@ pub(super) fn parts(
         sessions: server,
         peers: RwLock::default(),
         server: Server::new(&ServerConfig::default(), tasks.clone()),
+        sessions_counted: AtomicU64::new(0),
         refusals: refusals()?,
     };
     let rotation = Rotation {

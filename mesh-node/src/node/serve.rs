@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -71,6 +73,8 @@ pub(crate) struct Gate {
     pub(crate) sessions: Option<SessionServer>,
     pub(crate) peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
     pub(crate) server: Server,
+    /// Sessions that the metric has counted.
+    pub(crate) sessions_counted: AtomicU64,
     /// How many refused connections are written down.
     pub(crate) refusals: Limiter,
 }
@@ -124,7 +128,7 @@ impl Shared {
             match entry {
                 Entry::Inbound => Box::pin(shared.serve_peer(stream, from, drain)).await,
                 Entry::Outbound(bound) => {
-                    Box::pin(shared.serve_application(stream, bound, drain)).await
+                    Box::pin(shared.serve_application(stream, bound, drain)).await;
                 }
                 Entry::Admin => shared.serve_admin(stream, drain).await,
             }
@@ -336,7 +340,7 @@ impl Gate {
         if is_handshake {
             return match sessions.handshake(&id, request).await {
                 Ok(response) => {
-                    self.inbound.recorder.telemetry.handshakes.inc();
+                    self.count_sessions(sessions);
                     response
                 }
                 Err(error) => self.refuse_session(peer, &error),
@@ -377,6 +381,14 @@ impl Gate {
             _ => (Code::Unauthenticated, "the message was not accepted"),
         };
         self.refuse(Refusal::new(code, message), true)
+    }
+
+    /// Brings the count of sessions agreed on up to date; a request for the key offer is none.
+    fn count_sessions(&self, sessions: &SessionServer) {
+        let made = sessions.table().stats().inserted;
+        let before = self.sessions_counted.swap(made, Ordering::Relaxed);
+        let handshakes = &self.inbound.recorder.telemetry.handshakes;
+        handshakes.inc_by(made.saturating_sub(before));
     }
 
     /// Writes down what was refused before the inbound stack saw it, a few a second for each peer (threat 59).

@@ -64,6 +64,7 @@ use crate::stack::now;
 use crate::stack::record::Record;
 use crate::stack::record::Recorder;
 use crate::stack::send::Answer;
+use crate::stack::send::CallerBrokeOff;
 use crate::stack::send::Judge;
 use crate::stack::send::NoEndpoints;
 use crate::stack::send::OutboundCall;
@@ -328,6 +329,9 @@ fn failed(service: &Service, error: &BoxError) -> Refusal {
     if let Some(timed_out) = find_cause::<TimedOut>(error) {
         let message = format!("{name} gave no answer within {:?}", timed_out.after);
         return Refusal::new(Code::Timeout, message);
+    }
+    if let Some(broke_off) = find_cause::<CallerBrokeOff>(error) {
+        return Refusal::new(Code::BadRequest, broke_off.to_string());
     }
     if find_cause::<NoEndpoints>(error).is_some() {
         return Refusal::new(

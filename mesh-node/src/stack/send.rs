@@ -7,9 +7,11 @@ use std::task::Context;
 use std::task::Poll;
 
 use futures_core::future::BoxFuture;
+use http::HeaderMap;
 use http::Request;
 use http::Response;
 use http::request::Parts;
+use http_body::Body as _;
 use mesh_resilience::breaker::BreakerOpen;
 use mesh_resilience::bulkhead::Permit;
 use mesh_resilience::classify::Classified;
@@ -24,6 +26,7 @@ use mesh_resilience::timeout::HasDeadline;
 use mesh_resilience::timeout::SetDeadline;
 use mesh_transport::Body;
 use mesh_transport::BoxError;
+use mesh_transport::body::Watch;
 use mesh_transport::peer::Unsent;
 
 use crate::respond::X_MESH_PROCESSED;
@@ -37,6 +40,8 @@ pub(crate) struct OutboundCall {
     deadline: Option<Deadline>,
     /// Whether any attempt so far may have been acted on; shared by all attempts of a call.
     may_be_processed: Arc<AtomicBool>,
+    /// Whether the application broke off its own request body.
+    caller_broke_off: Arc<AtomicBool>,
 }
 
 /// What comes back, with all that must live as long as its body.
@@ -46,6 +51,26 @@ pub(crate) struct Answer {
     pub(crate) permit: Option<Permit>,
 }
 
+/// The application broke off its own request: its fault and not the called service's.
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body broke off before its end")]
+pub(crate) struct CallerBrokeOff;
+
+/// Learns whether a request body ends as it should.
+struct BrokenOff(Arc<AtomicBool>);
+
+impl Watch for BrokenOff {
+    fn data(&mut self, _: usize) {}
+
+    fn trailers(&mut self, _: &HeaderMap) {}
+
+    fn end(&mut self, complete: bool) {
+        if !complete {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// No endpoint of the service is known.
 #[derive(Debug, thiserror::Error)]
 #[error("no endpoint of the service is known; look at discovery.sources")]
@@ -53,11 +78,18 @@ pub(crate) struct NoEndpoints;
 
 impl OutboundCall {
     pub(crate) fn new(head: Parts, body: Body, deadline: Option<Deadline>) -> Self {
+        let caller_broke_off = Arc::default();
+        let body = if body.is_end_stream() {
+            body
+        } else {
+            body.with_watch(Box::new(BrokenOff(Arc::clone(&caller_broke_off))))
+        };
         Self {
             head: Arc::new(head),
             body,
             deadline,
             may_be_processed: Arc::default(),
+            caller_broke_off,
         }
     }
 
@@ -79,6 +111,7 @@ impl Replay for OutboundCall {
             body,
             deadline: self.deadline,
             may_be_processed: Arc::clone(&self.may_be_processed),
+            caller_broke_off: Arc::clone(&self.caller_broke_off),
         })
     }
 
@@ -114,6 +147,7 @@ impl Classify<Answer> for Judge {
             // Nobody is made to wait for an open circuit: it is there so that callers are told at once.
             Err(error)
                 if find_cause::<NoEndpoints>(error).is_some()
+                    || find_cause::<CallerBrokeOff>(error).is_some()
                     || find_cause::<BreakerOpen>(error).is_some() =>
             {
                 Classified::new(Outcome::Unknown)
@@ -180,6 +214,7 @@ impl tower_service::Service<OutboundCall> for Send {
 /// Tries endpoints until one takes the request; as long as none has seen a byte of it, that is safe for any request.
 async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxError> {
     let (deadline, may_be_processed) = (call.deadline, call.may_be_processed());
+    let caller_broke_off = Arc::clone(&call.caller_broke_off);
     let mut request = call.into_request();
     let list = endpoints.current();
     let mut tried = Vec::new();
@@ -205,6 +240,10 @@ async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxEr
         };
         if failed.error.is_unprocessed() {
             may_be_processed.store(before, Ordering::Relaxed);
+        }
+        if caller_broke_off.load(Ordering::Relaxed) {
+            in_flight.record(Outcome::Unknown);
+            return Err(CallerBrokeOff.into());
         }
         in_flight.record(Outcome::Failure);
         let Unsent {
