@@ -1,9 +1,6 @@
 //! Turns the configuration into parts: one function a part, in the order in which they stand on each other.
 
-use std::collections::HashMap;
-use std::num::NonZeroU16;
 use std::num::NonZeroU32;
-use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -26,39 +23,23 @@ use mesh_crypto::RsaBits;
 use mesh_crypto::SystemRandom;
 use mesh_crypto::keystore::KeyStore;
 use mesh_crypto::keystore::OsFileSystem;
-use mesh_discovery::Discover as _;
-use mesh_discovery::ServiceName;
-use mesh_discovery::StaticEntry;
 use mesh_discovery::StaticSource;
-use mesh_resilience::balance::OutlierConfig;
-use mesh_resilience::balance::Outliers;
-use mesh_resilience::breaker::Breaker;
-use mesh_resilience::breaker::BreakerConfig;
-use mesh_resilience::bulkhead::Bulkhead;
-use mesh_resilience::bulkhead::BulkheadConfig;
 use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::limit::Window;
 use mesh_resilience::random::SplitMix64;
-use mesh_resilience::retry::Budget;
-use mesh_resilience::retry::BudgetConfig;
-use mesh_resilience::retry::RetryConfig;
-use mesh_resilience::retry::RetryLayer;
-use mesh_resilience::timeout::TimeoutLayer;
 use mesh_session::SessionTable;
 use mesh_session::Suite;
 use mesh_session::TableConfig;
 use mesh_transport::app::AppClient;
 use mesh_transport::app::AppConfig;
 use mesh_transport::peer::Dialer;
-use mesh_transport::peer::PeerConfig;
 use mesh_transport::server::Server;
 use mesh_transport::server::ServerConfig;
 use mesh_transport::session::SessionClient;
 use mesh_transport::session::SessionServer;
 use mesh_transport::session::TokenFor;
 use mesh_transport::tasks::Tasks;
-use mesh_transport::tls::PeerId;
 use mesh_transport::tls::TlsStore;
 use parking_lot::RwLock;
 
@@ -68,10 +49,8 @@ use crate::adapt::policy::compile;
 use crate::audit::Auditor;
 use crate::config::AesKeySize;
 use crate::config::AuditEvent;
-use crate::config::Backoff;
 use crate::config::Durability;
 use crate::config::Encryption;
-use crate::config::EndpointConfig;
 use crate::config::NodeConfig;
 use crate::config::RsaKeySize;
 use crate::error::Error;
@@ -81,22 +60,22 @@ use crate::node::rotate::Rotation;
 use crate::node::rotate::SessionIdentity;
 use crate::node::serve::Gate;
 use crate::node::wall_clock;
-use crate::stack::endpoints::Endpoints;
-use crate::stack::endpoints::Links;
 use crate::stack::inbound::App;
 use crate::stack::inbound::Inbound;
 use crate::stack::inbound::TokenCheck;
 use crate::stack::now;
-use crate::stack::outbound::Layers;
 use crate::stack::outbound::Outbound;
 use crate::stack::outbound::Service;
 use crate::stack::outbound::unix_seconds;
 use crate::stack::record::Recorder;
-use crate::stack::send::Judge;
-use crate::telemetry::Ends;
-use crate::telemetry::PairSeries;
 use crate::telemetry::Telemetry;
 use crate::trace::Ids;
+
+mod services;
+
+use self::services::discovery;
+use self::services::peer_config;
+use self::services::services;
 
 /// All parts of a node.
 pub(super) struct Built {
@@ -421,168 +400,6 @@ fn handshake_token(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Arc<Token
     })
 }
 
-fn discovery(config: &NodeConfig) -> Result<StaticSource, Error> {
-    let entries: Result<Vec<_>, Error> = config
-        .discovery
-        .sources
-        .iter()
-        .flat_map(|source| &source.services)
-        .map(entry)
-        .collect();
-    StaticSource::new(entries?)
-        .map_err(|source| Error::config("discovery.sources can't be used as they are", source))
-}
-
-fn entry(config: &EndpointConfig) -> Result<StaticEntry, Error> {
-    let wrong = |source: mesh_transport::BoxError| {
-        Error::config(
-            format!(
-                "discovery.sources: the endpoint of {} can't be used",
-                config.id
-            ),
-            source,
-        )
-    };
-    let id = ServiceName::parse(&config.id).map_err(|source| wrong(source.into()))?;
-    let host = config
-        .host
-        .parse::<mesh_discovery::Host>()
-        .map_err(|source| wrong(source.into()))?;
-    let mut entry = StaticEntry::new(id, host, config.port.get());
-    entry.weight = NonZeroU16::try_from(config.weight).map_err(|source| wrong(source.into()))?;
-    entry.spiffe_id.clone_from(&config.spiffe_id);
-    entry
-        .public_key_fingerprint
-        .clone_from(&config.public_key_fingerprint);
-    entry.zone.clone_from(&config.zone);
-    entry.tags.clone_from(&config.tags);
-    Ok(entry)
-}
-
-fn peer_config(config: &NodeConfig) -> PeerConfig {
-    let mut peers = PeerConfig::default();
-    // A connection is served by one thread at a time, so a second one pays only where there is a second thread.
-    let threads = config
-        .runtime
-        .worker_threads
-        .or_else(|| std::thread::available_parallelism().ok());
-    peers.max_connections =
-        threads.map_or(1, |threads| threads.get().min(MAX_CONNECTIONS_PER_ENDPOINT));
-    peers
-}
-
-type ServiceMap = HashMap<Box<str>, Arc<Service>>;
-type Watches = Vec<(Arc<Service>, mesh_discovery::Watch)>;
-
-fn services(
-    config: &NodeConfig,
-    own: &Own,
-    (dialer, sessions, tokens): (&Dialer, Option<&SessionClient>, &Tokens),
-    (discovery, telemetry): (&StaticSource, &Arc<Telemetry>),
-) -> Result<(ServiceMap, Watches), Error> {
-    let (mut services, mut watches) = (HashMap::new(), Vec::new());
-    for name in discovery.services() {
-        let watch = discovery.watch(&name);
-        let first = watch
-            .current()
-            .first()
-            .and_then(|endpoint| endpoint.spiffe_id.clone());
-        let principal = first.unwrap_or_else(|| config.spiffe_id_of(name.as_str()));
-        let links = Links {
-            dialer: dialer.clone(),
-            sessions: sessions.cloned(),
-            handshake_token: tokens.handshakes.clone(),
-            expected: PeerId::new(config.spiffe_id_of(name.as_str())),
-        };
-        let shared: Arc<str> = Arc::from(name.as_str());
-        let outliers = Outliers::new(OutlierConfig::default());
-        let outliers =
-            outliers.map_err(|source| Error::config("outlier ejection can't be set up", source))?;
-        let balance = (Arc::new(outliers), Arc::clone(&own.seed));
-        let endpoints = Arc::new(Endpoints::new(Arc::clone(&shared), links, balance, &watch));
-        let series = PairSeries::new(
-            Ends {
-                reporter: "source",
-                source: Arc::clone(&own.name),
-                source_principal: Arc::from(own.id.to_string()),
-                destination: Arc::clone(&shared),
-                destination_principal: Arc::from(principal),
-            },
-            Arc::clone(telemetry),
-        );
-        let layers = layers(config, own, Some((telemetry, &shared)))?;
-        let service = Arc::new(Service::new(
-            Arc::clone(&shared),
-            &layers,
-            endpoints,
-            Arc::new(series),
-        ));
-        services.insert(Box::from(&*shared), Arc::clone(&service));
-        watches.push((service, watch));
-    }
-    Ok((services, watches))
-}
-
-fn layers(
-    config: &NodeConfig,
-    own: &Own,
-    counted: Option<(&Arc<Telemetry>, &Arc<str>)>,
-) -> Result<Layers, Error> {
-    let wrong = |key: &'static str| {
-        move |source: mesh_resilience::ConfigError| {
-            Error::config(format!("resilience.{key}"), source)
-        }
-    };
-    let resilience = &config.resilience;
-    let random: Arc<dyn mesh_resilience::random::Random> = Arc::clone(&own.seed) as Arc<_>;
-
-    let breaker = &resilience.circuit_breaker;
-    let breaker = BreakerConfig::default()
-        .with_threshold(breaker.threshold)
-        .with_open_for(breaker.timeout)
-        .with_half_open_requests(breaker.half_open_requests)
-        .with_successes_to_close(breaker.half_open_requests);
-    let breaker = Breaker::with_parts(breaker, Arc::clone(&random), None)
-        .map_err(wrong("circuit_breaker"))?;
-
-    let retry = &resilience.retry;
-    let factor = match retry.backoff {
-        Backoff::Exponential => 2.0,
-        Backoff::Fixed => 1.0,
-    };
-    let retries = RetryConfig::default()
-        .with_max_attempts(retry.max_attempts)
-        .with_initial_delay(retry.initial_delay)
-        .with_max_delay(retry.max_delay)
-        .with_factor(factor);
-    let budget =
-        Budget::new(BudgetConfig::default().with_ratio(retry.budget)).map_err(wrong("retry"))?;
-    let mut retry = RetryLayer::new(retries, budget, Judge)
-        .map_err(wrong("retry"))?
-        .with_random(random);
-    if let Some((telemetry, service)) = counted {
-        retry = retry.with_observer(Arc::new(telemetry.retries_of(service)));
-    }
-
-    let (concurrent, waiting) = (
-        resilience.bulkhead.max_concurrent,
-        resilience.bulkhead.max_waiting,
-    );
-    let concurrent = NonZeroUsize::try_from(concurrent).unwrap_or(NonZeroUsize::MAX);
-    let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
-    let bulkhead = BulkheadConfig::default()
-        .with_max_concurrent(concurrent)
-        .with_max_waiting(waiting);
-    Ok(Layers {
-        timeout: TimeoutLayer::total(resilience.timeout).map_err(wrong("timeout"))?,
-        attempt_timeout: TimeoutLayer::within_deadline(resilience.timeout)
-            .map_err(wrong("timeout"))?,
-        retry,
-        breaker,
-        bulkhead: Bulkhead::new(&bulkhead),
-    })
-}
-
 fn limiter(config: &NodeConfig) -> Result<Option<Limiter>, Error> {
     let Some(limit) = &config.resilience.rate_limit else {
         return Ok(None);
@@ -618,5 +435,3 @@ fn app(config: &NodeConfig, tasks: &Tasks, methods: Option<Arc<Methods>>) -> App
 
 /// Callers of one service: each has one token at a time, and an old one for a while.
 const TOKENS_CACHED: usize = 10_000;
-/// More connections to one endpoint cost memory and help no more.
-const MAX_CONNECTIONS_PER_ENDPOINT: usize = 4;
