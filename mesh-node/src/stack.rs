@@ -5,6 +5,7 @@ pub(crate) mod headers;
 pub(crate) mod inbound;
 pub(crate) mod outbound;
 pub(crate) mod record;
+pub(crate) mod replay;
 pub(crate) mod send;
 
 /// The moment now, for pure cores that take it as a parameter; follows tokio's paused clock in tests.

@@ -23,7 +23,7 @@ use support::tools::tool;
 mod support;
 
 with_both_encryptions!(
-    a_called_node_restarts_under_load_without_a_lost_read,
+    a_called_node_restarts_under_load_without_a_lost_request,
     a_calling_node_restarts_under_load_without_a_lost_request,
     what_is_in_flight_finishes_before_a_node_ends,
     a_peer_that_dies_opens_the_circuit_and_is_found_again,
@@ -79,7 +79,7 @@ impl Load {
     }
 }
 
-fn a_called_node_restarts_under_load_without_a_lost_read(encryption: &str) {
+fn a_called_node_restarts_under_load_without_a_lost_request(encryption: &str) {
     // threat 64
     let mut mesh = Mesh::new(encryption);
     let Some(app) = App::start(mesh.path()) else {
@@ -93,7 +93,7 @@ fn a_called_node_restarts_under_load_without_a_lost_read(encryption: &str) {
     mesh.user.discover("order-service", &ports);
     other.start();
     mesh.start();
-    let load = Load::start(&mesh, "GET").unwrap();
+    let load = Load::start(&mesh, "GET,POST").unwrap();
     for node in [&mut mesh.order, &mut other] {
         assert!(node.stop().success(), "{}", node.log());
         load.go_on();

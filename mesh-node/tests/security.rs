@@ -396,9 +396,7 @@ fn no_request_hides_in_another(encryption: &str) {
         return;
     };
     mesh.order.serve(app.port);
-    // Bodies that break off are failed calls.
-    mesh.user
-        .configure(json!({ "resilience": { "circuit_breaker": { "threshold": 1000 } } }));
+    // Bodies that break off are their senders' fault: they must not open the circuit for others.
     mesh.start();
     let hidden = "GET /api/smuggled HTTP/1.1\r\nHost: order-service\r\n\r\n";
     let chunks = format!("0\r\n\r\n{hidden}");
@@ -528,10 +526,10 @@ fn no_request_hides_in_another(encryption: &str) {
             format!("0;\n\r\n\r\n{hidden}"),
         ),
     ];
-    let mut before = 0;
-    for (framing, body) in &framings {
-        let request =
-            format!("POST /api/outer HTTP/1.1\r\nHost: order-service\r\n{framing}\r\n\r\n{body}");
+    for ((framing, body), case) in framings.iter().zip(0..) {
+        let request = format!(
+            "POST /api/outer-{case}- HTTP/1.1\r\nHost: order-service\r\n{framing}\r\n\r\n{body}"
+        );
         let answer = raw(mesh.user.outbound, request.as_bytes());
         let answers = answer.matches("HTTP/1.1 ").count();
         assert!(answers <= 1, "{framing:?}: {answer}");
@@ -543,9 +541,6 @@ fn no_request_hides_in_another(encryption: &str) {
             !answer.starts_with("HTTP/1.1 2") || is_closed,
             "{framing:?}: {answer}"
         );
-        let reached = app.count("outer");
-        assert!(reached <= before + 1, "{framing:?}: {answer}");
-        before = reached;
     }
     // A whole body that looks like a request is a body.
     let request = format!(
@@ -586,6 +581,11 @@ fn no_request_hides_in_another(encryption: &str) {
         .iter()
         .any(|request| request["target"] == "/api/smuggled");
     assert!(!smuggled);
+    // Counted last: a request that was broken off may reach the application after its answer.
+    for ((framing, _), case) in framings.iter().zip(0..) {
+        let reached = app.count(&format!("outer-{case}-"));
+        assert!(reached <= 1, "{framing:?} reached it {reached} times");
+    }
 }
 
 fn an_answer_that_is_too_long_does_not_become_the_next_one(encryption: &str) {

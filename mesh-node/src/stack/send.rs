@@ -20,7 +20,6 @@ use mesh_resilience::classify::HttpClassifier;
 use mesh_resilience::classify::Outcome;
 use mesh_resilience::classify::Retryable;
 use mesh_resilience::find_cause;
-use mesh_resilience::retry::Replay;
 use mesh_resilience::timeout::Deadline;
 use mesh_resilience::timeout::HasDeadline;
 use mesh_resilience::timeout::SetDeadline;
@@ -32,12 +31,16 @@ use mesh_transport::peer::Unsent;
 use crate::respond::X_MESH_PROCESSED;
 use crate::stack::endpoints::Endpoints;
 use crate::stack::endpoints::InFlight;
+use crate::stack::replay::Replay;
+use crate::stack::replay::replayable;
 
 /// A request on its way out, in the form that the layers of the outbound stack understand.
 pub(crate) struct OutboundCall {
     head: Arc<Parts>,
     body: Body,
     deadline: Option<Deadline>,
+    /// Where the body is small enough to be kept for another attempt.
+    replay: Option<Replay>,
     /// Whether any attempt so far may have been acted on; shared by all attempts of a call.
     may_be_processed: Arc<AtomicBool>,
     /// Whether the application broke off its own request body.
@@ -84,10 +87,15 @@ impl OutboundCall {
         } else {
             body.with_watch(Box::new(BrokenOff(Arc::clone(&caller_broke_off))))
         };
+        let (body, replay) = match replayable(body) {
+            Ok(replay) => (replay.body(), Some(replay)),
+            Err(body) => (body, None),
+        };
         Self {
             head: Arc::new(head),
             body,
             deadline,
+            replay,
             may_be_processed: Arc::default(),
             caller_broke_off,
         }
@@ -103,13 +111,17 @@ impl OutboundCall {
     }
 }
 
-impl Replay for OutboundCall {
+impl mesh_resilience::retry::Replay for OutboundCall {
     fn try_replay(&self) -> Option<Self> {
-        let body = self.body.try_clone()?;
+        let body = match &self.replay {
+            Some(replay) => replay.body(),
+            None => self.body.try_clone()?,
+        };
         Some(Self {
             head: Arc::clone(&self.head),
             body,
             deadline: self.deadline,
+            replay: self.replay.clone(),
             may_be_processed: Arc::clone(&self.may_be_processed),
             caller_broke_off: Arc::clone(&self.caller_broke_off),
         })
