@@ -103,6 +103,9 @@ fn another_service_in_place_of_the_expected_one_gets_nothing(encryption: &str) {
     ] } }));
     let tap = Tap::start(payment.inbound);
     mesh.user.discover("order-service", &[tap.port]);
+    // Each refusal is a failed attempt, of which there are several a call.
+    mesh.user
+        .configure(json!({ "resilience": { "circuit_breaker": { "threshold": 100 } } }));
     payment.start();
     mesh.user.start();
 

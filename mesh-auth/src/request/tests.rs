@@ -427,9 +427,13 @@ proptest! {
         let lower = path.to_ascii_lowercase();
         prop_assert!(path.starts_with('/') && path.is_ascii());
         prop_assert!(!path.split('/').any(|s| matches!(s, "." | "..")), "{path}");
-        for hidden in ["//", "\\", "%2f", "%5c", "%2e", "%00", "%252"] {
+        for hidden in ["//", "\\", "%2f", "%5c", "%2e", "%00"] {
             prop_assert!(!lower.contains(hidden), "{path}");
         }
+        // Decoded once more, an escaped percent sign before two hex digits would be an escape.
+        let bytes = lower.as_bytes();
+        let is_double = |at: usize| bytes.get(at + 3..at + 5).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+        prop_assert!(!lower.match_indices("%25").any(|(at, _)| is_double(at)), "{path}");
         prop_assert!(parameters || !path.contains(';'));
         let plain: Vec<u8> = decoded(&path).collect();
         prop_assert!(std::str::from_utf8(&plain).is_ok());
