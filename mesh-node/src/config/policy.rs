@@ -35,8 +35,8 @@ pub enum PolicyDefault {
 pub struct RuleConfig {
     /// Name, unique, shown in every decision that the rule makes. Required.
     pub name: String,
-    /// Callers: a service (`user-service`), a SPIFFE id, all below one (`spiffe://example.org/team-a/*`), a token's group
-    /// (`group:admin`), or `*` for every caller with an identity. Required, at least one.
+    /// Callers: a service (`user-service`), a SPIFFE id, all below one (`spiffe://example.org/team-a/*`), or `*`
+    /// for every caller with an identity. Required, at least one.
     pub from: Vec<String>,
     /// What is called. Required.
     pub to: RuleTarget,
