@@ -255,6 +255,12 @@ fn refuses_keys_that_contradict_each_other() {
         "resilience:\n  retry:\n    initial_delay: 20s",
         "mesh.yaml:5:5: resilience.retry.max_delay: must not be shorter than initial_delay",
     );
+    // Whoever shares the secret of the tokens could write any group into one.
+    refuses(
+        "policy: { rules: [ { name: a, from: [b, 'group:admin'], to: { service: a }, action: allow } ] }",
+        "mesh.yaml:3:41: policy.rules[0].from[1]: groups need tokens of an issuer whose key no node has, which this \
+         version does not read; name services or SPIFFE ids instead",
+    );
     let elsewhere = "service: { id: a, spiffe_id: 'spiffe://other.org/a' }\n\
                      identity: { trust_domain: example.org, source: builtin, ca_dir: ca }";
     assert_eq!(
