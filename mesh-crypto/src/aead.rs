@@ -3,25 +3,26 @@
 //! A [`SealingKey`] grants every stream number at most once in its life, and a [`SealingStream`] uses every index at
 //! most once; the 96-bit nonce is the number, then the index, XOR the key's IV. No function takes a nonce to seal
 //! with, and neither type can be cloned, so that a dropped, cancelled or failed operation wastes a nonce and never
-//! repeats one.
+//! repeats one. A key that replaces another ([`SealingKey::successor`]) and one that comes back
+//! ([`SealingKey::park`]) go on with the same numbers, so a stream may change its key and still repeats nothing.
 //!
 //! # Sources
 //!
 //! NIST SP 800-38D sections 5.2.1.1 and 8.2.1 (deterministic nonces), RFC 8446 section 5.3 (XOR with an IV),
 //! draft-irtf-cfrg-aead-limits section 5.1.1 (how much one key may seal).
 
+mod numbers;
+mod window;
+
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-
-use parking_lot::Mutex;
 
 use crate::Error;
+use crate::aead::numbers::Numbers;
+use crate::aead::numbers::Spent;
 use crate::engine::AeadOps;
 use crate::engine::NONCE_LEN;
 use crate::engine::TAG_LEN;
-use crate::window::Window;
 
 /// AES-GCM (NIST SP 800-38D) by key size.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -77,34 +78,49 @@ impl fmt::Debug for AeadKey {
 pub struct SealingKey {
     key: AeadKey,
     iv: [u8; NONCE_LEN],
-    numbers: Numbers,
-    blocks: AtomicU64,
-}
-
-#[derive(Debug)]
-enum Numbers {
-    Counted(AtomicU64),
-    Claimed(Mutex<Window>),
+    numbers: Arc<Numbers>,
+    spent: Spent,
 }
 
 impl SealingKey {
     /// A key that numbers its streams itself: 0, 1, 2 and so on.
     pub fn counting(key: AeadKey, iv: [u8; AeadKey::IV_LEN]) -> Self {
-        Self::new(key, iv, Numbers::Counted(AtomicU64::new(0)))
+        Self::new(key, iv, Numbers::counted())
     }
 
     /// A key whose stream numbers somebody else chooses; each is granted once, in any order within a window of at
     /// least `window` numbers (rounded up to a multiple of 64, at most 65,536) below the highest one.
     pub fn claiming(key: AeadKey, iv: [u8; AeadKey::IV_LEN], window: u32) -> Self {
-        Self::new(key, iv, Numbers::Claimed(Mutex::new(Window::new(window))))
+        Self::new(key, iv, Numbers::claimed(window))
     }
 
     fn new(key: AeadKey, iv: [u8; NONCE_LEN], numbers: Numbers) -> Self {
         Self {
             key,
             iv,
-            numbers,
-            blocks: AtomicU64::new(0),
+            numbers: Arc::new(numbers),
+            spent: Spent::new(0),
+        }
+    }
+
+    /// A fresh key that goes on with the numbers of this one: what one of the two granted, the other does not. The
+    /// count of blocks begins anew.
+    #[must_use]
+    pub fn successor(&self, key: AeadKey, iv: [u8; AeadKey::IV_LEN]) -> Self {
+        Self {
+            key,
+            iv,
+            numbers: Arc::clone(&self.numbers),
+            spent: Spent::new(0),
+        }
+    }
+
+    /// Gives up the expanded key, which is large, and keeps what must not be forgotten: the numbers and the count of
+    /// blocks. It needs the key whole, so no stream of it is left.
+    pub fn park(self) -> ParkedKey {
+        ParkedKey {
+            numbers: self.numbers,
+            blocks: self.spent.blocks(),
         }
     }
 
@@ -114,18 +130,8 @@ impl SealingKey {
     ///
     /// [`Error::Exhausted`] after 2^63 streams, [`Error::Numbering`] if the key is a claiming one.
     pub fn next_stream(self: &Arc<Self>) -> Result<SealingStream, Error> {
-        let Numbers::Counted(next) = &self.numbers else {
-            return Err(Error::Numbering);
-        };
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        if number >= STREAM_LIMIT {
-            return Err(Error::Exhausted);
-        }
-        Ok(SealingStream {
-            key: Arc::clone(self),
-            number,
-            index: 0,
-        })
+        let number = self.numbers.next()?;
+        Ok(self.stream(number))
     }
 
     /// Starts stream `number` of a claiming key.
@@ -135,36 +141,48 @@ impl SealingKey {
     /// [`Error::Replayed`] if the number was granted before or lies below the window, [`Error::Exhausted`] if it is
     /// 2^63 or more, [`Error::Numbering`] if the key is a counting one.
     pub fn claim_stream(self: &Arc<Self>, number: u64) -> Result<SealingStream, Error> {
-        let Numbers::Claimed(window) = &self.numbers else {
-            return Err(Error::Numbering);
-        };
-        if number >= STREAM_LIMIT {
-            return Err(Error::Exhausted);
-        }
-        if !window.lock().claim(number) {
-            return Err(Error::Replayed { number });
-        }
-        Ok(SealingStream {
+        self.numbers.claim(number)?;
+        Ok(self.stream(number))
+    }
+
+    fn stream(self: &Arc<Self>, number: u64) -> SealingStream {
+        SealingStream {
             key: Arc::clone(self),
             number,
             index: 0,
-        })
+        }
     }
 
     /// AES blocks of 16 bytes spent so far; sealing stops at 2^34.
     pub fn blocks(&self) -> u64 {
-        self.blocks.load(Ordering::Relaxed)
+        self.spent.blocks()
     }
 
     fn spend(&self, aad: usize, len: usize) -> Result<(), Error> {
         // One block for the tag, the rest as GHASH and the counter mode see them.
         let blocks = 1 + aad.div_ceil(16) + len.div_ceil(16);
-        let blocks = u64::try_from(blocks).unwrap_or(u64::MAX >> 1);
-        if self.blocks.load(Ordering::Relaxed) >= BLOCK_LIMIT {
-            return Err(Error::Exhausted);
+        self.spent
+            .spend(u64::try_from(blocks).unwrap_or(u64::MAX >> 1))
+    }
+}
+
+/// What is left of a [`SealingKey`] that was put aside: some hundred bytes, and no key.
+#[derive(Debug)]
+pub struct ParkedKey {
+    numbers: Arc<Numbers>,
+    blocks: u64,
+}
+
+impl ParkedKey {
+    /// The key again, from the same bytes as before; numbers and blocks go on where they were.
+    #[must_use]
+    pub fn unpark(self, key: AeadKey, iv: [u8; AeadKey::IV_LEN]) -> SealingKey {
+        SealingKey {
+            key,
+            iv,
+            numbers: self.numbers,
+            spent: Spent::new(self.blocks),
         }
-        self.blocks.fetch_add(blocks, Ordering::Relaxed);
-        Ok(())
     }
 }
 
@@ -193,6 +211,19 @@ impl SealingStream {
             .key
             .ops
             .seal(nonce(&self.key.iv, self.number, index), aad, in_out)
+    }
+
+    /// Goes on under `key`, a successor of the stream's own or the other way round; the index goes on too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Numbering`] if `key` does not share the numbers of the stream's key; nothing is changed then.
+    pub fn continue_under(&mut self, key: &Arc<SealingKey>) -> Result<(), Error> {
+        if !Arc::ptr_eq(&self.key.numbers, &key.numbers) {
+            return Err(Error::Numbering);
+        }
+        self.key = Arc::clone(key);
+        Ok(())
     }
 
     /// The number of this stream.
@@ -253,12 +284,6 @@ fn nonce(iv: &[u8; NONCE_LEN], number: u64, index: u32) -> [u8; NONCE_LEN] {
     }
     out
 }
-
-/// 2^34 blocks (256 GiB) leave an attacker an advantage below 2^-60 against one key
-/// (draft-irtf-cfrg-aead-limits section 5.1.1); SP 800-38D itself would allow far more with these nonces.
-const BLOCK_LIMIT: u64 = 1 << 34;
-/// Far above what can be reached, far below wrapping, even when many threads overshoot at once.
-const STREAM_LIMIT: u64 = 1 << 63;
 
 #[cfg(test)]
 mod tests;

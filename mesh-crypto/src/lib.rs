@@ -66,7 +66,6 @@ mod pem;
 mod random;
 pub mod rsa;
 mod secret;
-mod window;
 
 pub use aead::AeadAlgorithm;
 pub use engine::Engine;

@@ -138,10 +138,40 @@ fn stops_when_the_index_is_spent() {
 fn stops_when_the_key_is_spent() {
     let key = sealing([0; 12]);
     let mut stream = key.next_stream().unwrap();
-    key.blocks.store(BLOCK_LIMIT, Ordering::Relaxed);
+    key.spent.spend(numbers::BLOCK_LIMIT).unwrap();
     assert!(matches!(
         stream.seal(b"", &mut [0; 4]),
         Err(Error::Exhausted)
+    ));
+}
+
+// threat 27
+#[test]
+fn a_successor_and_a_key_that_comes_back_grant_no_number_twice() {
+    let fresh = |byte| {
+        aws_lc()
+            .aead_key(AeadAlgorithm::Aes256Gcm, &[byte; 32])
+            .unwrap()
+    };
+    let first = sealing([0; 12]);
+    let mut stream = first.next_stream().unwrap();
+    stream.seal(b"", &mut [0; 4]).unwrap();
+    let second = Arc::new(first.successor(fresh(8), [1; 12]));
+    assert_eq!(second.next_stream().unwrap().number(), 1);
+    stream.continue_under(&second).unwrap();
+    assert_eq!(stream.next_index().unwrap(), 1);
+    stream.seal(b"", &mut [0; 4]).unwrap();
+    assert_eq!(second.blocks(), 2);
+    drop(stream);
+    let parked = Arc::into_inner(second).unwrap().park();
+    let again = Arc::new(parked.unpark(fresh(8), [1; 12]));
+    assert_eq!(again.next_stream().unwrap().number(), 2);
+    assert_eq!(again.blocks(), 2);
+    let stranger = sealing([0; 12]);
+    let mut stream = first.next_stream().unwrap();
+    assert!(matches!(
+        stream.continue_under(&stranger),
+        Err(Error::Numbering)
     ));
 }
 
