@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::Engine;
 use crate::Error;
 use crate::MacKey;
+use crate::Secret;
 
 /// What HKDF extracted: a key that gives as many others as there are different `info`s.
 #[derive(Debug)]
@@ -20,6 +21,11 @@ impl Prk {
     pub fn extract(engine: &dyn Engine, salt: &[u8], secret: &[&[u8]]) -> Self {
         let prk = Zeroizing::new(engine.mac_key(salt).sign(secret));
         Self(engine.mac_key(prk.as_slice()))
+    }
+
+    /// A key that is pseudorandom already, as one that HKDF expanded before is (RFC 5869 section 3.3).
+    pub fn from_secret(engine: &dyn Engine, secret: &Secret) -> Self {
+        Self(engine.mac_key(secret.expose()))
     }
 
     /// HKDF-Expand (RFC 5869 section 2.3) of the parts of `info` as one, into all of `out`.
