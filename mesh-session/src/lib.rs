@@ -57,7 +57,7 @@
 //!
 //! # Modules
 //!
-//! All public items are at the root.
+//! All public items are at the root, except those of [`framing`].
 //!
 //! | item | what it is |
 //! |---|---|
@@ -66,6 +66,7 @@
 //! | [`Responder`], [`Checked`], [`PeerKey`], [`Initiator`] | the handshake |
 //! | [`Session`], [`Sealer`], [`Opener`], [`Flags`] | exchanges and their records |
 //! | [`SessionTable`], [`session_id_of`] | finding the session of a record |
+//! | [`framing`] | messages over any stream of bytes, read and written in batches |
 //! | [`Error`] | what went wrong; [`Error::Open`] for all that a key was involved in |
 //!
 //! # Features
@@ -76,6 +77,7 @@
 
 mod config;
 mod error;
+pub mod framing;
 mod identity;
 mod init;
 mod initiator;
