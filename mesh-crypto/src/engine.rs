@@ -3,9 +3,11 @@
 //! An [`Engine`] makes key handles; what a handle can do, and what it refuses, is this crate's and the same for every
 //! engine. The operations themselves are crate-private traits, so that no raw nonce leaves the crate.
 
+#[cfg(feature = "aws-lc")]
 mod aws_lc;
 
 use std::fmt::Debug;
+#[cfg(any(feature = "aws-lc", feature = "rustcrypto"))]
 use std::sync::Arc;
 
 use crate::AeadAlgorithm;
@@ -16,6 +18,7 @@ use crate::RsaKeyPair;
 use crate::RsaPublicKey;
 use crate::Secret;
 use crate::aead::AeadKey;
+use crate::agreement::MlKem768Key;
 use crate::agreement::X25519Key;
 use crate::mac::MacKey;
 
@@ -44,6 +47,26 @@ pub trait Engine: Send + Sync + Debug {
     /// [`Error::Random`] if the source fails.
     fn x25519_key(&self, random: &dyn Random) -> Result<X25519Key, Error>;
 
+    /// A fresh ML-KEM-768 key (FIPS 203 section 7.1), its seeds `d` and `z` drawn from `random`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Random`] if the source fails, [`Error::Engine`] if the engine does.
+    fn ml_kem_768_key(&self, random: &dyn Random) -> Result<MlKem768Key, Error>;
+
+    /// A fresh secret of 32 bytes, and the ciphertext of 1,088 bytes that gives it to the owner of `key`
+    /// (FIPS 203 section 7.2), its message `m` drawn from `random`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Share`] if `key` is no encapsulation key (length and modulus check of FIPS 203 section 7.2),
+    /// [`Error::Random`] if the source fails.
+    fn ml_kem_768_encapsulate(
+        &self,
+        key: &[u8],
+        random: &dyn Random,
+    ) -> Result<(Vec<u8>, Secret), Error>;
+
     /// A fresh RSA key pair. At 4096 bits this takes about a second: keep it off request threads.
     ///
     /// # Errors
@@ -68,6 +91,10 @@ pub trait Engine: Send + Sync + Debug {
 }
 
 /// The default engine: AWS-LC through `aws-lc-rs`.
+///
+/// Its interface takes no randomness from outside but the X25519 scalar: RSA and ML-KEM keys, OAEP seeds, PSS salts
+/// and ML-KEM messages come from its own generator, and the [`Random`] given for them is not asked.
+#[cfg(feature = "aws-lc")]
 pub fn aws_lc() -> Arc<dyn Engine> {
     Arc::new(aws_lc::AwsLc)
 }
@@ -99,13 +126,22 @@ pub(crate) trait AgreementOps: Send + Sync {
     fn agree(&self, peer: &[u8; 32]) -> Result<Secret, Error>;
 }
 
+pub(crate) trait KemOps: Send + Sync {
+    fn decapsulate(&self, ciphertext: &[u8; MlKem768Key::CIPHERTEXT_LEN]) -> Result<Secret, Error>;
+}
+
 pub(crate) trait RsaPrivateOps: Send + Sync {
     fn decrypt_oaep(&self, ciphertext: &[u8], label: &[u8]) -> Result<Secret, Error>;
-    fn sign_pss(&self, message: &[u8]) -> Result<Vec<u8>, Error>;
+    fn sign_pss(&self, message: &[u8], random: &dyn Random) -> Result<Vec<u8>, Error>;
     fn to_pkcs8(&self) -> Result<Secret, Error>;
 }
 
 pub(crate) trait RsaPublicOps: Send + Sync {
-    fn encrypt_oaep(&self, plaintext: &[u8], label: &[u8]) -> Result<Vec<u8>, Error>;
+    fn encrypt_oaep(
+        &self,
+        plaintext: &[u8],
+        label: &[u8],
+        random: &dyn Random,
+    ) -> Result<Vec<u8>, Error>;
     fn verify_pss(&self, message: &[u8], signature: &[u8]) -> Result<(), Error>;
 }

@@ -19,8 +19,9 @@ pub enum Error {
     /// A message authentication code does not belong to this message and key.
     #[error("the message authentication code does not verify")]
     Mac,
-    /// The other side's X25519 share is of low order (RFC 7748 section 6.1).
-    #[error("the x25519 share contributes nothing")]
+    /// The other side's X25519 share is of low order (RFC 7748 section 6.1), or its ML-KEM key or ciphertext is
+    /// malformed (FIPS 203 sections 7.2 and 7.3).
+    #[error("the peer's key share is malformed or contributes nothing")]
     Share,
     /// A key that cannot be read or is inconsistent.
     #[error("{what} is malformed")]
@@ -39,6 +40,12 @@ pub enum Error {
     Replayed {
         /// The number asked for.
         number: u64,
+    },
+    /// Bytes that have not the form of an envelope.
+    #[error("the envelope {what}")]
+    Envelope {
+        /// What is wrong with it.
+        what: &'static str,
     },
 
     // Configuration.

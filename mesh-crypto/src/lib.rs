@@ -8,8 +8,9 @@
 //! # fn main() -> Result<(), mesh_crypto::Error> {
 //! let engine = aws_lc();
 //! let owner = RsaKeyPair::generate(&*engine, RsaBits::B2048)?;
-//! let secret = Secret::random(32, &SystemRandom::new())?;
-//! let wrapped = owner.public().encrypt_oaep(secret.expose(), b"example")?;
+//! let random = SystemRandom::new();
+//! let secret = Secret::random(32, &random)?;
+//! let wrapped = owner.public().encrypt_oaep(secret.expose(), b"example", &random)?;
 //!
 //! let mut key = [0; 32];
 //! Prk::extract(&*engine, b"salt", &[owner.decrypt_oaep(&wrapped, b"example")?.expose()]).expand(&[b"key"], &mut key)?;
@@ -40,6 +41,7 @@
 //! | [`aead`] | AES-GCM: keys that seal with nonces of their own, keys that open |
 //! | [`agreement`] | X25519 |
 //! | [`engine`] | the seam to the cryptographic library, and [`engine::aws_lc`] |
+//! | [`envelope`] | data from one RSA key to one other, for files and queues |
 //! | [`kdf`] | HKDF-SHA256 |
 //! | [`keystore`] | identity keys on disk |
 //! | [`mac`] | HMAC-SHA256 |
@@ -56,6 +58,7 @@
 pub mod aead;
 pub mod agreement;
 pub mod engine;
+pub mod envelope;
 mod error;
 mod fingerprint;
 mod hex;
@@ -75,6 +78,7 @@ pub use kdf::Prk;
 pub use keystore::KeyStore;
 pub use mac::MacKey;
 pub use random::Random;
+#[cfg(any(feature = "aws-lc", feature = "rustcrypto"))]
 pub use random::SystemRandom;
 pub use rsa::RsaBits;
 pub use rsa::RsaKeyPair;

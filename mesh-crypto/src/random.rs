@@ -2,15 +2,13 @@
 
 use std::fmt::Debug;
 
-use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::rand;
-
 use crate::Error;
 
 /// A source of unpredictable bytes.
 ///
-/// Everything that this project draws itself (secrets, X25519 scalars, nonces of the handshake) comes from here. RSA
-/// key generation, OAEP seeds and PSS salts come from the engine's own generator, which its interface does not open.
+/// What this project draws itself (secrets, nonces of the handshake) comes from here, and what an engine draws to
+/// encrypt, sign or make a key share, as far as its library lets it be given: [`engine`](mod@crate::engine) says how
+/// far for each. RSA key generation and blinding use the system's generator.
 pub trait Random: Send + Sync + Debug {
     /// Fills `out` with fresh bytes.
     ///
@@ -20,11 +18,13 @@ pub trait Random: Send + Sync + Debug {
     fn fill(&self, out: &mut [u8]) -> Result<(), Error>;
 }
 
-/// The operating system's generator, through the engine.
+/// The operating system's generator: through AWS-LC with the feature `aws-lc`, else directly.
+#[cfg(any(feature = "aws-lc", feature = "rustcrypto"))]
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct SystemRandom;
 
+#[cfg(any(feature = "aws-lc", feature = "rustcrypto"))]
 impl SystemRandom {
     /// The generator; it holds no state of its own.
     pub const fn new() -> Self {
@@ -32,8 +32,16 @@ impl SystemRandom {
     }
 }
 
+#[cfg(feature = "aws-lc")]
 impl Random for SystemRandom {
     fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
-        rand::fill(out).map_err(|Unspecified| Error::Random)
+        aws_lc_rs::rand::fill(out).or(Err(Error::Random))
+    }
+}
+
+#[cfg(all(feature = "rustcrypto", not(feature = "aws-lc")))]
+impl Random for SystemRandom {
+    fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
+        getrandom::fill(out).or(Err(Error::Random))
     }
 }

@@ -136,13 +136,14 @@ impl RsaKeyPair {
         })
     }
 
-    /// A PSS signature of `message`.
+    /// A PSS signature of `message`, its salt of 32 bytes drawn from `random` where the
+    /// [engine](mod@crate::engine) takes one.
     ///
     /// # Errors
     ///
-    /// [`Error::Engine`] if the engine fails.
-    pub fn sign_pss(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        self.ops.sign_pss(message)
+    /// [`Error::Random`] if the source fails, [`Error::Engine`] if the engine does.
+    pub fn sign_pss(&self, message: &[u8], random: &dyn Random) -> Result<Vec<u8>, Error> {
+        self.ops.sign_pss(message, random)
     }
 }
 
@@ -206,12 +207,19 @@ impl RsaPublicKey {
         self.0.fingerprint
     }
 
-    /// Encrypts at most `modulus_len - 66` bytes (RFC 8017 section 7.1.1) to the owner of the private key.
+    /// Encrypts at most `modulus_len - 66` bytes (RFC 8017 section 7.1.1) to the owner of the private key,
+    /// the seed of 32 bytes drawn from `random` where the [engine](mod@crate::engine) takes one.
     ///
     /// # Errors
     ///
-    /// [`Error::Length`] if the plaintext is longer, [`Error::Engine`] if the engine fails.
-    pub fn encrypt_oaep(&self, plaintext: &[u8], label: &[u8]) -> Result<Vec<u8>, Error> {
+    /// [`Error::Length`] if the plaintext is longer, [`Error::Random`] if the source fails, [`Error::Engine`] if the
+    /// engine does.
+    pub fn encrypt_oaep(
+        &self,
+        plaintext: &[u8],
+        label: &[u8],
+        random: &dyn Random,
+    ) -> Result<Vec<u8>, Error> {
         let limit = self.bits().modulus_len() - 2 * 32 - 2;
         if plaintext.len() > limit {
             return Err(Error::Length {
@@ -219,7 +227,7 @@ impl RsaPublicKey {
                 got: plaintext.len(),
             });
         }
-        self.0.ops.encrypt_oaep(plaintext, label)
+        self.0.ops.encrypt_oaep(plaintext, label, random)
     }
 
     /// Checks a PSS signature of `message`.

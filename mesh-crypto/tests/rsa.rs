@@ -29,13 +29,16 @@ fn the_default_size_is_4096() {
 #[test]
 fn encrypts_and_signs_at_4096_bits() {
     let key = RsaKeyPair::generate(&*aws_lc(), RsaBits::B4096).unwrap();
-    let sealed = key.public().encrypt_oaep(b"secret", b"label").unwrap();
+    let sealed = key
+        .public()
+        .encrypt_oaep(b"secret", b"label", &SystemRandom::new())
+        .unwrap();
     assert_eq!(sealed.len(), 512);
     assert_eq!(
         key.decrypt_oaep(&sealed, b"label").unwrap().expose(),
         b"secret"
     );
-    let signature = key.sign_pss(b"message").unwrap();
+    let signature = key.sign_pss(b"message", &SystemRandom::new()).unwrap();
     assert_eq!(signature.len(), 512);
     key.public().verify_pss(b"message", &signature).unwrap();
 }
@@ -46,7 +49,7 @@ fn reads_back_the_pem_it_writes() {
     assert!(pem.expose().starts_with(b"-----BEGIN PRIVATE KEY-----\n"));
     let again = RsaKeyPair::from_pkcs8_pem(&*aws_lc(), &pem).unwrap();
     assert_eq!(again.public(), KEY.public());
-    let signature = again.sign_pss(b"m").unwrap();
+    let signature = again.sign_pss(b"m", &SystemRandom::new()).unwrap();
     KEY.public().verify_pss(b"m", &signature).unwrap();
 }
 
@@ -84,7 +87,10 @@ fn only_the_one_encoding_of_a_key_is_accepted() {
 
 #[test]
 fn a_label_or_key_that_differs_opens_nothing() {
-    let sealed = KEY.public().encrypt_oaep(b"secret", b"label").unwrap();
+    let sealed = KEY
+        .public()
+        .encrypt_oaep(b"secret", b"label", &SystemRandom::new())
+        .unwrap();
     assert!(matches!(
         KEY.decrypt_oaep(&sealed, b"other"),
         Err(Error::Open)
@@ -107,21 +113,30 @@ fn what_does_not_decrypt_becomes_a_fresh_secret() {
         KEY.decrypt_oaep_or_random(sealed, b"label", 32, &random)
             .unwrap()
     };
-    let sealed = KEY.public().encrypt_oaep(&[5; 32], b"label").unwrap();
+    let sealed = KEY
+        .public()
+        .encrypt_oaep(&[5; 32], b"label", &SystemRandom::new())
+        .unwrap();
     assert_eq!(open(&sealed).expose(), [5; 32]);
     let mut bad = sealed;
     bad[100] ^= 1;
     assert_eq!(open(&bad).len(), 32);
     assert_ne!(open(&bad), open(&bad));
-    let short = KEY.public().encrypt_oaep(&[5; 31], b"label").unwrap();
+    let short = KEY
+        .public()
+        .encrypt_oaep(&[5; 31], b"label", &SystemRandom::new())
+        .unwrap();
     assert_eq!(open(&short).len(), 32);
 }
 
 #[test]
 fn plaintext_that_does_not_fit_is_refused() {
-    KEY.public().encrypt_oaep(&[0; 190], b"").unwrap();
+    KEY.public()
+        .encrypt_oaep(&[0; 190], b"", &SystemRandom::new())
+        .unwrap();
     assert!(matches!(
-        KEY.public().encrypt_oaep(&[0; 191], b""),
+        KEY.public()
+            .encrypt_oaep(&[0; 191], b"", &SystemRandom::new()),
         Err(Error::Length {
             limit: 190,
             got: 191
@@ -149,7 +164,7 @@ proptest! {
         other in proptest::collection::vec(any::<u8>(), 0..100),
         at in 0_usize..256,
     ) {
-        let mut signature = KEY.sign_pss(&message).unwrap();
+        let mut signature = KEY.sign_pss(&message, &SystemRandom::new()).unwrap();
         KEY.public().verify_pss(&message, &signature).unwrap();
         prop_assert!(OTHER.public().verify_pss(&message, &signature).is_err());
         prop_assert_eq!(KEY.public().verify_pss(&other, &signature).is_ok(), message == other);

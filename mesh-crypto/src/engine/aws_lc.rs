@@ -8,6 +8,7 @@ use aws_lc_rs::encoding::Pkcs8V1Der;
 use aws_lc_rs::encoding::PublicKeyX509Der;
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hmac;
+use aws_lc_rs::kem;
 use aws_lc_rs::rand;
 use aws_lc_rs::rsa;
 use aws_lc_rs::signature;
@@ -22,9 +23,11 @@ use crate::RsaKeyPair;
 use crate::RsaPublicKey;
 use crate::Secret;
 use crate::aead::AeadKey;
+use crate::agreement::MlKem768Key;
 use crate::agreement::X25519Key;
 use crate::engine::AeadOps;
 use crate::engine::AgreementOps;
+use crate::engine::KemOps;
 use crate::engine::MacOps;
 use crate::engine::NONCE_LEN;
 use crate::engine::RsaPrivateOps;
@@ -83,6 +86,35 @@ impl Engine for AwsLc {
         Ok(X25519Key::new(
             first_32(public.as_ref()),
             Box::new(Agreement(key)),
+        ))
+    }
+
+    fn ml_kem_768_key(&self, _: &dyn Random) -> Result<MlKem768Key, Error> {
+        let failed = |Unspecified| Error::Engine {
+            action: "make an ml-kem key",
+        };
+        let key = kem::DecapsulationKey::generate(&kem::ML_KEM_768).map_err(failed)?;
+        let ek = key
+            .encapsulation_key()
+            .and_then(|ek| ek.key_bytes())
+            .map_err(failed)?;
+        let ek = ek.as_ref().try_into().map_err(|_| failed(Unspecified))?;
+        Ok(MlKem768Key::new(Box::new(ek), Box::new(Kem(key))))
+    }
+
+    fn ml_kem_768_encapsulate(
+        &self,
+        key: &[u8],
+        _: &dyn Random,
+    ) -> Result<(Vec<u8>, Secret), Error> {
+        // The length is checked here, the modulus when it encapsulates.
+        let (ciphertext, secret) = kem::EncapsulationKey::new(&kem::ML_KEM_768, key)
+            .or(Err(Error::Share))?
+            .encapsulate()
+            .map_err(|Unspecified| Error::Share)?;
+        Ok((
+            ciphertext.as_ref().to_vec(),
+            Secret::from_slice(secret.as_ref()),
         ))
     }
 
@@ -207,6 +239,19 @@ impl AgreementOps for Agreement {
     }
 }
 
+struct Kem(kem::DecapsulationKey);
+
+impl KemOps for Kem {
+    fn decapsulate(&self, ciphertext: &[u8; MlKem768Key::CIPHERTEXT_LEN]) -> Result<Secret, Error> {
+        self.0
+            .decapsulate(ciphertext.as_slice().into())
+            .map(|secret| Secret::from_slice(secret.as_ref()))
+            .map_err(|Unspecified| Error::Engine {
+                action: "decapsulate",
+            })
+    }
+}
+
 struct Private {
     decrypt: rsa::OaepPrivateDecryptingKey,
     sign: rsa::KeyPair,
@@ -226,7 +271,7 @@ impl RsaPrivateOps for Private {
             .map_err(|Unspecified| Error::Open)
     }
 
-    fn sign_pss(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+    fn sign_pss(&self, message: &[u8], _: &dyn Random) -> Result<Vec<u8>, Error> {
         let mut out = vec![0; self.sign.public_modulus_len()];
         self.sign
             .sign(
@@ -253,7 +298,12 @@ struct Public {
 }
 
 impl RsaPublicOps for Public {
-    fn encrypt_oaep(&self, plaintext: &[u8], label: &[u8]) -> Result<Vec<u8>, Error> {
+    fn encrypt_oaep(
+        &self,
+        plaintext: &[u8],
+        label: &[u8],
+        _: &dyn Random,
+    ) -> Result<Vec<u8>, Error> {
         let mut out = vec![0; self.encrypt.ciphertext_size()];
         self.encrypt
             .encrypt(

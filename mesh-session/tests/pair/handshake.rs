@@ -335,9 +335,19 @@ fn a_secret_that_does_not_decrypt_fails_like_a_wrong_mac() {
         format!("{:?}", respond(&responder, &init).unwrap_err())
     };
     let label = b"mesh-session v1 secret to responder";
-    let valid = BOB_KEY.public().encrypt_oaep(&[1; 32], label).unwrap();
-    let wrong_length = BOB_KEY.public().encrypt_oaep(&[1; 31], label).unwrap();
-    let wrong_label = BOB_KEY.public().encrypt_oaep(&[1; 32], b"").unwrap();
+    let random = mesh_crypto::SystemRandom::new();
+    let valid = BOB_KEY
+        .public()
+        .encrypt_oaep(&[1; 32], label, &random)
+        .unwrap();
+    let wrong_length = BOB_KEY
+        .public()
+        .encrypt_oaep(&[1; 31], label, &random)
+        .unwrap();
+    let wrong_label = BOB_KEY
+        .public()
+        .encrypt_oaep(&[1; 32], b"", &random)
+        .unwrap();
     for bytes in [
         valid.as_slice(),
         &wrong_length,
