@@ -76,11 +76,13 @@
 //! | none | |
 
 mod config;
+mod cookie;
 mod error;
 pub mod framing;
 mod identity;
 mod init;
 mod initiator;
+mod limit;
 mod offer;
 mod record;
 mod replay;
@@ -93,6 +95,11 @@ mod wire;
 
 pub use config::Config;
 pub use config::Suite;
+pub use cookie::CookieMint;
+pub use cookie::challenge;
+pub use cookie::parse_challenge;
+pub use cookie::parse_with_cookie;
+pub use cookie::with_cookie;
 pub use error::Error;
 pub use identity::KeyClaim;
 pub use identity::Local;
@@ -102,6 +109,12 @@ pub use identity::Role;
 pub use identity::TokenContext;
 pub use identity::VerifyPeer;
 pub use initiator::Initiator;
+pub use limit::HandshakeLimiter;
+pub use limit::Limited;
+pub use limit::LimiterConfig;
+pub use limit::LimiterStats;
+pub use limit::Place;
+pub use limit::Work;
 pub use offer::PeerKey;
 pub use record::Flags;
 pub use record::SessionId;
