@@ -114,7 +114,6 @@ pub use limit::Limited;
 pub use limit::LimiterConfig;
 pub use limit::LimiterStats;
 pub use limit::Place;
-pub use limit::Work;
 pub use offer::PeerKey;
 pub use record::Flags;
 pub use record::SessionId;

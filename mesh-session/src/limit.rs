@@ -128,16 +128,6 @@ impl Limited {
     }
 }
 
-/// What a message asks for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Work {
-    /// No private-key work: an offer, or a message that a public byte refuses. It costs an eighth of a token.
-    Cheap,
-    /// Private-key work. It costs a token.
-    Key,
-}
-
 /// What a [`HandshakeLimiter`] did.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
@@ -160,13 +150,13 @@ pub struct LimiterStats {
 ///
 /// ```
 /// use std::time::Instant;
-/// use mesh_session::{HandshakeLimiter, Limited, LimiterConfig, Work};
+/// use mesh_session::{HandshakeLimiter, Limited, LimiterConfig};
 /// # fn handshake(now: Instant) -> Result<(), Limited> {
 /// let limiter = HandshakeLimiter::new(LimiterConfig::default(), now);
-/// limiter.admit(&"users", Work::Key, now)?;
-/// // Here the cheap checks, and only then:
+/// limiter.admit(&"users", now)?;
+/// // Here the message is read and checked. If it asks for no private-key work, `limiter.give_back(&"users")`. Else:
 /// let place = limiter.begin(&"users")?;
-/// // The private-key work; if it fails, `place.fail(now)`.
+/// // The private-key work. If it fails, `place.fail(now)`.
 /// drop(place);
 /// # Ok(())
 /// # }
@@ -180,7 +170,7 @@ impl<K: Clone + Eq + Hash> HandshakeLimiter<K> {
         let tokens = |number: NonZeroU32| token.saturating_mul(u64::from(number.get()));
         Self(Arc::new(Shared {
             token,
-            cheap: token / CHEAP_SHARE,
+            given_back: token.saturating_sub(token / CHEAP_SHARE),
             depth: tokens(config.burst),
             surcharge: tokens(config.failure_cost).saturating_sub(token),
             config,
@@ -194,32 +184,30 @@ impl<K: Clone + Eq + Hash> HandshakeLimiter<K> {
         }))
     }
 
-    /// Takes from `peer`'s bucket what a message costs.
+    /// Takes a token of `peer` for a message that may ask for private-key work. It costs less than reading the message, so
+    /// call it before.
     ///
     /// # Errors
     ///
-    /// [`Limited::Rate`] if there is not enough in it; nothing is taken then.
-    pub fn admit(&self, peer: &K, work: Work, now: Instant) -> Result<(), Limited> {
+    /// [`Limited::Rate`] if there is no whole token; nothing is taken then.
+    pub fn admit(&self, peer: &K, now: Instant) -> Result<(), Limited> {
         let shared = &*self.0;
         let now = shared.nanos(now);
-        let price = match work {
-            Work::Cheap => shared.cheap,
-            Work::Key => shared.token,
-        };
         let state = &mut *shared.state.lock();
         let (bucket, counted) = state.bucket(peer, now, shared.config.max_peers.get());
-        bucket.spend(price, now, shared.depth).inspect_err(|_| {
-            counted.refused_rate = counted.refused_rate.saturating_add(1);
-        })
+        bucket
+            .spend(shared.token, now, shared.depth)
+            .inspect_err(|_| {
+                counted.refused_rate = counted.refused_rate.saturating_add(1);
+            })
     }
 
-    /// Gives back most of what [`admit`](Self::admit) took for private-key work, where a public byte of the message says
-    /// that there is none to do: an honest peer's message for an offer that is no longer valid.
+    /// Gives back seven eighths of the token where an honest peer's message asks for no private-key work: it wants the
+    /// offer, or was made for one that is no longer valid.
     pub fn give_back(&self, peer: &K) {
-        let back = self.0.token.saturating_sub(self.0.cheap);
         let state = &mut *self.0.state.lock();
         let bucket = state.peers.get_mut(peer).unwrap_or(&mut state.crowd);
-        bucket.full_at = bucket.full_at.saturating_sub(back);
+        bucket.full_at = bucket.full_at.saturating_sub(self.0.given_back);
     }
 
     /// Takes a place for an admitted handshake of `peer`; dropping it gives it back.
@@ -316,7 +304,7 @@ impl<K: Clone + Eq + Hash> fmt::Debug for Place<K> {
 struct Shared<K> {
     config: LimiterConfig,
     token: u64,
-    cheap: u64,
+    given_back: u64,
     depth: u64,
     surcharge: u64,
     start: Instant,

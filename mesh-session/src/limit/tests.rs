@@ -30,12 +30,18 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+/// How many handshakes a peer may still ask for at once.
+fn left(limiter: &HandshakeLimiter<u8>, peer: u8, now: Instant) -> usize {
+    let tries = 0..100;
+    tries.filter(|_| limiter.admit(&peer, now).is_ok()).count()
+}
+
 // threat 32
 #[test]
 fn a_peer_gets_its_burst_and_then_its_rate() {
     let t = start();
     let limiter = HandshakeLimiter::new(small(), t);
-    let admit = |after| limiter.admit(&1, Work::Key, t + after);
+    let admit = |after| limiter.admit(&1, t + after);
     for _ in 0..4 {
         admit(ms(0)).unwrap();
     }
@@ -48,7 +54,7 @@ fn a_peer_gets_its_burst_and_then_its_rate() {
     );
     admit(ms(500)).unwrap();
     admit(ms(500)).unwrap_err();
-    limiter.admit(&2, Work::Key, t + ms(500)).unwrap();
+    limiter.admit(&2, t + ms(500)).unwrap();
     assert_eq!(limiter.stats().refused_rate, 3);
 }
 
@@ -58,33 +64,31 @@ fn a_failure_costs_more_than_a_success() {
     let t = start();
     let limiter = HandshakeLimiter::new(small(), t);
     for peer in [1, 2] {
-        limiter.admit(&peer, Work::Key, t).unwrap();
+        limiter.admit(&peer, t).unwrap();
     }
     drop(limiter.begin(&1).unwrap());
     limiter.begin(&2).unwrap().fail(t);
-    let left = |peer| (0..).find(|_| limiter.admit(&peer, Work::Key, t).is_err());
-    assert_eq!((left(1), left(2)), (Some(3), Some(1)));
+    assert_eq!((left(&limiter, 1, t), left(&limiter, 2, t)), (3, 1));
 }
 
 #[test]
-fn a_stale_offer_costs_little_and_an_offer_too() {
+fn what_is_given_back_leaves_a_small_price() {
     let t = start();
     let limiter = HandshakeLimiter::new(small(), t);
-    for _ in 0..13 {
-        limiter.admit(&1, Work::Key, t).unwrap();
+    let is_cheap = |_: &u32| {
+        let admitted = limiter.admit(&1, t);
         limiter.give_back(&1);
-        limiter.admit(&1, Work::Cheap, t).unwrap();
-    }
-    limiter.admit(&1, Work::Key, t).unwrap_err();
-    let left = (0..).find(|_| limiter.admit(&1, Work::Cheap, t).is_err());
-    assert_eq!(left, Some(32 - 2 * 13));
+        admitted.is_ok()
+    };
+    // Eighths of four tokens, as long as there is a whole one.
+    assert_eq!((0..25).filter(is_cheap).count(), 25);
+    limiter.admit(&1, t).unwrap_err();
     for _ in 0..99 {
         limiter.give_back(&2);
     }
-    let left = (0..).find(|_| limiter.admit(&2, Work::Key, t).is_err());
     assert_eq!(
-        left,
-        Some(4),
+        left(&limiter, 2, t),
+        4,
         "nothing can be given back that was not taken"
     );
 }
@@ -94,7 +98,7 @@ fn places_are_bounded_for_a_peer_and_for_all() {
     let t = start();
     let limiter = HandshakeLimiter::new(small(), t);
     for peer in [1, 2] {
-        limiter.admit(&peer, Work::Key, t).unwrap();
+        limiter.admit(&peer, t).unwrap();
     }
     let first = limiter.begin(&1).unwrap();
     let second = limiter.begin(&1).unwrap();
@@ -114,19 +118,18 @@ fn newcomers_to_a_full_table_share_a_bucket_and_take_none_of_the_others() {
     let t = start();
     let limiter = HandshakeLimiter::new(small(), t);
     for peer in [1, 2] {
-        limiter.admit(&peer, Work::Key, t).unwrap();
+        limiter.admit(&peer, t).unwrap();
     }
-    let got = (100..200).filter(|peer| limiter.admit(peer, Work::Key, t).is_ok());
+    let got = (100u8..200).filter(|peer| limiter.admit(peer, t).is_ok());
     assert_eq!(got.count(), 4);
     for _ in 0..2 {
-        limiter.admit(&1, Work::Key, t).unwrap();
+        limiter.admit(&1, t).unwrap();
     }
     // Once peer 2 is as good as new, somebody else may have its place.
     let later = t + ms(1_000);
-    limiter.admit(&100, Work::Key, later).unwrap();
+    limiter.admit(&100, later).unwrap();
     assert_eq!(limiter.stats().peers, 2);
-    let left = (0..).find(|_| limiter.admit(&100, Work::Key, later).is_err());
-    assert_eq!(left, Some(3), "a bucket of its own");
+    assert_eq!(left(&limiter, 100, later), 3, "a bucket of its own");
 }
 
 #[test]
@@ -134,16 +137,16 @@ fn times_out_of_reach_admit_nothing_and_break_nothing() {
     let t = start();
     let limiter = HandshakeLimiter::new(small(), t);
     let far = t + Duration::from_secs(1 << 40);
-    limiter.admit(&1, Work::Key, far).unwrap_err();
+    limiter.admit(&1, far).unwrap_err();
     limiter.begin(&1).unwrap().fail(far);
     let n = |number| NonZeroU32::new(number).unwrap();
     let extreme = LimiterConfig::default()
         .with_rate(n(u32::MAX), n(1))
         .with_failure_cost(n(u32::MAX));
     let limiter = HandshakeLimiter::new(extreme, t);
-    limiter.admit(&1, Work::Key, t).unwrap();
+    limiter.admit(&1, t).unwrap();
     limiter.begin(&1).unwrap().fail(t);
-    limiter.admit(&1, Work::Key, t).unwrap_err();
+    limiter.admit(&1, t).unwrap_err();
 }
 
 /// The same rules over tokens, written down the long way.
@@ -154,6 +157,8 @@ struct Model {
     swept: Option<i128>,
     under_way: usize,
 }
+
+struct Holder(Option<u8>);
 
 #[derive(Clone, Copy)]
 struct Bucket {
@@ -212,17 +217,18 @@ impl Model {
         }
     }
 
-    fn admit(&mut self, peer: u8, price: i128) -> bool {
+    fn admit(&mut self, peer: u8) -> bool {
         let now = self.now;
         let bucket = self.bucket(peer);
-        let is_enough = bucket.level(now) >= price;
+        let is_enough = bucket.level(now) >= TOKEN;
         if is_enough {
-            bucket.change(-price, now);
+            bucket.change(-TOKEN, now);
         }
         is_enough
     }
 
-    fn begin(&mut self, peer: u8) -> Option<Option<u8>> {
+    /// Who holds the place: a peer, or the crowd.
+    fn begin(&mut self, peer: u8) -> Option<Holder> {
         let all = self.under_way;
         let bucket = self.existing(peer);
         if bucket.under_way >= 2 || all >= 3 {
@@ -230,10 +236,10 @@ impl Model {
         }
         bucket.under_way += 1;
         self.under_way += 1;
-        Some(self.own(peer).is_some().then_some(peer))
+        Some(Holder(self.own(peer).is_some().then_some(peer)))
     }
 
-    fn end(&mut self, holder: Option<u8>, surcharge: i128) {
+    fn end(&mut self, Holder(holder): Holder, surcharge: i128) {
         let now = self.now;
         let bucket = match holder {
             Some(peer) => self.own(peer).unwrap(),
@@ -248,7 +254,8 @@ impl Model {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Wait(u64),
-    Admit(u8, Work),
+    Admit(u8),
+    GiveBack(u8),
     Begin(u8),
     End(usize, bool),
 }
@@ -257,9 +264,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let peer = 0u8..4;
     let step = prop_oneof![
         (0u64..2_000).prop_map(Step::Wait),
-        (peer.clone(), any::<bool>()).prop_map(|(peer, is_cheap)| {
-            Step::Admit(peer, if is_cheap { Work::Cheap } else { Work::Key })
-        }),
+        peer.clone().prop_map(Step::Admit),
+        peer.clone().prop_map(Step::GiveBack),
         peer.prop_map(Step::Begin),
         (0usize..3, any::<bool>()).prop_map(|(at, is_failed)| Step::End(at, is_failed)),
     ];
@@ -287,14 +293,18 @@ proptest! {
                     now += ms(millis);
                     model.now += i128::from(millis) * 1_000_000;
                 }
-                Step::Admit(peer, work) => {
-                    let price = if work == Work::Key { TOKEN } else { TOKEN / 8 };
-                    let admitted = limiter.admit(&peer, work, now);
-                    prop_assert_eq!(admitted.is_ok(), model.admit(peer, price));
+                Step::GiveBack(peer) => {
+                    limiter.give_back(&peer);
+                    let at = model.now;
+                    model.existing(peer).change(TOKEN * 7 / 8, at);
+                }
+                Step::Admit(peer) => {
+                    let admitted = limiter.admit(&peer, now);
+                    prop_assert_eq!(admitted.is_ok(), model.admit(peer));
                     if let Err(refused) = admitted {
                         // What it promises, it keeps, and not a nanosecond earlier.
                         let at = model.now;
-                        let missing = price - model.existing(peer).level(at);
+                        let missing = TOKEN - model.existing(peer).level(at);
                         prop_assert_eq!(i128::try_from(refused.retry_after().as_nanos()).unwrap(), missing);
                     }
                 }
@@ -328,7 +338,7 @@ proptest! {
         let mut admitted = Vec::new();
         for wait in waits {
             at += wait;
-            if limiter.admit(&1, Work::Key, t + ms(at)).is_ok() {
+            if limiter.admit(&1, t + ms(at)).is_ok() {
                 admitted.push(at);
             }
         }
