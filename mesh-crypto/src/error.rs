@@ -111,6 +111,28 @@ pub enum Error {
         /// Its permission bits.
         mode: u32,
     },
+    /// A key file or directory that somebody else could have written.
+    #[error("{} belongs to user {owner}, give it to user {user}, who runs this (chown {user} FILE)", path.display())]
+    Owner {
+        /// The file or directory.
+        path: PathBuf,
+        /// The number of the user whose it is.
+        owner: u32,
+        /// The number of the user that we act as.
+        user: u32,
+    },
+    /// A key that needs a passphrase where none was given.
+    #[error("{} is encrypted, give the passphrase of the key store", path.display())]
+    Encrypted {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// A key that was encrypted with another passphrase, or damaged since.
+    #[error("the passphrase does not open {}", path.display())]
+    Passphrase {
+        /// The key file.
+        path: PathBuf,
+    },
     /// Something in the key store is not what its name says.
     #[error("{} {what}", path.display())]
     StoreEntry {

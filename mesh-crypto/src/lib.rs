@@ -32,7 +32,7 @@
 //! - It takes no nonce to seal with: [`aead::SealingKey`] makes them, each once.
 //! - It has one engine, AWS-LC, behind the [`Engine`] trait. A second one does not exist yet.
 //! - RSA key generation, OAEP seeds and PSS salts use the engine's own randomness, not [`Random`].
-//! - The key store does not check who owns a file, only that nobody but its owner can reach it.
+//! - Deleting a key file does not overwrite it; see [`keystore`].
 //!
 //! # Modules
 //!
@@ -43,8 +43,9 @@
 //! | [`engine`] | the seam to the cryptographic library, and [`engine::aws_lc`] |
 //! | [`envelope`] | data from one RSA key to one other, for files and queues |
 //! | [`kdf`] | HKDF-SHA256 |
-//! | [`keystore`] | identity keys on disk |
+//! | [`keystore`] | identity keys on disk: made, rotated, retired |
 //! | [`mac`] | HMAC-SHA256 |
+//! | [`pem`] | public keys as text |
 //! | [`rsa`] | RSA key pairs: OAEP and PSS |
 //!
 //! At the root: [`Secret`], [`Random`], [`Fingerprint`], [`Error`].
@@ -53,7 +54,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | none | |
+//! | `encrypted-keys` | identity keys encrypted on disk (PKCS#8 with PBES2), as `openssl pkcs8` does |
 
 pub mod aead;
 pub mod agreement;
@@ -65,7 +66,7 @@ mod hex;
 pub mod kdf;
 pub mod keystore;
 pub mod mac;
-mod pem;
+pub mod pem;
 mod random;
 pub mod rsa;
 mod secret;

@@ -2,8 +2,29 @@
 
 use zeroize::Zeroizing;
 
+use crate::Engine;
 use crate::Error;
+use crate::RsaPublicKey;
 use crate::Secret;
+
+/// A public key as `SubjectPublicKeyInfo` in PEM (`-----BEGIN PUBLIC KEY-----`), as `openssl rsa -pubout` writes it.
+pub fn encode_public(key: &RsaPublicKey) -> String {
+    String::from_utf8_lossy(encode(PUBLIC_KEY, key.spki_der()).expose()).into_owned()
+}
+
+/// Reads a public key as [`encode_public`] writes it.
+///
+/// # Errors
+///
+/// [`Error::Pem`] if the text is not that, and what [`RsaPublicKey::from_spki_der`] gives.
+pub fn decode_public(engine: &dyn Engine, text: &str) -> Result<RsaPublicKey, Error> {
+    RsaPublicKey::from_spki_der(engine, decode(PUBLIC_KEY, text.as_bytes())?.expose())
+}
+
+/// Whether the text begins as a block of this kind.
+pub(crate) fn is_of_kind(kind: &str, text: &[u8]) -> bool {
+    text.starts_with(format!("-----BEGIN {kind}-----").as_bytes())
+}
 
 /// `der` as one PEM block with lines of 64 characters.
 pub(crate) fn encode(kind: &str, der: &[u8]) -> Secret {
@@ -37,11 +58,13 @@ pub(crate) fn decode(kind: &str, text: &[u8]) -> Result<Secret, Error> {
         .trim_ascii_end()
         .strip_suffix(format!("-----END {kind}-----").as_bytes())
         .ok_or_else(|| malformed("it does not end with the expected label"))?;
-    let letters = body
-        .iter()
-        .copied()
-        .filter(|byte| !matches!(byte, b'\n' | b'\r'));
-    let letters = Zeroizing::new(letters.collect::<Vec<u8>>());
+    // Full size from the start, so that growing leaves no copy behind.
+    let mut letters = Zeroizing::new(Vec::with_capacity(body.len()));
+    letters.extend(
+        body.iter()
+            .copied()
+            .filter(|byte| !matches!(byte, b'\n' | b'\r')),
+    );
     if !letters.len().is_multiple_of(4) {
         return Err(malformed("its length is not a multiple of four"));
     }
@@ -84,6 +107,9 @@ fn value(letter: u8) -> Option<u32> {
     Some(u32::from(value))
 }
 
+pub(crate) const PRIVATE_KEY: &str = "PRIVATE KEY";
+pub(crate) const ENCRYPTED_KEY: &str = "ENCRYPTED PRIVATE KEY";
+const PUBLIC_KEY: &str = "PUBLIC KEY";
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the key store needs of a file system, and the real one.
+//! What the key store needs of a file system.
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -19,7 +19,7 @@ pub enum FileKind {
     Other,
 }
 
-/// Kind and permission bits of an entry.
+/// Kind, permission bits and owner of an entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct FileInfo {
@@ -27,177 +27,107 @@ pub struct FileInfo {
     pub kind: FileKind,
     /// Its permission bits, as `0o600`.
     pub mode: u32,
+    /// The number of the user whose it is.
+    pub owner: u32,
 }
 
 impl FileInfo {
-    /// An entry of this kind with these permission bits.
-    pub const fn new(kind: FileKind, mode: u32) -> Self {
-        Self { kind, mode }
+    /// An entry of this kind with these permission bits and this owner.
+    pub const fn new(kind: FileKind, mode: u32, owner: u32) -> Self {
+        Self { kind, mode, owner }
     }
 }
 
-/// The few file system calls that the key store makes.
+/// The few calls that the key store makes by path.
 pub trait FileSystem: Send + Sync + Debug {
-    /// Makes a directory of mode 0700; its parent exists.
+    /// The number of the user that we act as.
+    fn user(&self) -> u32;
+
+    /// Makes a directory of mode 0700, and makes that last through a crash; its parent exists.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// What the system says; `AlreadyExists` if there is something.
     fn create_private_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Kind and mode of the entry itself; a symbolic link is not followed.
+    /// Opens a directory; if it is a symbolic link that is not followed.
     ///
     /// # Errors
     ///
-    /// What the system says; `NotFound` if there is none.
-    fn info(&self, path: &Path) -> io::Result<FileInfo>;
+    /// What the system says; `NotFound` if there is none, `NotADirectory` if there is something else.
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Directory>>;
 
-    /// The names in a directory, in any order.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    fn names(&self, dir: &Path) -> io::Result<Vec<OsString>>;
-
-    /// Reads a file whole, with kind and mode of the very file that was read.
+    /// Reads a file whole, links followed, with what is known of the very file that was read.
     ///
     /// # Errors
     ///
     /// What the system says; `InvalidData` if it is longer than `max_bytes`.
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<(FileInfo, Secret)>;
+}
+
+/// An open directory: every call is about what was opened, whatever lies at its path by now.
+pub trait Directory: Debug {
+    /// What is known of the directory itself.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn info(&self) -> io::Result<FileInfo>;
+
+    /// The names in it, in any order.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; `InvalidData` if there are more than `max`.
+    fn names(&self, max: usize) -> io::Result<Vec<OsString>>;
+
+    /// Opens a file, reads it whole, and says what is known of the very file that was read. What is no regular file (a
+    /// symbolic link, a pipe) is not read: its bytes are empty.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; `InvalidData` if it is longer than `max_bytes`.
+    fn read(&self, name: &str, max_bytes: u64) -> io::Result<(FileInfo, Secret)>;
 
     /// Makes a file of mode 0600 that was not there, with these bytes, and syncs it.
     ///
     /// # Errors
     ///
     /// What the system says; `AlreadyExists` if it was there.
-    fn write_private(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    fn write_private(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
-    /// Renames a file, replacing what is there, at once or not at all.
+    /// Renames a file within the directory, replacing what is there, at once or not at all.
     ///
     /// # Errors
     ///
     /// What the system says.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-
-    /// Makes renames in a directory last through a crash.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file.
     ///
     /// # Errors
     ///
     /// What the system says.
-    fn remove(&self, path: &Path) -> io::Result<()>;
-}
+    fn remove(&self, name: &str) -> io::Result<()>;
 
-/// The file system of the machine.
-#[cfg(unix)]
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct OsFileSystem;
+    /// Makes renames and removals last through a crash.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn sync(&self) -> io::Result<()>;
 
-#[cfg(unix)]
-impl OsFileSystem {
-    /// The file system; it holds no state of its own.
-    pub const fn new() -> Self {
-        Self
-    }
-}
+    /// Waits until nobody else holds the lock of this directory, and holds it until this value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn lock(&self) -> io::Result<()>;
 
-#[cfg(unix)]
-mod unix {
-    use std::ffi::OsString;
-    use std::fs;
-    use std::fs::File;
-    use std::fs::OpenOptions;
-    use std::io;
-    use std::io::Read as _;
-    use std::io::Write as _;
-    use std::os::unix::fs::DirBuilderExt as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    use std::os::unix::fs::PermissionsExt as _;
-    use std::path::Path;
-
-    use zeroize::Zeroizing;
-
-    use super::FileInfo;
-    use super::FileKind;
-    use super::FileSystem;
-    use super::OsFileSystem;
-    use crate::Secret;
-
-    impl FileSystem for OsFileSystem {
-        fn create_private_dir(&self, path: &Path) -> io::Result<()> {
-            fs::DirBuilder::new().mode(0o700).create(path)
-        }
-
-        fn info(&self, path: &Path) -> io::Result<FileInfo> {
-            Ok(info(&fs::symlink_metadata(path)?))
-        }
-
-        fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-            fs::read_dir(dir)?
-                .map(|entry| entry.map(|entry| entry.file_name()))
-                .collect()
-        }
-
-        fn read(&self, path: &Path, max_bytes: u64) -> io::Result<(FileInfo, Secret)> {
-            let entry = self.info(path)?;
-            if entry.kind != FileKind::File {
-                // Opening a pipe would wait for a writer.
-                return Ok((entry, Secret::new(Vec::new())));
-            }
-            let mut file = File::open(path)?;
-            let metadata = file.metadata()?;
-            if metadata.len() > max_bytes {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "the file is too long for a key",
-                ));
-            }
-            // Full size from the start, so that growing leaves no copy behind.
-            let len = usize::try_from(metadata.len()).unwrap_or(0);
-            let mut bytes = Zeroizing::new(vec![0; len]);
-            file.read_exact(&mut bytes)?;
-            Ok((info(&metadata), Secret::from_slice(&bytes)))
-        }
-
-        fn write_private(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)?;
-            file.write_all(bytes)?;
-            file.sync_all()
-        }
-
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            fs::rename(from, to)
-        }
-
-        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-            File::open(dir)?.sync_all()
-        }
-
-        fn remove(&self, path: &Path) -> io::Result<()> {
-            fs::remove_file(path)
-        }
-    }
-
-    fn info(metadata: &fs::Metadata) -> FileInfo {
-        let kind = if metadata.is_file() {
-            FileKind::File
-        } else if metadata.is_dir() {
-            FileKind::Dir
-        } else {
-            FileKind::Other
-        };
-        FileInfo::new(kind, metadata.permissions().mode() & 0o7777)
-    }
+    /// As [`lock`](Self::lock) if that needs no wait; whether it is held.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn try_lock(&self) -> io::Result<bool>;
 }
