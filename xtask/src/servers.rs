@@ -1,6 +1,6 @@
 //! `cargo xtask servers`: the programs that tests talk to, without root.
 //!
-//! Everything lands in `servers/` of the target directory: a Python environment with gRPC, and programs
+//! Everything lands in `servers/` of the target directory: a Python environment with gRPC and `cryptography`, and programs
 //! from Debian packages that are unpacked, not installed. A program on the `PATH` that is new enough is used
 //! as it is. `servers/env.json` maps each program's name to its path; tests find that file by the
 //! environment variable [`ENVIRONMENT`], or in the target directory.

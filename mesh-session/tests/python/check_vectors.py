@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ class Trusting:
     def token(self, name: str, token: bytes) -> None: ...
 
 
+@cache
 def private_key(der: bytes) -> rsa.RSAPrivateKey:
     key = serialization.load_der_private_key(der, None)
     assert isinstance(key, rsa.RSAPrivateKey)
@@ -52,10 +54,10 @@ class File:
 
     def __init__(self, file: dict[str, Any]) -> None:
         self.file, self.found = file, 0
-        self.suite = SUITES[self.bytes("suite")]
+        self.suite = SUITES[self.field("suite")]
         self.now = file["now"]
 
-    def bytes(self, name: str) -> bytes:
+    def field(self, name: str) -> bytes:
         return bytes.fromhex(self.file[name])
 
     def same(self, name: str, found: bytes, expected: str) -> None:
@@ -73,17 +75,17 @@ class File:
     # Each side in a fresh state, as often as needed.
 
     def local(self, whose: str, name: str) -> Local:
-        key = private_key(self.bytes(f"{whose}_pkcs8"))
+        key = private_key(self.field(f"{whose}_pkcs8"))
         return Local(name, key, Trusting(), suites=[self.suite], clock=lambda: self.now)
 
     def responder(self) -> Responder:
         responder = Responder(self.local("responder", "responder"))
-        live = LiveOffer(self.bytes("offer"), responder.local, x25519(self.file, "x25519_o"), ml_kem(self.file, "ml_kem_o"))
+        live = LiveOffer(self.field("offer"), responder.local, x25519(self.file, "x25519_o"), ml_kem(self.file, "ml_kem_o"))
         responder.offers = [live]
         return responder
 
     def offer(self) -> Offer:
-        return Offer.read(self.bytes("offer"), 2_048)
+        return Offer.read(self.field("offer"), 2_048)
 
     def initiator(self) -> Initiator:
         return Initiator(self.local("initiator", "initiator"), self.offer().peer.name)
@@ -91,14 +93,14 @@ class File:
     def waiting(self) -> Waiting:
         """The initiator behind its first message. Of what it holds, k_o came from its encapsulation."""
         v = SimpleNamespace(x25519_i=x25519(self.file, "x25519_i"), ml_kem_i=ml_kem(self.file, "ml_kem_i"))
-        v.k_o = self.bytes("k_o") if self.suite.ml_kem else b""
-        v.secret_i, v.first_message = self.bytes("secret_i"), self.bytes("first_message")
+        v.k_o = self.field("k_o") if self.suite.ml_kem else b""
+        v.secret_i, v.first_message = self.field("secret_i"), self.field("first_message")
         offer = self.offer()
         v.d_o = m.x25519(v.x25519_i, offer.share_o)
         return Waiting(self.initiator(), v, self.suite, offer.peer, offer.key, self.now, None)
 
     def initiators(self) -> Session:
-        session = self.waiting().input(self.bytes("reply"))
+        session = self.waiting().input(self.field("reply"))
         assert isinstance(session, Session)
         return session
 
@@ -133,18 +135,18 @@ class File:
             self.step_4(entry)
 
     def step_1(self) -> None:
-        self.same("offer_hash", H(self.bytes("offer")), self.file["offer_hash"])
+        self.same("offer_hash", H(self.field("offer")), self.file["offer_hash"])
         responder = self.responder()
-        v, suite, live, _, ct_i, sealed_i = responder.read_first(self.bytes("first_message"))
+        v, suite, live, _, ct_i, sealed_i = responder.read_first(self.field("first_message"))
         peer, _ = m.open_first(v, suite, live.local, ct_i, sealed_i)
         self.compare(v, FIRST, self.file)
         self.same("secret_i", v.secret_i, self.file["secret_i"])
-        self.same("initiator's key", peer.spki, m.spki_of(private_key(self.bytes("initiator_pkcs8"))).hex())
+        self.same("initiator's key", peer.spki, m.spki_of(private_key(self.field("initiator_pkcs8"))).hex())
         # The whole of it: policy, cache and reply, which has other random values than the file's.
-        assert responder.answer(self.bytes("first_message"))
+        assert responder.answer(self.field("first_message"))
         # And what the responder sent, by its own half of the agreement.
         share_r = x25519(self.file, "x25519_r").public_key().public_bytes_raw()
-        self.same("share_r", share_r, self.bytes("reply")[36:68].hex())
+        self.same("share_r", share_r, self.field("reply")[36:68].hex())
         self.same("d_e", m.x25519(x25519(self.file, "x25519_r"), v.share_i), self.file["d_e"])
 
     def step_2(self) -> None:
@@ -152,7 +154,7 @@ class File:
         self.compare(session.v, SECOND, self.file)
         self.same("secret_r", session.v.secret_r, self.file["secret_r"])
         initiator = self.waiting()
-        assert initiator.v.x25519_i.public_key().public_bytes_raw() == self.bytes("first_message")[76:108]
+        assert initiator.v.x25519_i.public_key().public_bytes_raw() == self.field("first_message")[76:108]
 
     def step_3(self, of: dict[str, Any]) -> None:
         """Low down, by the keys alone, and then as two sessions with their rules."""
@@ -180,6 +182,9 @@ class File:
         resumer = self.resumer()
         _, session = resumer.take_resumption(bytes.fromhex(of["message"]))
         self.compare(session.v, RESUMING, of)
+        x25519_r = x25519(of, "x25519_r")
+        self.same("share_r", x25519_r.public_key().public_bytes_raw(), bytes.fromhex(of["reply"])[34:66].hex())
+        self.same("d_e", m.x25519(x25519_r, session.v.share_i), of["d_e"])
         resumed = self.resuming().input(bytes.fromhex(of["reply"]))
         assert isinstance(resumed, Session)
         self.compare(resumed.v, RESUMED, of)
@@ -206,7 +211,7 @@ class File:
                 responder = self.responder()
                 if again:
                     try:
-                        responder.answer(self.bytes("first_message"))
+                        responder.answer(self.field("first_message"))
                     except Refused as refused:
                         raise AssertionError("the good message is refused") from refused
                 responder.answer(message)

@@ -540,8 +540,8 @@ class Responder:
         local.verifier.token(peer.name, v.token_i)
         self.replays.enter(random)
 
-        x25519_r, share_r = x25519_key(local.random)
-        v.d_e = x25519(x25519_r, v.share_i)
+        v.x25519_r, share_r = x25519_key(local.random)
+        v.d_e = x25519(v.x25519_r, v.share_i)
         v.k_e, ct_r_prime = encapsulate(v.ek_i)
         v.secret_r = local.random(32)
         ct_r = key.encrypt(v.secret_r, _oaep(TO_INITIATOR))
@@ -601,8 +601,8 @@ class Responder:
         local.verifier.token(old.peer.name, v.token_i)
         self.replays.enter(random)
 
-        x25519_r, share_r = x25519_key(local.random)
-        v.d_e = x25519(x25519_r, v.share_i)
+        v.x25519_r, share_r = x25519_key(local.random)
+        v.d_e = x25519(v.x25519_r, v.share_i)
         v.k_e, ct_r_prime = encapsulate(v.ek_i)
         v.clear_v = bytes([VERSION, RESUMED]) + local.random(32) + share_r + ct_r_prime
         schedule_v(v, old.resumption)

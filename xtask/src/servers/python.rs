@@ -1,4 +1,4 @@
-//! A Python environment with a gRPC implementation that is not ours.
+//! A Python environment with implementations of gRPC and of cryptography that are not ours.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -12,7 +12,11 @@ use crate::step::output;
 use crate::step::succeeds;
 
 /// Pinned, so that a new release can't turn a build red; grpcio-tools holds protoc.
-pub(crate) const REQUIREMENTS: [&str; 2] = ["grpcio==1.85.1", "grpcio-tools==1.85.1"];
+pub(crate) const REQUIREMENTS: [&str; 3] = [
+    "cryptography==50.0.2",
+    "grpcio==1.85.1",
+    "grpcio-tools==1.85.1",
+];
 
 /// Makes the environment unless it is there, and gives its interpreter.
 pub(crate) fn prepare(home: &Path, debian: &mut Debian) -> anyhow::Result<PathBuf> {
@@ -64,6 +68,6 @@ fn install(python: &Path, debian: &mut Debian) -> anyhow::Result<()> {
 fn imports(python: &Path) -> bool {
     let check = "import sys, importlib.metadata as m\n\
         for p in sys.argv[1:]:\n    n, v = p.split('=='); assert m.version(n) == v\n\
-        import grpc, grpc_tools.protoc";
+        import cryptography.hazmat.primitives.asymmetric.mlkem, grpc, grpc_tools.protoc";
     succeeds(Command::new(python).args(["-c", check]).args(REQUIREMENTS))
 }
