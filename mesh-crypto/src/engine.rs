@@ -5,6 +5,8 @@
 
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
+#[cfg(feature = "rustcrypto")]
+mod rustcrypto;
 
 use std::fmt::Debug;
 #[cfg(any(feature = "aws-lc", feature = "rustcrypto"))]
@@ -97,6 +99,20 @@ pub trait Engine: Send + Sync + Debug {
 #[cfg(feature = "aws-lc")]
 pub fn aws_lc() -> Arc<dyn Engine> {
     Arc::new(aws_lc::AwsLc)
+}
+
+/// The engine in pure Rust: the crates `rsa`, `aes-gcm`, `hmac`, `sha2`, `ml-kem` and `x25519-dalek`.
+///
+/// All randomness of what it makes for others comes from the [`Random`] given, in this order: 32 bytes of X25519
+/// scalar; 64 bytes of ML-KEM key seeds `d` and `z`; 32 bytes of ML-KEM message; 32 bytes of OAEP seed; 32 bytes of
+/// PSS salt, then 32 bytes that blind the signature and don't change it. RSA key generation and the blinding of
+/// decryption use the system's generator.
+///
+/// Use it where no C compiler can be had, or to check the other one. Its RSA has no proof of constant time
+/// (RUSTSEC-2023-0071) and costs five times as much.
+#[cfg(feature = "rustcrypto")]
+pub fn rustcrypto() -> Arc<dyn Engine> {
+    Arc::new(rustcrypto::RustCrypto)
 }
 
 pub(crate) const NONCE_LEN: usize = 12;

@@ -30,8 +30,8 @@
 //!
 //! - It has no TLS, certificates or tokens; other crates do those.
 //! - It takes no nonce to seal with: [`aead::SealingKey`] makes them, each once.
-//! - It has one engine, AWS-LC, behind the [`Engine`] trait. A second one does not exist yet.
-//! - RSA key generation, OAEP seeds and PSS salts use the engine's own randomness, not [`Random`].
+//! - It chooses no engine by itself: the caller names one, and every key remembers whose it is.
+//! - RSA key generation and blinding use the system's randomness, not [`Random`]; [`engine::aws_lc`] has more that do.
 //! - Deleting a key file does not overwrite it; see [`keystore`].
 //!
 //! # Modules
@@ -39,8 +39,8 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`aead`] | AES-GCM: keys that seal with nonces of their own, keys that open |
-//! | [`agreement`] | X25519 |
-//! | [`engine`] | the seam to the cryptographic library, and [`engine::aws_lc`] |
+//! | [`agreement`] | X25519 and ML-KEM-768 |
+//! | [`mod@engine`] | the seam to the cryptographic libraries: [`engine::aws_lc`] and `engine::rustcrypto` |
 //! | [`envelope`] | data from one RSA key to one other, for files and queues |
 //! | [`kdf`] | HKDF-SHA256 |
 //! | [`keystore`] | identity keys on disk: made, rotated, retired |
@@ -54,7 +54,15 @@
 //!
 //! | feature | adds |
 //! |---|---|
+//! | `aws-lc` (default) | `engine::aws_lc`: AWS-LC, which needs a C compiler |
+//! | `rustcrypto` | `engine::rustcrypto`: pure Rust, five times slower at RSA, in which an [advisory] on timing is open |
 //! | `encrypted-keys` | identity keys encrypted on disk (PKCS#8 with PBES2), as `openssl pkcs8` does |
+//!
+//! [advisory]: https://rustsec.org/advisories/RUSTSEC-2023-0071
+#![cfg_attr(
+    not(any(feature = "aws-lc", feature = "rustcrypto")),
+    expect(dead_code, reason = "it is for engines to make keys, and there is none")
+)]
 
 pub mod aead;
 pub mod agreement;

@@ -34,6 +34,8 @@ use crate::engine::RsaPrivateOps;
 use crate::engine::RsaPublicOps;
 use crate::engine::TAG_LEN;
 use crate::mac::MacKey;
+use crate::rsa::spki;
+use crate::rsa::spki::Spki;
 
 #[derive(Debug)]
 pub(super) struct AwsLc;
@@ -151,23 +153,19 @@ impl Engine for AwsLc {
     }
 
     fn rsa_from_spki(&self, der: &[u8]) -> Result<RsaPublicKey, Error> {
-        let rejected = || Error::KeyRejected {
-            what: "the rsa public key",
+        let spki = Spki::parse(der)?;
+        let numbers = rsa::PublicKeyComponents {
+            n: spki.modulus,
+            e: spki.exponent,
         };
-        let encrypt = rsa::PublicEncryptingKey::from_der(der).or(Err(rejected()))?;
-        let again: PublicKeyX509Der<'_> = encrypt.as_der().map_err(|Unspecified| rejected())?;
-        if again.as_ref() != der {
-            // A second encoding of the same key would be a second fingerprint of it.
-            return Err(rejected());
-        }
-        let bits = RsaBits::from_bits(encrypt.key_size_bits())?;
-        let verify = signature::ParsedPublicKey::new(&signature::RSA_PSS_2048_8192_SHA256, der)
-            .or(Err(rejected()))?;
-        let encrypt =
-            rsa::OaepPublicEncryptingKey::new(encrypt).map_err(|Unspecified| rejected())?;
+        let verify = numbers
+            .to_parsed_public_key(&signature::RSA_PSS_2048_8192_SHA256)
+            .or(Err(spki::REJECTED))?;
+        let encrypt: rsa::PublicEncryptingKey = numbers.try_into().or(Err(spki::REJECTED))?;
+        let encrypt = rsa::OaepPublicEncryptingKey::new(encrypt).or(Err(spki::REJECTED))?;
         let fingerprint = self.sha256(&[der]);
         Ok(RsaPublicKey::new(
-            bits,
+            spki.bits,
             der,
             fingerprint,
             Box::new(Public { encrypt, verify }),
