@@ -170,6 +170,7 @@ fn services(shared: &Shared) -> Value {
 }
 
 fn metrics(shared: &Shared) -> Response<Body> {
+    shared.gate.count_sessions();
     let Ok(page) = shared.outbound.recorder.telemetry.text() else {
         return text(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -59,6 +59,7 @@ pub use self::resilience::RetryConfig;
 pub use self::security::AesKeySize;
 pub use self::security::AuthConfig;
 pub use self::security::Encryption;
+pub use self::security::HandshakesConfig;
 pub use self::security::IdentityConfig;
 pub use self::security::IdentitySource;
 pub use self::security::JwtConfig;

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use http::StatusCode;
 use mesh_resilience::breaker::State;
+use mesh_session::LimiterStats;
 use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -39,6 +40,8 @@ pub(crate) struct Telemetry {
     pub(crate) refusals: Family<CodeLabel, Counter>,
     /// Handshakes of secure sessions that were made.
     pub(crate) handshakes: Counter,
+    /// What was asked for in handshakes, and refused.
+    handshake_load: HandshakeLoad,
     /// Handshakes, records and certificates that were refused.
     pub(crate) refused_peers: Counter,
     /// Audit records that could not be written.
@@ -59,6 +62,14 @@ pub(crate) struct Totals {
     pub(crate) requests: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) micros: AtomicU64,
+}
+
+/// What was asked for in handshakes, and refused.
+struct HandshakeLoad {
+    begun: Counter,
+    failed: Counter,
+    refused: Family<ReasonLabel, Counter>,
+    under_way: Gauge,
 }
 
 /// The ends of a request as labels; one set a pair of services.
@@ -111,6 +122,11 @@ pub(crate) struct CodeLabel {
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub(crate) struct ListenerLabel {
     pub(crate) listener: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 /// How a request ended.
@@ -167,6 +183,7 @@ impl Telemetry {
             decisions: names.register("mesh_auth_policy_decisions", "Decisions of the policy"),
             refusals: names.register("mesh_node_refusals", "Answers that the mesh made itself"),
             handshakes: names.register("mesh_session_handshakes", "Secure sessions agreed on"),
+            handshake_load: HandshakeLoad::new(&mut names),
             refused_peers: names.register(
                 "mesh_session_refused",
                 "Connections, handshakes and records refused",
@@ -187,6 +204,22 @@ impl Telemetry {
             totals: Totals::default(),
             registry,
         }
+    }
+
+    /// Counts what was asked for in handshakes since `before`.
+    pub(crate) fn count_handshakes(&self, before: &LimiterStats, now: &LimiterStats) {
+        let load = &self.handshake_load;
+        load.begun.inc_by(now.begun.saturating_sub(before.begun));
+        load.failed.inc_by(now.failed.saturating_sub(before.failed));
+        let refused = [
+            ("rate", before.refused_rate, now.refused_rate),
+            ("busy", before.refused_busy, now.refused_busy),
+        ];
+        for (reason, before, now) in refused {
+            let series = load.refused.get_or_create(&ReasonLabel { reason });
+            series.inc_by(now.saturating_sub(before));
+        }
+        load.under_way.set(i64::from(now.under_way));
     }
 
     /// Counts the retries of calls to one service.
@@ -264,6 +297,29 @@ impl Names<'_> {
         let family = Family::new_with_constructor(new);
         self.0.register(name, help, family.clone());
         family
+    }
+}
+
+impl HandshakeLoad {
+    fn new(names: &mut Names<'_>) -> Self {
+        Self {
+            begun: names.register(
+                "mesh_session_handshakes_begun",
+                "Handshakes that the private key worked for or waits to",
+            ),
+            failed: names.register(
+                "mesh_session_handshakes_failed",
+                "Handshakes that the private key worked for in vain",
+            ),
+            refused: names.register(
+                "mesh_session_handshakes_refused",
+                "Handshakes refused for their peer's rate, or because too many were under way",
+            ),
+            under_way: names.register(
+                "mesh_session_handshakes_under_way",
+                "Handshakes under way, waiting ones too",
+            ),
+        }
     }
 }
 

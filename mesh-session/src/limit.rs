@@ -19,7 +19,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::num::NonZeroU32;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -40,12 +39,12 @@ pub struct LimiterConfig {
     /// gets two private operations a second.
     pub failure_cost: NonZeroU32,
     /// Handshakes of one peer that may be under way at once, waiting ones too. Default 8.
-    pub max_per_peer: NonZeroUsize,
+    pub max_per_peer: NonZeroU32,
     /// Handshakes that may be under way at once, waiting ones too. Default 256: done one at a time the last of them waits
     /// 0.9 s.
-    pub max_under_way: NonZeroUsize,
+    pub max_under_way: NonZeroU32,
     /// Peers that have a bucket of their own; each costs about 100 bytes and its name. Default 10,000.
-    pub max_peers: NonZeroUsize,
+    pub max_peers: NonZeroU32,
 }
 
 impl Default for LimiterConfig {
@@ -83,7 +82,7 @@ impl LimiterConfig {
 
     /// Sets how many handshakes may be under way at once: of one peer, and of all.
     #[must_use]
-    pub fn with_under_way(self, max_per_peer: NonZeroUsize, max_under_way: NonZeroUsize) -> Self {
+    pub fn with_under_way(self, max_per_peer: NonZeroU32, max_under_way: NonZeroU32) -> Self {
         Self {
             max_per_peer,
             max_under_way,
@@ -93,7 +92,7 @@ impl LimiterConfig {
 
     /// Sets how many peers have a bucket of their own.
     #[must_use]
-    pub fn with_max_peers(self, max_peers: NonZeroUsize) -> Self {
+    pub fn with_max_peers(self, max_peers: NonZeroU32) -> Self {
         Self { max_peers, ..self }
     }
 }
@@ -135,7 +134,7 @@ pub struct LimiterStats {
     /// Peers with a bucket of their own now.
     pub peers: usize,
     /// Handshakes under way now.
-    pub under_way: usize,
+    pub under_way: u32,
     /// Handshakes that got a place.
     pub begun: u64,
     /// Handshakes that failed after private-key work.
@@ -173,6 +172,7 @@ impl<K: Clone + Eq + Hash> HandshakeLimiter<K> {
             given_back: token.saturating_sub(token / CHEAP_SHARE),
             depth: tokens(config.burst),
             surcharge: tokens(config.failure_cost).saturating_sub(token),
+            max_peers: usize::try_from(config.max_peers.get()).unwrap_or(usize::MAX),
             config,
             start: now,
             state: Mutex::new(State {
@@ -194,7 +194,7 @@ impl<K: Clone + Eq + Hash> HandshakeLimiter<K> {
         let shared = &*self.0;
         let now = shared.nanos(now);
         let state = &mut *shared.state.lock();
-        let (bucket, counted) = state.bucket(peer, now, shared.config.max_peers.get());
+        let (bucket, counted) = state.bucket(peer, now, shared.max_peers);
         bucket
             .spend(shared.token, now, shared.depth)
             .inspect_err(|_| {
@@ -307,6 +307,7 @@ struct Shared<K> {
     given_back: u64,
     depth: u64,
     surcharge: u64,
+    max_peers: usize,
     start: Instant,
     state: Mutex<State<K>>,
 }
@@ -360,7 +361,7 @@ impl<K: Clone + Eq + Hash> State<K> {
 #[derive(Default)]
 struct Peer {
     full_at: u64,
-    under_way: usize,
+    under_way: u32,
 }
 
 impl Peer {
@@ -382,9 +383,9 @@ impl Peer {
 const BURST: NonZeroU32 = NonZeroU32::new(32).unwrap();
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(8).unwrap();
 const FAILURE_COST: NonZeroU32 = NonZeroU32::new(4).unwrap();
-const MAX_PER_PEER: NonZeroUsize = NonZeroUsize::new(8).unwrap();
-const MAX_UNDER_WAY: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-const MAX_PEERS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+const MAX_PER_PEER: NonZeroU32 = NonZeroU32::new(8).unwrap();
+const MAX_UNDER_WAY: NonZeroU32 = NonZeroU32::new(256).unwrap();
+const MAX_PEERS: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 /// Fetching an offer costs a hundredth of a handshake; an eighth also bounds how often.
 const CHEAP_SHARE: u64 = 8;

@@ -7,6 +7,7 @@ mod client;
 mod frame;
 mod head;
 mod open;
+mod pause;
 mod seal;
 mod server;
 
@@ -38,6 +39,11 @@ pub const CALL_PATH: &str = "/mesh.v1.SecureMesh/Call";
 pub const STREAM_PATH: &str = "/mesh.v1.SecureMesh/Stream";
 /// The code in `x-mesh-error` for a session that is not known or over.
 pub const NO_SESSION: &str = "no_session";
+
+/// The code in `x-mesh-error` for a handshake that is not begun now.
+pub const BUSY: &str = "overloaded";
+/// When another try makes sense, in milliseconds (gRFC A6, "Pushback"); finer than `retry-after`.
+pub const RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Both messages of a handshake fit well: an RSA-4096 key, a chain of a few certificates and a token.
 const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;

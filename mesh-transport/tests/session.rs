@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -28,6 +29,8 @@ use mesh_crypto::RsaKeyPair;
 use mesh_crypto::SystemRandom;
 use mesh_session::Initiator;
 use mesh_session::KeyClaim;
+use mesh_session::Limited;
+use mesh_session::LimiterConfig;
 use mesh_session::Local;
 use mesh_session::LocalIdentity;
 use mesh_session::PeerKey;
@@ -658,8 +661,8 @@ async fn a_handshake_keeps_its_place_until_its_work_is_done() {
         hold: Some(Mutex::new(hold)),
         ..Anyone::default()
     };
-    let mut config = SessionConfig::default();
-    config.max_handshakes_per_peer = 1;
+    let limits = LimiterConfig::default().with_under_way(NonZeroU32::MIN, NonZeroU32::MAX);
+    let config = SessionConfig::default().with_limits(limits);
     let server = server(pki.id("orders").as_str(), verifier, config);
     let users = pki.id("users");
     let first_message = || async {
@@ -686,13 +689,13 @@ async fn a_handshake_keeps_its_place_until_its_work_is_done() {
         .handshake(&users, first_message().await)
         .await
         .unwrap_err();
-    assert!(matches!(refused, Refused::Busy), "{refused:?}");
+    assert!(matches!(refused, Refused::Busy(_)), "{refused:?}");
 
     let_go.send(()).unwrap();
     let_go.send(()).unwrap();
     let answered = loop {
         match server.handshake(&users, first_message().await).await {
-            Err(Refused::Busy) => tokio::task::yield_now().await,
+            Err(Refused::Busy(Limited::PeerBusy)) => tokio::task::yield_now().await,
             other => break other,
         }
     };

@@ -1,9 +1,12 @@
 //! Identity, encryption and tokens.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mesh_session::LimiterConfig;
+use mesh_transport::session::SessionConfig as SessionServerConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
@@ -111,6 +114,8 @@ pub struct SecurityConfig {
     #[serde(with = "value::duration")]
     #[schemars(with = "String")]
     pub session_timeout: Duration,
+    /// How much handshakes of sessions may cost this node.
+    pub handshakes: HandshakesConfig,
 }
 
 impl Default for SecurityConfig {
@@ -121,6 +126,43 @@ impl Default for SecurityConfig {
             aes_key_size: AesKeySize::default(),
             keys_dir: PathBuf::from("keys"),
             session_timeout: SESSION_TIMEOUT,
+            handshakes: HandshakesConfig::default(),
+        }
+    }
+}
+
+/// How much handshakes of sessions may cost this node: each makes its private key work twice, 3.5 ms at 4096 bits. A peer
+/// is a SPIFFE id, so all instances of a service are one.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HandshakesConfig {
+    /// Private keys at work at the same time, each on a thread of its own. More ends a rush earlier, where there are cores
+    /// to spare. Default 1.
+    pub max_working: NonZeroU32,
+    /// Handshakes under way at the same time, waiting ones too; who comes then is told when to come again. Default 256: the
+    /// last of them waits 0.9 s.
+    pub max_under_way: NonZeroU32,
+    /// Handshakes of one peer under way at the same time. Default 8.
+    pub max_per_peer: NonZeroU32,
+    /// Handshakes that one peer may ask for at once, as its instances do when this node has restarted. Default 32.
+    pub burst: NonZeroU32,
+    /// Handshakes a second that one peer may ask for in the long run. Default 8, which is 3 % of a core.
+    pub per_second: NonZeroU32,
+    /// How many times the price of a good handshake one costs its peer that made the private key work for nothing. Default 4.
+    pub failure_cost: NonZeroU32,
+}
+
+impl Default for HandshakesConfig {
+    fn default() -> Self {
+        let limits = LimiterConfig::default();
+        Self {
+            max_working: SessionServerConfig::default().max_handshakes,
+            max_under_way: limits.max_under_way,
+            max_per_peer: limits.max_per_peer,
+            burst: limits.burst,
+            per_second: limits.per_second,
+            failure_cost: limits.failure_cost,
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::num::NonZeroU32;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -28,6 +27,7 @@ use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::limit::Window;
 use mesh_resilience::random::SplitMix64;
+use mesh_session::LimiterConfig;
 use mesh_session::SessionTable;
 use mesh_session::Suite;
 use mesh_session::TableConfig;
@@ -37,10 +37,12 @@ use mesh_transport::peer::Dialer;
 use mesh_transport::server::Server;
 use mesh_transport::server::ServerConfig;
 use mesh_transport::session::SessionClient;
+use mesh_transport::session::SessionConfig;
 use mesh_transport::session::SessionServer;
 use mesh_transport::session::TokenFor;
 use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::TlsStore;
+use parking_lot::Mutex;
 use parking_lot::RwLock;
 
 use crate::access_log::AccessLog;
@@ -51,6 +53,7 @@ use crate::config::AesKeySize;
 use crate::config::AuditEvent;
 use crate::config::Durability;
 use crate::config::Encryption;
+use crate::config::HandshakesConfig;
 use crate::config::NodeConfig;
 use crate::config::RsaKeySize;
 use crate::error::Error;
@@ -175,7 +178,7 @@ pub(super) fn parts(
         sessions: server,
         peers: RwLock::default(),
         server: Server::new(&ServerConfig::default(), tasks.clone()),
-        sessions_counted: AtomicU64::new(0),
+        counted: Mutex::default(),
         refusals: refusals()?,
     };
     let rotation = Rotation {
@@ -370,7 +373,7 @@ fn sessions(
     let table = Arc::new(SessionTable::new(table, now())?);
     let judge = Arc::new(PeerJudge::any(Arc::clone(tls), tokens.handshakes.clone()));
     let flood = (
-        mesh_transport::session::SessionConfig::default(),
+        bounds(&config.security.handshakes),
         wall_clock as fn() -> SystemTime,
     );
     let server = SessionServer::new(responder, (judge, token), table, flood, tasks.clone());
@@ -379,6 +382,17 @@ fn sessions(
         client,
         server,
     })
+}
+
+/// What handshakes may cost (threat 32).
+fn bounds(handshakes: &HandshakesConfig) -> SessionConfig {
+    let limits = LimiterConfig::default()
+        .with_rate(handshakes.burst, handshakes.per_second)
+        .with_failure_cost(handshakes.failure_cost)
+        .with_under_way(handshakes.max_per_peer, handshakes.max_under_way);
+    SessionConfig::default()
+        .with_max_handshakes(handshakes.max_working)
+        .with_limits(limits)
 }
 
 /// A fresh token for each handshake, addressed to the peer's SPIFFE id.

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -18,6 +16,7 @@ use mesh_audit::Event;
 use mesh_audit::EventKind;
 use mesh_auth::spiffe::SpiffeId;
 use mesh_resilience::limit::Limiter;
+use mesh_session::LimiterStats;
 use mesh_session::TableStats;
 use mesh_transport::Body;
 use mesh_transport::app::is_grpc;
@@ -30,11 +29,13 @@ use mesh_transport::session::CALL_PATH;
 use mesh_transport::session::HANDSHAKE_PATH;
 use mesh_transport::session::MESH_SERVICE;
 use mesh_transport::session::Opened;
+use mesh_transport::session::RETRY_PUSHBACK;
 use mesh_transport::session::Refused;
 use mesh_transport::session::STREAM_PATH;
 use mesh_transport::session::SessionServer;
 use mesh_transport::tls::PeerId;
 use mesh_transport::tls::TlsStore;
+use parking_lot::Mutex;
 use parking_lot::RwLock;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
@@ -73,8 +74,8 @@ pub(crate) struct Gate {
     pub(crate) sessions: Option<SessionServer>,
     pub(crate) peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
     pub(crate) server: Server,
-    /// Sessions that the metric has counted.
-    pub(crate) sessions_counted: AtomicU64,
+    /// Sessions and handshakes that the metrics have counted.
+    pub(crate) counted: Mutex<(u64, LimiterStats)>,
     /// How many refused connections are written down.
     pub(crate) refusals: Limiter,
 }
@@ -303,6 +304,7 @@ impl Gate {
         let series = Arc::new(PairSeries::new(ends, Arc::clone(telemetry)));
         let peer = Arc::new(Peer {
             id: spiffe,
+            tls_id: id.clone(),
             name,
             header,
             series,
@@ -327,7 +329,7 @@ impl Gate {
             self.note_refusal(peer, "the call was not sealed");
             return self.refuse(Refusal::new(Code::Denied, message), is_grpc(&request));
         }
-        let id = PeerId::new(peer.header.to_str().unwrap_or_default());
+        let id = &peer.tls_id;
         let named = request.headers().get(MESH_SERVICE);
         if is_exchange && named.is_none_or(|named| named.as_bytes() != self.inbound.name.as_bytes())
         {
@@ -338,15 +340,15 @@ impl Gate {
             return self.refuse(Refusal::new(Code::NoRoute, message), true);
         }
         if is_handshake {
-            return match sessions.handshake(&id, request).await {
+            return match sessions.handshake(id, request).await {
                 Ok(response) => {
-                    self.count_sessions(sessions);
+                    self.count_sessions();
                     response
                 }
                 Err(error) => self.refuse_session(peer, &error),
             };
         }
-        let (request, session, sealer) = match sessions.open(&id, request).await {
+        let (request, session, sealer) = match sessions.open(id, request).await {
             Ok(opened) => opened.into_parts(),
             Err(error) => return self.refuse_session(peer, &error),
         };
@@ -365,30 +367,36 @@ impl Gate {
     }
 
     fn refuse_session(&self, peer: &Peer, error: &Refused) -> Response<Body> {
-        tracing::info!(peer.id = %peer.id, error = %chain(error), "session refused");
         self.inbound.recorder.telemetry.refused_peers.inc();
-        self.note_refusal(peer, &chain(error));
-        let (code, message) = match error {
-            Refused::NoSession => (
+        // Whoever floods must not make us write about it (threats 32 and 59).
+        if self.refusals.check(&peer.id, now()).allowed {
+            let error = chain(error);
+            tracing::info!(peer.id = %peer.id, error, "session refused");
+            self.inbound.note_error(peer, &error);
+        }
+        let refusal = match error {
+            Refused::NoSession => Refusal::new(
                 Code::NoSession,
                 "the session is not known here; agree on a new one",
             ),
-            Refused::Busy => (
-                Code::Overloaded,
-                "too many handshakes are under way; try again later",
-            ),
+            Refused::Busy(limited) => busy(limited.retry_after()),
             // One answer for all else: which check failed is for our log alone.
-            _ => (Code::Unauthenticated, "the message was not accepted"),
+            _ => Refusal::new(Code::Unauthenticated, "the message was not accepted"),
         };
-        self.refuse(Refusal::new(code, message), true)
+        self.refuse(refusal, true)
     }
 
-    /// Brings the count of sessions agreed on up to date; a request for the key offer is none.
-    fn count_sessions(&self, sessions: &SessionServer) {
-        let made = sessions.table().stats().inserted;
-        let before = self.sessions_counted.swap(made, Ordering::Relaxed);
-        let handshakes = &self.inbound.recorder.telemetry.handshakes;
-        handshakes.inc_by(made.saturating_sub(before));
+    /// Brings the metrics of sessions and handshakes up to date; a request for the key offer is no session.
+    pub(crate) fn count_sessions(&self) {
+        let Some(sessions) = &self.sessions else {
+            return;
+        };
+        let telemetry = &self.inbound.recorder.telemetry;
+        let counted = &mut *self.counted.lock();
+        let now = (sessions.table().stats().inserted, sessions.handshakes());
+        telemetry.handshakes.inc_by(now.0.saturating_sub(counted.0));
+        telemetry.count_handshakes(&counted.1, &now.1);
+        *counted = now;
     }
 
     /// Writes down what was refused before the inbound stack saw it, a few a second for each peer (threat 59).
@@ -419,6 +427,15 @@ impl Gate {
             .as_ref()
             .map(|sessions| sessions.table().stats())
     }
+}
+
+/// Says when to come again, also in milliseconds: most may come much earlier than in a second.
+fn busy(after: Duration) -> Refusal {
+    let message = "no handshake is begun now; try again later";
+    let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+    Refusal::new(Code::Overloaded, message)
+        .with_retry_after(after)
+        .with_header(RETRY_PUSHBACK, HeaderValue::from(millis.saturating_add(1)))
 }
 
 /// A TLS handshake takes a few milliseconds; who needs longer is slow on purpose (threat 33).

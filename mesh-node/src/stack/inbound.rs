@@ -36,6 +36,7 @@ use mesh_resilience::limit::Limiter;
 use mesh_transport::Body;
 use mesh_transport::app::AppClient;
 use mesh_transport::app::is_grpc;
+use mesh_transport::tls::PeerId;
 
 use crate::audit::Auditor;
 use crate::audit::Message;
@@ -116,6 +117,8 @@ impl TokenCheck {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) id: SpiffeId,
+    /// The same as it stands in the certificate.
+    pub(crate) tls_id: PeerId,
     pub(crate) name: Arc<str>,
     pub(crate) header: HeaderValue,
     pub(crate) series: Arc<PairSeries>,

@@ -18,12 +18,11 @@ fn start() -> Instant {
 
 fn small() -> LimiterConfig {
     let n = |number| NonZeroU32::new(number).unwrap();
-    let z = |number| NonZeroUsize::new(number).unwrap();
     LimiterConfig::default()
         .with_rate(n(4), n(2))
         .with_failure_cost(n(3))
-        .with_under_way(z(2), z(3))
-        .with_max_peers(z(2))
+        .with_under_way(n(2), n(3))
+        .with_max_peers(n(2))
 }
 
 const fn ms(millis: u64) -> Duration {
@@ -324,7 +323,7 @@ proptest! {
                 Step::End(..) => {}
             }
             let stats = limiter.stats();
-            prop_assert_eq!((stats.peers, stats.under_way), (model.peers.len(), places.len()));
+            prop_assert_eq!((stats.peers, stats.under_way), (model.peers.len(), u32::try_from(places.len()).unwrap()));
             prop_assert!(stats.peers <= 2 && stats.under_way <= 3);
         }
     }

@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::peer::PeerConnection;
 use crate::peer::PeerPool;
 use crate::peer::Unsent;
+use crate::session::BUSY;
 use crate::session::CALL_PATH;
 use crate::session::HANDSHAKE_PATH;
 use crate::session::MAX_HANDSHAKE_BYTES;
@@ -46,6 +47,9 @@ use crate::session::open;
 use crate::session::open::Length;
 use crate::session::open::OpenedBody;
 use crate::session::open::Records;
+use crate::session::pause::Pause;
+use crate::session::pause::PeerBusy;
+use crate::session::pause::is_busy;
 use crate::session::seal::SealedBody;
 use crate::session::seal::Side;
 use crate::tasks::Tasks;
@@ -71,6 +75,7 @@ pub struct SessionPool {
     open: ArcSwap<Vec<Entry>>,
     handshaking: tokio::sync::Mutex<()>,
     failures: Failures,
+    pause: Pause,
 }
 
 /// A verifier that can stand in a structure with `Debug`.
@@ -120,6 +125,7 @@ impl SessionClient {
             open: ArcSwap::default(),
             handshaking: tokio::sync::Mutex::new(()),
             failures: Failures::default(),
+            pause: Pause::default(),
         }
     }
 }
@@ -204,13 +210,9 @@ impl SessionPool {
         if let Some(error) = self.failures.since(failures) {
             return Err(error);
         }
-        let agreed = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(&connection)).await;
-        let agreed = agreed.unwrap_or_else(|elapsed| {
-            Err(Error::Session {
-                destination: connection.destination().to_owned(),
-                source: elapsed.into(),
-            })
-        });
+        let handshake = self.handshake_in_time(&connection);
+        let agreed = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
+        let agreed = agreed.unwrap_or_else(|elapsed| Err(failed(&connection, elapsed)));
         let session = agreed.inspect_err(|error| self.failures.note(error))?;
         let until = (self.client.clock)()
             .checked_add(self.client.timeout)
@@ -252,12 +254,25 @@ impl SessionPool {
         });
     }
 
+    /// A handshake, begun no earlier than the peer wants it: where it is busy, one of this pool's callers asks again and
+    /// the others wait (threat 32).
+    async fn handshake_in_time(&self, connection: &PeerConnection) -> Result<Session, Error> {
+        let mut left = BUSY_ATTEMPTS;
+        loop {
+            self.pause
+                .over()
+                .await
+                .map_err(|busy| failed(connection, busy))?;
+            left -= 1;
+            match self.handshake(connection).await {
+                Err(Error::Session { source, .. }) if left > 0 && source.is::<PeerBusy>() => {}
+                agreed => return agreed,
+            }
+        }
+    }
+
     /// One round trip where the peer's key is known, else two.
     async fn handshake(&self, connection: &PeerConnection) -> Result<Session, Error> {
-        let refused = |source: BoxError| Error::Session {
-            destination: connection.destination().to_owned(),
-            source,
-        };
         let generation = self.connections.generation();
         let known = self.known.lock().clone();
         let is_fresh =
@@ -265,6 +280,7 @@ impl SessionPool {
         if let Some(Known { key, .. }) = known.filter(is_fresh) {
             match self.agree(connection, key).await {
                 Ok(session) => return Ok(session),
+                Err(error) if is_busy(&error) => return Err(error),
                 // It may have restarted with another key or offer.
                 Err(error) => {
                     tracing::debug!(%error, "handshake with the key known before failed");
@@ -272,9 +288,7 @@ impl SessionPool {
                 }
             }
         }
-        let offer = round_trip(connection, Bytes::new())
-            .await
-            .map_err(refused)?;
+        let offer = self.round_trip(connection, Bytes::new()).await?;
         let local = self.client.local.load_full();
         let verifier = Arc::clone(&self.verifier);
         let judged = self
@@ -283,19 +297,34 @@ impl SessionPool {
             .blocking(move || PeerKey::from_offer(&local, &offer, &*verifier))
             .await;
         let key = judged
-            .map_err(|source| refused(source.into()))?
-            .map_err(|source| refused(source.into()))?;
-        let session = self.agree(connection, key.clone()).await.map_err(refused)?;
-        let until = (self.client.clock)() + self.client.timeout;
-        *self.known.lock() = Some(Known {
-            key,
-            generation,
-            until,
-        });
-        Ok(session)
+            .map_err(|source| failed(connection, source))?
+            .map_err(|source| failed(connection, source))?;
+        let agreed = self.agree(connection, key.clone()).await;
+        // A busy peer's key is as good later.
+        if agreed.as_ref().err().is_none_or(is_busy) {
+            let until = (self.client.clock)() + self.client.timeout;
+            *self.known.lock() = Some(Known {
+                key,
+                generation,
+                until,
+            });
+        }
+        agreed
     }
 
-    async fn agree(&self, connection: &PeerConnection, key: PeerKey) -> Result<Session, BoxError> {
+    /// One message of a handshake to the peer and one back.
+    async fn round_trip(
+        &self,
+        connection: &PeerConnection,
+        message: Bytes,
+    ) -> Result<Bytes, Error> {
+        round_trip(connection, message).await.map_err(|source| {
+            self.pause.note(&source, tokio::time::Instant::now());
+            failed(connection, source)
+        })
+    }
+
+    async fn agree(&self, connection: &PeerConnection, key: PeerKey) -> Result<Session, Error> {
         let local = self.client.local.load_full();
         let token = (self.client.token)(key.name());
         let clock = self.client.clock;
@@ -304,16 +333,27 @@ impl SessionPool {
             .client
             .tasks
             .blocking(move || Initiator::start(&local, &key, &token, unix(clock())))
-            .await?;
-        let (initiator, init) = started?;
-        let reply = round_trip(connection, Bytes::from(init)).await?;
+            .await;
+        let (initiator, init) = started
+            .map_err(|source| failed(connection, source))?
+            .map_err(|source| failed(connection, source))?;
+        let reply = self.round_trip(connection, Bytes::from(init)).await?;
         let verifier = Arc::clone(&self.verifier);
         let finished = self
             .client
             .tasks
             .blocking(move || initiator.finish(&reply, &*verifier, unix(clock())))
-            .await?;
-        Ok(finished?)
+            .await;
+        finished
+            .map_err(|source| failed(connection, source))?
+            .map_err(|source| failed(connection, source))
+    }
+}
+
+fn failed(connection: &PeerConnection, source: impl Into<BoxError>) -> Error {
+    Error::Session {
+        destination: connection.destination().to_owned(),
+        source: source.into(),
     }
 }
 
@@ -446,6 +486,9 @@ fn refusal(response: &Response<Body>) -> Result<(), BoxError> {
             .unwrap_or_default()
     };
     let code = text("x-mesh-error");
+    if code == BUSY {
+        return Err(PeerBusy::of(response.headers()).into());
+    }
     let message = if code == NO_SESSION {
         "the peer does not know the session any more"
     } else {
@@ -467,5 +510,7 @@ fn unix(time: SystemTime) -> UnixTime {
 
 /// Long enough for a called node that has some more handshakes before this one, each a few milliseconds of RSA.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Times that a busy peer is asked before calls are told.
+const BUSY_ATTEMPTS: u32 = 4;
 /// Most heads fit.
 const HEAD_CAPACITY: usize = 512;

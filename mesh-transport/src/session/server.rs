@@ -1,9 +1,10 @@
 //! The called side: answers handshakes, bounded, and opens sealed requests.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -14,7 +15,11 @@ use http::Request;
 use http::Response;
 use http::header;
 use http_body_util::BodyExt;
-use http_body_util::Limited;
+use mesh_session::HandshakeLimiter;
+use mesh_session::Limited;
+use mesh_session::LimiterConfig;
+use mesh_session::LimiterStats;
+use mesh_session::Place;
 use mesh_session::Responder;
 use mesh_session::Sealer;
 use mesh_session::Session;
@@ -22,7 +27,6 @@ use mesh_session::SessionTable;
 use mesh_session::UnixTime;
 use mesh_session::VerifyPeer;
 use mesh_session::session_id_of;
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::body::Body;
@@ -46,18 +50,36 @@ use crate::tls::PeerId;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SessionConfig {
-    /// Handshakes whose private-key work may run at once. Default 1: with two cores, one stays for calls.
-    pub max_handshakes: usize,
-    /// Handshakes of one peer that may be under way at once. Default 8.
-    pub max_handshakes_per_peer: usize,
+    /// Handshakes whose private-key work may run at once. Default 1: with two cores, one stays for calls. More finishes a
+    /// rush earlier, as long as there are cores.
+    pub max_handshakes: NonZeroU32,
+    /// How many handshakes a peer may ask for, and how many may wait.
+    pub limits: LimiterConfig,
 }
 
 impl Default for SessionConfig {
     fn default() -> Self {
         Self {
-            max_handshakes: 1,
-            max_handshakes_per_peer: 8,
+            max_handshakes: NonZeroU32::MIN,
+            limits: LimiterConfig::default(),
         }
+    }
+}
+
+impl SessionConfig {
+    /// Sets how many handshakes' private-key work may run at once.
+    #[must_use]
+    pub fn with_max_handshakes(self, max_handshakes: NonZeroU32) -> Self {
+        Self {
+            max_handshakes,
+            ..self
+        }
+    }
+
+    /// Sets how many handshakes a peer may ask for, and how many may wait.
+    #[must_use]
+    pub fn with_limits(self, limits: LimiterConfig) -> Self {
+        Self { limits, ..self }
     }
 }
 
@@ -71,9 +93,9 @@ pub enum Refused {
     /// The session belongs to somebody else than the connection.
     #[error("the session belongs to another peer")]
     WrongPeer,
-    /// Too many handshakes are under way.
-    #[error("too many handshakes are under way")]
-    Busy,
+    /// The peer asks for too many handshakes, or too many are under way.
+    #[error("no handshake is begun now")]
+    Busy(#[source] Limited),
     /// It could not be opened, or is not of the form it must have.
     #[error("the message was not accepted")]
     NotAccepted(#[source] BoxError),
@@ -86,8 +108,7 @@ pub struct SessionServer {
     token: Arc<TokenFor>,
     table: Arc<SessionTable>,
     slots: Arc<Semaphore>,
-    config: SessionConfig,
-    under_way: Arc<Mutex<HashMap<PeerId, usize>>>,
+    limiter: HandshakeLimiter<PeerId>,
     clock: fn() -> SystemTime,
     tasks: Tasks,
 }
@@ -113,15 +134,15 @@ impl SessionServer {
         (config, clock): (SessionConfig, fn() -> SystemTime),
         tasks: Tasks,
     ) -> Self {
-        let slots = Arc::new(Semaphore::new(config.max_handshakes));
+        let slots = usize::try_from(config.max_handshakes.get()).unwrap_or(usize::MAX);
+        let slots = Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)));
         Self {
             responder,
             verifier,
             token,
             table,
             slots,
-            config,
-            under_way: Arc::default(),
+            limiter: HandshakeLimiter::new(config.limits, instant()),
             clock,
             tasks,
         }
@@ -132,11 +153,25 @@ impl SessionServer {
         &self.table
     }
 
+    /// What was asked for in handshakes so far, and what was refused.
+    pub fn handshakes(&self) -> LimiterStats {
+        self.limiter.stats()
+    }
+
     /// Answers one message of a handshake from `peer`, whose certificate is verified.
+    ///
+    /// What costs least comes first (threat 32): the peer's limit, before a byte of the message is read; its size and form;
+    /// offer, time and replay, of public bytes; a place among those under way, waiting ones too; and then the private key,
+    /// off the request threads.
     ///
     /// # Errors
     ///
     /// [`Refused`]; what it says to the peer is the same for all that fails after the cheap checks.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the place back once the private key's work is done, if that had begun; what the peer paid
+    /// stays paid.
     pub async fn handshake<B>(
         &self,
         peer: &PeerId,
@@ -145,48 +180,42 @@ impl SessionServer {
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
     {
-        let not_accepted = |source: BoxError| Refused::NotAccepted(source);
-        let body = Limited::new(request.into_body(), MAX_HANDSHAKE_BYTES)
-            .collect()
-            .await
-            .map_err(not_accepted)?;
-        let mut decoder = Decoder::default();
-        decoder.push(body.to_bytes());
-        let message = decoder
-            .next()
-            .map_err(|source| not_accepted(source.into()))?
-            .unwrap_or_default();
+        self.limiter.admit(peer, instant())?;
+        let message = first_message(request.into_body()).await?;
         let responder = self.responder.load_full();
         if message.is_empty() {
+            self.limiter.give_back(peer);
             return Ok(grpc(Body::from(frame::message(responder.offer()))));
         }
-        // Cheap checks first, then a place: the private-key work costs sixty times what it costs to ask for.
-        let checked = responder
-            .check(&message, self.now())
-            .map_err(|source| not_accepted(source.into()))?;
-        let place = self.place(peer)?;
+        let checked = responder.check(&message, self.now()).map_err(|error| {
+            // Whoever knew us before a restart can't know better.
+            if matches!(error, mesh_session::Error::StaleOffer) {
+                self.limiter.give_back(peer);
+            }
+            not_accepted(error)
+        })?;
+        let place = self.limiter.begin(peer)?;
         let slots = Arc::clone(&self.slots);
-        let slot = slots
-            .acquire_owned()
-            .await
-            .map_err(|source| not_accepted(source.into()))?;
+        let slot = slots.acquire_owned().await.map_err(not_accepted)?;
         let (verifier, now) = (Arc::clone(&self.verifier), self.now());
-        let token = (self.token)(peer.as_str());
+        let (token, peer) = ((self.token)(peer.as_str()), peer.clone());
         let work = move || {
-            // Given back by the work itself: it goes on where the peer has reset its stream, and a peer that does so at
-            // once must not get another place for that (threats 32 and 34).
-            let _places = (place, slot);
-            responder.respond(&checked, &token, &*verifier, now)
+            let answered = responder.respond(&checked, &token, &*verifier, now);
+            let answered = answered.map_err(refused).and_then(|(reply, session)| {
+                if session.peer_name() == peer.as_str() {
+                    Ok((reply, session))
+                } else {
+                    Err(Refused::WrongPeer)
+                }
+            });
+            // Settled by the work itself: it goes on where the peer has reset its stream, and a peer that does so at once
+            // must not get another place for that (threats 32 and 34).
+            settle(place, answered.as_ref().err());
+            drop(slot);
+            answered
         };
-        let answered = self
-            .tasks
-            .blocking(work)
-            .await
-            .map_err(|source| not_accepted(source.into()))?;
-        let (reply, session) = answered.map_err(|source| not_accepted(source.into()))?;
-        if session.peer_name() != peer.as_str() {
-            return Err(Refused::WrongPeer);
-        }
+        let answered = self.tasks.blocking(work).await.map_err(not_accepted)?;
+        let (reply, session) = answered?;
         drop(self.table.insert(Arc::new(session), instant()));
         Ok(grpc(Body::from(frame::message(&reply))))
     }
@@ -227,19 +256,6 @@ impl SessionServer {
         })
     }
 
-    fn place(&self, peer: &PeerId) -> Result<Place, Refused> {
-        let mut under_way = self.under_way.lock();
-        let count = under_way.entry(peer.clone()).or_default();
-        if *count >= self.config.max_handshakes_per_peer {
-            return Err(Refused::Busy);
-        }
-        *count += 1;
-        Ok(Place {
-            under_way: Arc::clone(&self.under_way),
-            peer: peer.clone(),
-        })
-    }
-
     fn now(&self) -> UnixTime {
         let since = (self.clock)()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -251,7 +267,7 @@ impl SessionServer {
 impl fmt::Debug for SessionServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionServer")
-            .field("config", &self.config)
+            .field("limiter", &self.limiter)
             .finish_non_exhaustive()
     }
 }
@@ -280,22 +296,58 @@ impl Opened {
     }
 }
 
-/// One handshake of a peer under way.
-struct Place {
-    under_way: Arc<Mutex<HashMap<PeerId, usize>>>,
-    peer: PeerId,
+impl From<Limited> for Refused {
+    fn from(limited: Limited) -> Self {
+        Self::Busy(limited)
+    }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut under_way = self.under_way.lock();
-        if let Some(count) = under_way.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                under_way.remove(&self.peer);
-            }
-        }
+/// The one message of a handshake in a request, in its size and form.
+async fn first_message<B>(body: B) -> Result<BytesMut, Refused>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let whole = http_body_util::Limited::new(body, MAX_HANDSHAKE_BYTES).collect();
+    let body = tokio::time::timeout(MESSAGE_DEADLINE, whole)
+        .await
+        .map_err(not_accepted)?
+        .map_err(not_accepted)?;
+    let mut decoder = Decoder::default();
+    decoder.push(body.to_bytes());
+    let message = decoder.next().map_err(not_accepted)?;
+    if decoder.is_empty() {
+        Ok(message.unwrap_or_default())
+    } else {
+        Err(not_accepted("there is more than one message in it"))
     }
+}
+
+/// Who made the private key work for nothing pays for it; what is our fault, or only took too long here, is not charged.
+fn settle(place: Place<PeerId>, refused: Option<&Refused>) {
+    match refused {
+        Some(Refused::NotAccepted(source)) if !is_late(source) => place.fail(instant()),
+        Some(Refused::WrongPeer) => place.fail(instant()),
+        _ => drop(place),
+    }
+}
+
+fn is_late(source: &BoxError) -> bool {
+    matches!(
+        source.downcast_ref(),
+        Some(mesh_session::Error::Clock { .. })
+    )
+}
+
+fn refused(error: mesh_session::Error) -> Refused {
+    match error {
+        // The replay cache is full: nothing may be forgotten, so nothing more is answered for a while.
+        mesh_session::Error::Busy => Refused::Busy(Limited::Busy),
+        other => not_accepted(other),
+    }
+}
+
+fn not_accepted(source: impl Into<BoxError>) -> Refused {
+    Refused::NotAccepted(source.into())
 }
 
 fn assemble(
@@ -325,3 +377,5 @@ fn grpc(body: Body) -> Response<Body> {
 
 /// Most heads fit.
 const HEAD_CAPACITY: usize = 512;
+/// A first message is sent in one piece; who needs longer is slow on purpose (threat 33).
+const MESSAGE_DEADLINE: Duration = Duration::from_secs(5);
