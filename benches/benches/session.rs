@@ -48,11 +48,12 @@ fn main() {
 }
 
 fn seal(criterion: &mut Criterion, ends: &Ends) {
+    let now = benches::now();
     let mut group = criterion.benchmark_group("session_seal");
     for size in benches::SIZES {
         group.throughput(Throughput::Bytes(size.try_into().unwrap()));
         let (users, _orders) = ends.session();
-        let (mut sealer, _answer) = users.begin(ROUTE).unwrap();
+        let (mut sealer, _answer) = users.begin(ROUTE, now).unwrap();
         let mut record = plain(size);
         group.bench_function(BenchmarkId::new("record", size), |b| {
             b.iter(|| {
@@ -73,14 +74,15 @@ fn seal(criterion: &mut Criterion, ends: &Ends) {
 }
 
 fn open(criterion: &mut Criterion, ends: &Ends) {
+    let now = benches::now();
     let mut group = criterion.benchmark_group("session_open");
     for size in benches::SIZES {
         group.throughput(Throughput::Bytes(size.try_into().unwrap()));
         let (users, orders) = ends.session();
-        let (mut sealer, _answer) = users.begin(ROUTE).unwrap();
+        let (mut sealer, _answer) = users.begin(ROUTE, now).unwrap();
         let mut first = plain(0);
         sealer.seal(Flags::HEAD, &mut first).unwrap();
-        let (_answer, mut opener, _) = orders.accept(ROUTE, &mut first).unwrap();
+        let (_answer, mut opener, _) = orders.accept(ROUTE, &mut first, now).unwrap();
         group.bench_function(BenchmarkId::new("record", size), |b| {
             // A batch's records are opened in the order in which they were sealed, as they must be.
             b.iter_batched(
@@ -116,6 +118,7 @@ fn open(criterion: &mut Criterion, ends: &Ends) {
 
 /// A request of one record and its answer, at both ends: what a sealed call costs beside its transport.
 fn exchange(criterion: &mut Criterion, ends: &Ends) {
+    let now = benches::now();
     let mut group = criterion.benchmark_group("session_exchange");
     for size in benches::SIZES {
         group.throughput(Throughput::Bytes((2 * size).try_into().unwrap()));
@@ -125,11 +128,11 @@ fn exchange(criterion: &mut Criterion, ends: &Ends) {
             b.iter(|| {
                 refill(&mut question, size);
                 refill(&mut answer, size);
-                let (mut sealer, mut opener) = users.begin(ROUTE).unwrap();
+                let (mut sealer, mut opener) = users.begin(ROUTE, now).unwrap();
                 sealer
                     .seal(Flags::HEAD | Flags::END, &mut question)
                     .unwrap();
-                let (mut answering, _, _) = orders.accept(ROUTE, &mut question).unwrap();
+                let (mut answering, _, _) = orders.accept(ROUTE, &mut question, now).unwrap();
                 answering
                     .seal(Flags::HEAD | Flags::END, &mut answer)
                     .unwrap();

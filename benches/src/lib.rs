@@ -3,11 +3,22 @@
 //! The benchmarks themselves are in `benches/`, one file a component; the README says how to run and read them.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use criterion::Criterion;
 
 /// Bytes in a message: less than a header block, what the design is measured with, and a full TLS record.
 pub const SIZES: [usize; 3] = [64, 1024, 16 * 1024];
+
+/// The time at which a benchmark began, for state machines that are told the time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark runs on the real clock"
+)]
+#[must_use]
+pub fn now() -> Instant {
+    Instant::now()
+}
 
 /// Settings with which all benchmarks together take less than four minutes. What the command line says wins.
 #[must_use]

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Instant;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -97,7 +98,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
 
     let route = b"POST /v1/orders";
-    let (mut sealer, mut opener) = at_users.begin(route)?;
+    let (mut sealer, mut opener) = at_users.begin(route, Instant::now())?;
     let mut record = BytesMut::zeroed(Sealer::HEADER_ROOM);
     record.extend_from_slice(b"three apples");
     sealer.seal(Flags::HEAD | Flags::END, &mut record)?;
@@ -106,7 +107,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         record.len(),
         at_users.id()
     );
-    let (mut answer, _, _) = Arc::new(at_orders).accept(route, &mut record)?;
+    let (mut answer, _, _) = Arc::new(at_orders).accept(route, &mut record, Instant::now())?;
     println!("opened: {}", String::from_utf8_lossy(&record));
     let mut record = BytesMut::zeroed(Sealer::HEADER_ROOM);
     record.extend_from_slice(b"sold");

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use mesh_crypto::AeadAlgorithm;
 use mesh_crypto::RsaBits;
 
 use crate::Error;
+use crate::Suite;
 
 /// What this side accepts. Nothing of it is negotiated: a peer that does not fit is refused.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Accepted suites, the preferred one first. Default: AES-256-GCM alone.
+    /// Accepted suites, the preferred one first. Default: [`Suite::PREFERRED`], then [`Suite::CLASSIC`].
     pub suites: Vec<Suite>,
     /// The smallest RSA key accepted of a peer. Default 2048 bits.
     pub min_rsa_bits: RsaBits,
@@ -24,20 +24,23 @@ pub struct Config {
     /// How far below the newest exchange of a session another may still arrive. Default 4,096, from 1,024 to 65,536;
     /// an eighth of it in bytes per session at the responder.
     pub window: u32,
-    /// AES blocks (16 bytes) in one direction after which a session begins no more exchanges. Default 2^32 (64 GiB), at
-    /// most that; those under way may go on to the hard stop at 2^34.
-    pub max_blocks: u64,
+    /// When a session changes its keys.
+    pub epoch: EpochLimits,
+    /// How long after a full handshake its session, and those that follow it, may be resumed here. Default 1 h; 0
+    /// refuses every resumption.
+    pub resumption_age: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            suites: vec![Suite::X25519Aes256GcmHmacSha256],
+            suites: vec![Suite::PREFERRED, Suite::CLASSIC],
             min_rsa_bits: RsaBits::B2048,
             clock_tolerance: Duration::from_mins(1),
             replay_capacity: 65_536,
             window: 4_096,
-            max_blocks: MAX_BLOCKS,
+            epoch: EpochLimits::default(),
+            resumption_age: Duration::from_hours(1),
         }
     }
 }
@@ -82,10 +85,19 @@ impl Config {
         Self { window, ..self }
     }
 
-    /// Sets how many AES blocks a session carries in one direction.
+    /// Sets when a session changes its keys.
     #[must_use]
-    pub fn with_max_blocks(self, max_blocks: u64) -> Self {
-        Self { max_blocks, ..self }
+    pub fn with_epoch(self, epoch: EpochLimits) -> Self {
+        Self { epoch, ..self }
+    }
+
+    /// Sets how long after a full handshake sessions may be resumed.
+    #[must_use]
+    pub fn with_resumption_age(self, resumption_age: Duration) -> Self {
+        Self {
+            resumption_age,
+            ..self
+        }
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -104,52 +116,71 @@ impl Config {
         if !(1_024..=65_536).contains(&self.window) {
             return wrong("window must be from 1024 to 65536");
         }
-        if !(1..=MAX_BLOCKS).contains(&self.max_blocks) {
-            return wrong("max_blocks must be from 1 to 2^32");
+        let most = 1..=MOST;
+        if !most.contains(&self.epoch.records) || !most.contains(&self.epoch.blocks) {
+            return wrong("epoch.records and epoch.blocks must be from 1 to 2^32");
+        }
+        if self.epoch.age.is_zero() {
+            return wrong("epoch.age must be more than 0");
         }
         Ok(())
     }
 }
 
-/// How keys are agreed and how records are protected. On the wire: two bytes, the first for the agreement (0:
-/// X25519), the second for the records.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+/// When a session goes on to its next keys, and how long it still takes exchanges under the ones before.
+///
+/// Whichever limit is reached first counts, on whichever side it is reached first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Suite {
-    /// RSA-OAEP and X25519; AES-256-GCM, then HMAC-SHA256 over all of it.
-    X25519Aes256GcmHmacSha256,
-    /// The same with AES-192-GCM.
-    X25519Aes192GcmHmacSha256,
-    /// The same with AES-128-GCM.
-    X25519Aes128GcmHmacSha256,
+pub struct EpochLimits {
+    /// Records in both directions. Default and most: 2^32.
+    pub records: u64,
+    /// AES blocks (16 bytes) in one direction, header, route and tag counted. Default and most: 2^32 (64 GiB); sealing
+    /// itself stops at 2^34.
+    pub blocks: u64,
+    /// Time since the keys came into use. Default 1 h, more than 0.
+    pub age: Duration,
+    /// How long after a change an exchange may still begin under the keys before. Default 30 s; at least as long as a
+    /// record may be under way. Streams that have begun are not bound by it.
+    pub overlap: Duration,
 }
 
-impl Suite {
-    pub(crate) const fn code(self) -> u16 {
-        match self {
-            Self::X25519Aes256GcmHmacSha256 => 0x0001,
-            Self::X25519Aes192GcmHmacSha256 => 0x0002,
-            Self::X25519Aes128GcmHmacSha256 => 0x0003,
-        }
-    }
-
-    pub(crate) fn from_code(code: u16) -> Option<Self> {
-        let all = [
-            Self::X25519Aes256GcmHmacSha256,
-            Self::X25519Aes192GcmHmacSha256,
-            Self::X25519Aes128GcmHmacSha256,
-        ];
-        all.into_iter().find(|suite| suite.code() == code)
-    }
-
-    pub(crate) const fn aead(self) -> AeadAlgorithm {
-        match self {
-            Self::X25519Aes256GcmHmacSha256 => AeadAlgorithm::Aes256Gcm,
-            Self::X25519Aes192GcmHmacSha256 => AeadAlgorithm::Aes192Gcm,
-            Self::X25519Aes128GcmHmacSha256 => AeadAlgorithm::Aes128Gcm,
+impl Default for EpochLimits {
+    fn default() -> Self {
+        Self {
+            records: MOST,
+            blocks: MOST,
+            age: Duration::from_hours(1),
+            overlap: Duration::from_secs(30),
         }
     }
 }
 
-/// 64 GiB, a quarter of the 2^34 blocks at which `mesh_crypto::aead` stops sealing.
-const MAX_BLOCKS: u64 = 1 << 32;
+impl EpochLimits {
+    /// Sets the number of records.
+    #[must_use]
+    pub fn with_records(self, records: u64) -> Self {
+        Self { records, ..self }
+    }
+
+    /// Sets the number of AES blocks.
+    #[must_use]
+    pub fn with_blocks(self, blocks: u64) -> Self {
+        Self { blocks, ..self }
+    }
+
+    /// Sets the age.
+    #[must_use]
+    pub fn with_age(self, age: Duration) -> Self {
+        Self { age, ..self }
+    }
+
+    /// Sets the overlap.
+    #[must_use]
+    pub fn with_overlap(self, overlap: Duration) -> Self {
+        Self { overlap, ..self }
+    }
+}
+
+/// 2^32 blocks are 64 GiB, a quarter of the 2^34 at which `mesh_crypto::aead` stops sealing.
+const MOST: u64 = 1 << 32;

@@ -48,6 +48,9 @@ pub enum Error {
     /// A first message that was seen before.
     #[error("the message was seen before")]
     Replayed,
+    /// The full handshake behind a session is too long ago for the session to be resumed.
+    #[error("the session is too old to be resumed, make a new one")]
+    TooOld,
     /// The verifier did not accept the peer's key or token.
     #[error("the peer was refused")]
     Refused(#[source] PeerRefused),

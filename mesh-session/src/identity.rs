@@ -41,10 +41,6 @@ impl LocalIdentity {
         &self.key
     }
 
-    pub(crate) fn shared_key(&self) -> Arc<RsaKeyPair> {
-        Arc::clone(&self.key)
-    }
-
     /// What shows that the key is ours.
     pub fn attestation(&self) -> &[u8] {
         &self.attestation

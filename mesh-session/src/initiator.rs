@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use mesh_crypto::Engine;
 use mesh_crypto::Fingerprint;
-use mesh_crypto::Random;
-use mesh_crypto::RsaKeyPair;
 use mesh_crypto::Secret;
-use mesh_crypto::agreement::X25519Key;
+use mesh_crypto::agreement::MlKem768Key;
 
 use crate::Error;
 use crate::Local;
@@ -20,8 +17,15 @@ use crate::UnixTime;
 use crate::VerifyPeer;
 use crate::init;
 use crate::schedule;
-use crate::schedule::SessionKeys;
+use crate::schedule::Agreed;
+use crate::schedule::BoxOf;
+use crate::schedule::SealedBox;
 use crate::session::Peer;
+use crate::session::Times;
+use crate::session::epoch::Setting;
+use crate::shares::Shares;
+use crate::shares::encapsulate;
+use crate::shares::hybrid_field;
 use crate::wire;
 use crate::wire::Reader;
 
@@ -30,17 +34,14 @@ use crate::wire::Reader;
 /// Both steps cost one private RSA operation (1.7 ms each at 4096 bits): run them on a blocking pool.
 #[derive(Debug)]
 pub struct Initiator {
-    engine: Arc<dyn Engine>,
-    random: Arc<dyn Random>,
-    key: Arc<RsaKeyPair>,
-    name: String,
+    local: Local,
     peer: PeerKey,
     suite: Suite,
-    max_blocks: u64,
     init: Vec<u8>,
     secret: Secret,
-    share: X25519Key,
+    shares: Shares,
     agreed_offer: Secret,
+    kem_offer: Option<Secret>,
 }
 
 impl Initiator {
@@ -60,19 +61,21 @@ impl Initiator {
         let suite = peer.choose_suite(&local.config.suites)?;
         wire::check_len("the token", token.len(), wire::MAX_TOKEN)?;
         let secret = Secret::random(schedule::SECRET_LEN, random).map_err(Error::Crypto)?;
-        let share = engine.x25519_key(random).map_err(Error::Crypto)?;
-        let agreed_offer = share.agree(&peer.share).or(Err(Error::Open))?;
+        let shares = Shares::new(engine, random, suite.is_hybrid())?;
+        let agreed_offer = shares.agree(&peer.share)?;
+        let ek = suite.is_hybrid().then_some(peer.ek.as_slice());
+        let (to_offer, kem_offer) = encapsulate(engine, random, ek)?;
         let mut nonce = [0; 32];
         random.fill(&mut nonce).map_err(Error::Crypto)?;
         let ciphertext = peer
             .key
-            .encrypt_oaep(secret.expose(), schedule::OAEP_TO_RESPONDER)
+            .encrypt_oaep(secret.expose(), schedule::OAEP_TO_RESPONDER, random)
             .map_err(Error::Crypto)?;
         let mut init = init::clear(
             suite,
             (&peer.offer_hash, now),
-            (&nonce, share.share()),
-            &ciphertext,
+            (&nonce, &shares),
+            (&to_offer, &ciphertext),
         )?;
         let transcript = schedule::transcript_init(engine, &init);
 
@@ -83,24 +86,28 @@ impl Initiator {
         wire::put(&mut inner, "the attestation", identity.attestation())?;
         wire::put(&mut inner, "the token", token)?;
         let message = schedule::to_sign(engine, schedule::SIGN_INIT, &transcript, &inner);
-        let signature = identity.key().sign_pss(&message).map_err(Error::Crypto)?;
+        let signature = identity
+            .key()
+            .sign_pss(&message, random)
+            .map_err(Error::Crypto)?;
         wire::put(&mut inner, "the signature", &signature)?;
-        let sealed =
-            schedule::init_box(engine, &transcript, [&secret, &agreed_offer])?.seal(inner)?;
+        let secrets: Vec<_> = [&secret, &agreed_offer]
+            .into_iter()
+            .chain(&kem_offer)
+            .collect();
+        let prk = schedule::extract(engine, &transcript, &secrets);
+        let sealed = SealedBox::derive(engine, &prk, BoxOf::Init, &transcript)?.seal(inner)?;
         wire::put(&mut init, "the sealed part", &sealed)?;
 
         let started = Self {
-            engine: Arc::clone(&local.engine),
-            random: Arc::clone(&local.random),
-            key: identity.shared_key(),
-            name: identity.name().to_owned(),
+            local: local.clone(),
             peer: peer.clone(),
             suite,
-            max_blocks: local.config.max_blocks,
             init: init.clone(),
             secret,
-            share,
+            shares,
             agreed_offer,
+            kem_offer,
         };
         Ok((started, init))
     }
@@ -117,13 +124,15 @@ impl Initiator {
         verifier: &dyn VerifyPeer,
         now: UnixTime,
     ) -> Result<Session, Error> {
-        let engine = &*self.engine;
+        let (engine, random) = (&*self.local.engine, &*self.local.random);
         let mut reader = Reader::message("reply", wire::KIND_REPLY, reply)?;
         if Suite::from_code(u16::from_be_bytes(reader.array()?)) != Some(self.suite) {
             return Err(Error::Suite);
         }
         let _random: [u8; 32] = reader.array()?;
         let share = reader.array()?;
+        let hybrid = self.suite.is_hybrid();
+        let kem = hybrid_field(&mut reader, hybrid, MlKem768Key::CIPHERTEXT_LEN)?;
         let ciphertext = reader.field(wire::MAX_RSA)?;
         let clear = reader.so_far();
         let sealed = reader.field(usize::from(u16::MAX))?;
@@ -131,23 +140,30 @@ impl Initiator {
 
         let transcript = schedule::transcript_reply(engine, &self.init, clear);
         let secret = self
-            .key
+            .local
+            .identity
+            .key()
             .decrypt_oaep_or_random(
                 ciphertext,
                 schedule::OAEP_TO_INITIATOR,
                 schedule::SECRET_LEN,
-                &*self.random,
+                random,
             )
             .map_err(Error::Crypto)?;
-        let agreed = self.share.agree(&share).or(Err(Error::Open))?;
-        let secrets = [&self.secret, &secret, &self.agreed_offer, &agreed];
-        let master = schedule::master(engine, &transcript, secrets);
-        let inner = schedule::reply_box(engine, &master, &transcript)?.open(sealed)?;
+        let agreed = self.shares.agree(&share)?;
+        let kem = self.shares.decapsulate(kem)?;
+        let secrets: Vec<_> = [&self.secret, &secret, &self.agreed_offer, &agreed]
+            .into_iter()
+            .chain(&self.kem_offer)
+            .chain(&kem)
+            .collect();
+        let prk = schedule::extract(engine, &transcript, &secrets);
+        let inner = SealedBox::derive(engine, &prk, BoxOf::Reply, &transcript)?.open(sealed)?;
         let token = self.read_inner(&transcript, &inner).or(Err(Error::Open))?;
         let context = TokenContext {
             peer_role: Role::Responder,
             fingerprint: self.peer_fingerprint(),
-            audience: &self.name,
+            audience: self.local.identity.name(),
             now,
         };
         verifier
@@ -155,18 +171,22 @@ impl Initiator {
             .map_err(Error::Refused)?;
 
         let transcript = schedule::transcript_session(engine, &transcript, sealed);
-        let role = Role::Initiator;
-        let keys = SessionKeys::derive(engine, &master, &transcript, (self.suite, role, 0))?;
+        let setting = Setting {
+            engine: Arc::clone(&self.local.engine),
+            suite: self.suite,
+            role: Role::Initiator,
+            limits: self.local.config.epoch,
+        };
         let peer = Peer {
             name: self.peer.name().into(),
             fingerprint: self.peer_fingerprint(),
         };
-        Ok(Session::new(
-            Arc::clone(&self.engine),
-            keys,
-            (role, self.suite, peer),
-            (now, self.max_blocks),
-        ))
+        let times = Times {
+            created: now,
+            authenticated: now,
+        };
+        let agreed = Agreed::derive(&prk, &transcript)?;
+        Session::new(setting, agreed, (peer, times), self.local.config.window)
     }
 
     /// The key that the reply must come from.
@@ -180,7 +200,12 @@ impl Initiator {
         let signed = reader.so_far();
         let signature = reader.field(wire::MAX_RSA)?;
         reader.end()?;
-        let message = schedule::to_sign(&*self.engine, schedule::SIGN_REPLY, transcript, signed);
+        let message = schedule::to_sign(
+            &*self.local.engine,
+            schedule::SIGN_REPLY,
+            transcript,
+            signed,
+        );
         self.peer
             .key
             .verify_pss(&message, signature)

@@ -5,6 +5,7 @@
 //!
 //! ```rust
 //! # use std::sync::Arc;
+//! # use std::time::Instant;
 //! # use bytes::BytesMut;
 //! # use mesh_crypto::{RsaBits, RsaKeyPair, SystemRandom, engine::aws_lc};
 //! # use mesh_session::*;
@@ -31,11 +32,11 @@
 //! let (reply, at_orders) = responder.respond(&checked, b"token", &users_pin, now)?;
 //! let (at_users, at_orders) = (Arc::new(initiator.finish(&reply, &orders_pin, now)?), Arc::new(at_orders));
 //!
-//! let (mut sealer, _answer) = at_users.begin(b"GET /orders")?;
+//! let (mut sealer, _answer) = at_users.begin(b"GET /orders", Instant::now())?;
 //! let mut record = BytesMut::zeroed(Sealer::HEADER_ROOM);
 //! record.extend_from_slice(b"which?");
 //! sealer.seal(Flags::HEAD | Flags::END, &mut record)?;
-//! let (_answer, question, _) = at_orders.accept(b"GET /orders", &mut record)?;
+//! let (_answer, question, _) = at_orders.accept(b"GET /orders", &mut record, Instant::now())?;
 //! question.finish()?;
 //! assert_eq!(record.as_ref(), b"which?");
 //! # Ok(())
@@ -49,9 +50,8 @@
 //!
 //! - It moves no bytes and reads no clock: the caller carries messages and records, and says what time it is.
 //! - It trusts no key by itself: [`VerifyPeer`] decides, with pins or certificates that only the caller understands.
-//! - It does not rekey: a session ends at [`Session::is_exhausted`] or at its age, and the caller makes a new one. The
-//!   header has an epoch byte for the day it does.
-//! - It has no post-quantum suite yet; the suite's number has room for one.
+//! - Its next keys come from the last ones by one-way steps ([`EpochLimits`]); fresh secrets come in with a resumption
+//!   ([`Resuming`]) or a handshake, which the caller decides on.
 //! - It does not limit how many handshakes run: [`Responder::check`] is cheap, [`Responder::respond`] is not, and the
 //!   caller bounds the pool that it runs on.
 //!
@@ -61,12 +61,15 @@
 //!
 //! | item | what it is |
 //! |---|---|
-//! | [`Local`], [`LocalIdentity`], [`Config`], [`Suite`] | who this side is and what it accepts |
+//! | [`Local`], [`LocalIdentity`], [`Config`], [`EpochLimits`] | who this side is and what it accepts |
+//! | [`Suite`], [`Agreement`], [`MacCover`] | how keys are agreed and records protected |
 //! | [`VerifyPeer`], [`KeyClaim`], [`TokenContext`], [`PeerRefused`] | the caller's judgement of a peer |
-//! | [`Responder`], [`Checked`], [`PeerKey`], [`Initiator`] | the handshake |
+//! | [`Responder`], [`Responders`], [`Checked`], [`PeerKey`], [`Initiator`] | the handshake |
+//! | [`Resuming`], [`Responder::resume`], [`resumed_session_of`] | the next session without a private key |
+//! | [`HandshakeLimiter`], [`CookieMint`] | bounds on what strangers and peers may cost |
 //! | [`Session`], [`Sealer`], [`Opener`], [`Flags`] | exchanges and their records |
 //! | [`SessionTable`], [`session_id_of`] | finding the session of a record |
-//! | [`framing`] | messages over any stream of bytes, read and written in batches |
+//! | [`framing`] | messages and records over any stream of bytes |
 //! | [`Error`] | what went wrong; [`Error::Open`] for all that a key was involved in |
 //!
 //! # Features
@@ -87,14 +90,18 @@ mod offer;
 mod record;
 mod replay;
 mod responder;
+mod responders;
+mod resume;
 mod schedule;
 mod session;
+mod shares;
+mod suite;
 mod table;
 mod time;
 mod wire;
 
 pub use config::Config;
-pub use config::Suite;
+pub use config::EpochLimits;
 pub use cookie::CookieMint;
 pub use cookie::challenge;
 pub use cookie::parse_challenge;
@@ -120,11 +127,18 @@ pub use record::SessionId;
 pub use record::session_id_of;
 pub use responder::Checked;
 pub use responder::Responder;
+pub use responders::Responders;
+pub use resume::Resuming;
+pub use resume::resumed_session_of;
 pub use session::Counters;
 pub use session::Opened;
 pub use session::Opener;
 pub use session::Sealer;
 pub use session::Session;
+pub use suite::Agreement;
+pub use suite::MacCover;
+pub use suite::Suite;
+pub use table::SessionSummary;
 pub use table::SessionTable;
 pub use table::TableConfig;
 pub use table::TableStats;

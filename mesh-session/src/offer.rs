@@ -2,7 +2,7 @@
 
 use mesh_crypto::Fingerprint;
 use mesh_crypto::RsaPublicKey;
-use mesh_crypto::agreement::X25519Key;
+use mesh_crypto::agreement::MlKem768Key;
 
 use crate::Error;
 use crate::KeyClaim;
@@ -10,6 +10,8 @@ use crate::Local;
 use crate::Suite;
 use crate::VerifyPeer;
 use crate::schedule::SIGN_OFFER;
+use crate::shares::Shares;
+use crate::shares::hybrid_field;
 use crate::wire;
 use crate::wire::Reader;
 
@@ -23,6 +25,8 @@ pub struct PeerKey {
     pub(crate) key: RsaPublicKey,
     pub(crate) suites: Vec<Suite>,
     pub(crate) share: [u8; 32],
+    /// Empty where no suite of the offer has ML-KEM.
+    pub(crate) ek: Vec<u8>,
     pub(crate) offer_hash: [u8; 32],
 }
 
@@ -43,10 +47,13 @@ impl PeerKey {
         let mut reader = Reader::message("key offer", wire::KIND_OFFER, offer)?;
         let [count] = reader.array()?;
         let codes = reader.take(usize::from(count) * 2)?;
-        let code = |pair: &[u8]| Suite::from_code(u16::from_be_bytes(pair.try_into().ok()?));
+        let (codes, _) = codes.as_chunks::<2>();
+        let codes = || codes.iter().copied().map(u16::from_be_bytes);
         // Suites of later versions of this software are passed over.
-        let suites: Vec<_> = codes.chunks_exact(2).filter_map(code).collect();
+        let suites: Vec<_> = codes().filter_map(Suite::from_code).collect();
         let share = reader.array()?;
+        let is_hybrid = codes().any(Suite::code_is_hybrid);
+        let ek = hybrid_field(&mut reader, is_hybrid, MlKem768Key::EK_LEN)?.unwrap_or_default();
         let name = reader.name()?;
         let spki = reader.field(wire::MAX_SPKI)?;
         let attestation = reader.field(wire::MAX_ATTESTATION)?;
@@ -71,6 +78,7 @@ impl PeerKey {
             key,
             suites,
             share,
+            ek: ek.to_vec(),
             offer_hash: local.engine.sha256(&[offer]),
         };
         peer.choose_suite(&local.config.suites)?;
@@ -96,20 +104,24 @@ impl PeerKey {
     }
 }
 
-/// Builds and signs the offer of this side with a fresh share.
-pub(crate) fn build(local: &Local, share: &X25519Key) -> Result<Vec<u8>, Error> {
+/// Builds and signs the offer of this side with fresh shares.
+pub(crate) fn build(local: &Local, shares: &Shares) -> Result<Vec<u8>, Error> {
     let identity = &local.identity;
     let suites = &local.config.suites;
     let mut out = vec![wire::VERSION, wire::KIND_OFFER];
     // No more suites exist than fit, and none is there twice.
     out.push(u8::try_from(suites.len()).or(Err(Error::Suite))?);
     out.extend(suites.iter().flat_map(|suite| suite.code().to_be_bytes()));
-    out.extend_from_slice(share.share());
+    out.extend_from_slice(shares.share());
+    out.extend_from_slice(shares.ek());
     wire::put(&mut out, "the name", identity.name().as_bytes())?;
     wire::put(&mut out, "the key", identity.key().public().spki_der())?;
     wire::put(&mut out, "the attestation", identity.attestation())?;
     let message = [SIGN_OFFER, &local.engine.sha256(&[&out])].concat();
-    let signature = identity.key().sign_pss(&message).map_err(Error::Crypto)?;
+    let signature = identity
+        .key()
+        .sign_pss(&message, &*local.random)
+        .map_err(Error::Crypto)?;
     wire::put(&mut out, "the signature", &signature)?;
     Ok(out)
 }

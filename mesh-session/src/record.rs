@@ -109,6 +109,18 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    /// The header of a record whose length is one that a record can have.
+    pub(crate) fn of(record: &[u8]) -> Result<Self, Error> {
+        let longest = HEADER_LEN
+            .saturating_add(MAX_PLAINTEXT)
+            .saturating_add(TRAILER_LEN);
+        let (header, rest) = record.split_first_chunk().ok_or(Error::Open)?;
+        if record.len() > longest || rest.len() < TRAILER_LEN {
+            return Err(Error::Open);
+        }
+        Ok(Self::read(header))
+    }
+
     pub(crate) fn write(&self) -> [u8; HEADER_LEN] {
         let mut out = [0; HEADER_LEN];
         let first = [self.version, self.epoch, self.flags, self.direction];

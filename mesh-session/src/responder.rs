@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use mesh_crypto::RsaPublicKey;
 use mesh_crypto::Secret;
-use mesh_crypto::agreement::X25519Key;
 
 use crate::Error;
 use crate::KeyClaim;
 use crate::Local;
 use crate::Role;
 use crate::Session;
+use crate::Suite;
 use crate::TokenContext;
 use crate::UnixTime;
 use crate::VerifyPeer;
@@ -19,23 +19,31 @@ use crate::init::Inner;
 use crate::offer;
 use crate::replay::ReplayCache;
 use crate::schedule;
-use crate::schedule::SessionKeys;
+use crate::schedule::Agreed;
+use crate::schedule::BoxOf;
+use crate::schedule::SealedBox;
 use crate::session::Peer;
+use crate::session::Times;
+use crate::session::epoch::Setting;
+use crate::shares::Shares;
+use crate::shares::encapsulate;
 use crate::wire;
 
 /// The long-lived answering side: one for each identity key, shared by all connections.
 ///
-/// Each has an X25519 share of its own in its offer, which lives only in memory. So a first message made for one
+/// Each has shares of its own in its offer, which live only in memory. So a first message made for one
 /// responder opens at no other, not even at the same node after a restart, and stealing the RSA key later does not
 /// open recorded first messages. While an identity key is being replaced, keep the old responder beside the new one
 /// and try both.
 #[derive(Debug)]
 pub struct Responder {
-    local: Arc<Local>,
+    pub(crate) local: Arc<Local>,
     offer: Vec<u8>,
     offer_hash: [u8; 32],
-    share: X25519Key,
+    shares: Shares,
     seen: ReplayCache,
+    /// Resumptions are not made for an offer: what answers under another one must remember them too.
+    pub(crate) resumed: Arc<ReplayCache>,
 }
 
 /// A first message that passed the cheap checks.
@@ -51,20 +59,40 @@ impl Responder {
     ///
     /// [`Error::Crypto`] if the engine fails.
     pub fn new(local: Arc<Local>) -> Result<Self, Error> {
-        let share = local
-            .engine
-            .x25519_key(&*local.random)
-            .map_err(Error::Crypto)?;
-        let offer = offer::build(&local, &share)?;
-        let offer_hash = local.engine.sha256(&[&offer]);
         let seen = ReplayCache::new(local.config.clock_tolerance, local.config.replay_capacity);
+        Self::remembering(local, Arc::new(seen))
+    }
+
+    /// A responder with a fresh offer for another identity or policy of the same node, to be used instead of this one,
+    /// or beside it for as long as first messages for the old offer may come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crypto`] if the engine fails.
+    pub fn renewed(&self, local: Arc<Local>) -> Result<Self, Error> {
+        Self::remembering(local, Arc::clone(&self.resumed))
+    }
+
+    fn remembering(local: Arc<Local>, resumed: Arc<ReplayCache>) -> Result<Self, Error> {
+        let config = &local.config;
+        let is_hybrid = config.suites.iter().any(|suite| suite.is_hybrid());
+        let shares = Shares::new(&*local.engine, &*local.random, is_hybrid)?;
+        let offer = offer::build(&local, &shares)?;
+        let offer_hash = local.engine.sha256(&[&offer]);
+        let seen = ReplayCache::new(config.clock_tolerance, config.replay_capacity);
         Ok(Self {
             local,
             offer,
             offer_hash,
-            share,
+            shares,
             seen,
+            resumed,
         })
+    }
+
+    /// Who this responder is.
+    pub fn local(&self) -> &Arc<Local> {
+        &self.local
     }
 
     /// The key offer, for whoever asks.
@@ -81,7 +109,7 @@ impl Responder {
     /// the offer again), [`Error::Clock`], [`Error::Replayed`].
     pub fn check(&self, init: &[u8], now: UnixTime) -> Result<Checked, Error> {
         let parsed = self.parse(init)?;
-        self.check_time(&parsed, now)?;
+        self.check_time(parsed.time, now)?;
         if self.seen.contains(&parsed.random) {
             return Err(Error::Replayed);
         }
@@ -109,7 +137,7 @@ impl Responder {
         wire::check_len("the token", token.len(), wire::MAX_TOKEN)?;
         let init = self.parse(&checked.init)?;
         // It may have waited long for its turn.
-        self.check_time(&init, now)?;
+        self.check_time(init.time, now)?;
         let (engine, random) = (&*self.local.engine, &*self.local.random);
         let transcript = schedule::transcript_init(engine, init.clear);
         let key = self.local.identity.key();
@@ -121,15 +149,20 @@ impl Responder {
                 random,
             )
             .map_err(Error::Crypto)?;
-        let agreed_offer = self.share.agree(&init.share).or(Err(Error::Open))?;
-        let inner =
-            schedule::init_box(engine, &transcript, [&secret, &agreed_offer])?.open(init.sealed)?;
+        let agreed_offer = self.shares.agree(&init.share)?;
+        let kem_offer = self.shares.decapsulate(init.to_offer)?;
+        let secrets: Vec<_> = [&secret, &agreed_offer]
+            .into_iter()
+            .chain(&kem_offer)
+            .collect();
+        let prk = schedule::extract(engine, &transcript, &secrets);
+        let inner = SealedBox::derive(engine, &prk, BoxOf::Init, &transcript)?.open(init.sealed)?;
         let inner = Inner::parse(&inner).or(Err(Error::Open))?;
         let peer_key = self.verify(&transcript, &inner, verifier, now)?;
         self.seen.insert(init.random, now)?;
         self.reply(
             &init,
-            [&secret, &agreed_offer],
+            ([&secret, &agreed_offer], kem_offer.as_ref()),
             (&peer_key, inner.name),
             (token, now),
         )
@@ -138,30 +171,33 @@ impl Responder {
     fn reply(
         &self,
         init: &Init<'_>,
-        [secret_i, agreed_offer]: [&Secret; 2],
+        ([secret_i, agreed_offer], kem_offer): ([&Secret; 2], Option<&Secret>),
         (peer_key, peer_name): (&RsaPublicKey, &str),
         (token, now): (&[u8], UnixTime),
     ) -> Result<(Vec<u8>, Session), Error> {
         let (engine, random) = (&*self.local.engine, &*self.local.random);
         let secret = Secret::random(schedule::SECRET_LEN, random).map_err(Error::Crypto)?;
-        let share = engine.x25519_key(random).map_err(Error::Crypto)?;
-        let agreed = share.agree(&init.share).or(Err(Error::Open))?;
+        let shares = Shares::new(engine, random, false)?;
+        let agreed = shares.agree(&init.share)?;
+        let (kem_ciphertext, kem) = encapsulate(engine, random, init.ek)?;
         let mut nonce = [0; 32];
         random.fill(&mut nonce).map_err(Error::Crypto)?;
         let ciphertext = peer_key
-            .encrypt_oaep(secret.expose(), schedule::OAEP_TO_INITIATOR)
+            .encrypt_oaep(secret.expose(), schedule::OAEP_TO_INITIATOR, random)
             .map_err(Error::Crypto)?;
         let mut out = vec![wire::VERSION, wire::KIND_REPLY];
         out.extend_from_slice(&init.suite.code().to_be_bytes());
         out.extend_from_slice(&nonce);
-        out.extend_from_slice(share.share());
+        out.extend_from_slice(shares.share());
+        out.extend_from_slice(&kem_ciphertext);
         wire::put(&mut out, "the ciphertext", &ciphertext)?;
         let transcript = schedule::transcript_reply(engine, init.bytes, &out);
-        let master = schedule::master(
-            engine,
-            &transcript,
-            [secret_i, &secret, agreed_offer, &agreed],
-        );
+        let secrets: Vec<_> = [secret_i, &secret, agreed_offer, &agreed]
+            .into_iter()
+            .chain(kem_offer)
+            .chain(&kem)
+            .collect();
+        let prk = schedule::extract(engine, &transcript, &secrets);
 
         let mut inner = Vec::new();
         wire::put(&mut inner, "the token", token)?;
@@ -170,32 +206,34 @@ impl Responder {
             .local
             .identity
             .key()
-            .sign_pss(&message)
+            .sign_pss(&message, random)
             .map_err(Error::Crypto)?;
         wire::put(&mut inner, "the signature", &signature)?;
-        let sealed = schedule::reply_box(engine, &master, &transcript)?.seal(inner)?;
+        let sealed = SealedBox::derive(engine, &prk, BoxOf::Reply, &transcript)?.seal(inner)?;
         wire::put(&mut out, "the sealed part", &sealed)?;
 
         let transcript = schedule::transcript_session(engine, &transcript, &sealed);
-        let (role, config) = (Role::Responder, &self.local.config);
-        let keys = SessionKeys::derive(
-            engine,
-            &master,
-            &transcript,
-            (init.suite, role, config.window),
-        )?;
+        let setting = self.setting(init.suite);
         let peer = Peer {
             name: peer_name.into(),
             fingerprint: peer_key.fingerprint(),
         };
-        let engine = Arc::clone(&self.local.engine);
-        let session = Session::new(
-            engine,
-            keys,
-            (role, init.suite, peer),
-            (now, config.max_blocks),
-        );
+        let times = Times {
+            created: now,
+            authenticated: now,
+        };
+        let agreed = Agreed::derive(&prk, &transcript)?;
+        let session = Session::new(setting, agreed, (peer, times), self.local.config.window)?;
         Ok((out, session))
+    }
+
+    pub(crate) fn setting(&self, suite: Suite) -> Setting {
+        Setting {
+            engine: Arc::clone(&self.local.engine),
+            suite,
+            role: Role::Responder,
+            limits: self.local.config.epoch,
+        }
     }
 
     /// Key, signature, then what the verifier says of key and token.
@@ -249,8 +287,8 @@ impl Responder {
         Ok(parsed)
     }
 
-    fn check_time(&self, init: &Init<'_>, now: UnixTime) -> Result<(), Error> {
-        let off = init.time.distance(now);
+    pub(crate) fn check_time(&self, time: UnixTime, now: UnixTime) -> Result<(), Error> {
+        let off = time.distance(now);
         if off > self.local.config.clock_tolerance {
             return Err(Error::Clock {
                 off_by_millis: u64::try_from(off.as_millis()).unwrap_or(u64::MAX),

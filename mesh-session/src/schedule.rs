@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::Error;
 use crate::Role;
+use crate::SessionId;
 use crate::Suite;
 use crate::wire::Reader;
 
@@ -28,10 +29,18 @@ pub(crate) const SIGN_INIT: &[u8] = b"mesh-session v1 initiator signature\0";
 pub(crate) const SIGN_REPLY: &[u8] = b"mesh-session v1 responder signature\0";
 const HASH_INIT: &[u8] = b"mesh-session v1 init\0";
 const HASH_REPLY: &[u8] = b"mesh-session v1 reply\0";
+const HASH_RESUME: &[u8] = b"mesh-session v1 resume\0";
+const HASH_RESUMED: &[u8] = b"mesh-session v1 resumed\0";
 const HASH_SESSION: &[u8] = b"mesh-session v1 session\0";
 const INFO_INIT_BOX: &[u8] = b"mesh-session v1 init box\0";
 const INFO_REPLY_BOX: &[u8] = b"mesh-session v1 reply box\0";
-const INFO_SESSION: &[u8] = b"mesh-session v1 session keys\0";
+const INFO_RESUME_BOX: &[u8] = b"mesh-session v1 resume box\0";
+const INFO_RESUMED_BOX: &[u8] = b"mesh-session v1 resumed box\0";
+const INFO_ID: &[u8] = b"mesh-session v1 session id\0";
+const INFO_RESUMPTION: &[u8] = b"mesh-session v1 resumption\0";
+const INFO_CHAIN: &[u8] = b"mesh-session v1 chain\0";
+const INFO_KEYS: &[u8] = b"mesh-session v1 keys\0";
+const INFO_NEXT: &[u8] = b"mesh-session v1 next\0";
 
 /// Bytes of each side's secret.
 pub(crate) const SECRET_LEN: usize = 32;
@@ -49,6 +58,16 @@ pub(crate) fn transcript_init(engine: &dyn Engine, clear: &[u8]) -> Transcript {
 /// After the clear part of the reply.
 pub(crate) fn transcript_reply(engine: &dyn Engine, init: &[u8], clear: &[u8]) -> Transcript {
     engine.sha256(&[HASH_REPLY, &engine.sha256(&[init]), clear])
+}
+
+/// After the clear part of a resumption message.
+pub(crate) fn transcript_resume(engine: &dyn Engine, clear: &[u8]) -> Transcript {
+    engine.sha256(&[HASH_RESUME, clear])
+}
+
+/// After the clear part of the reply to it.
+pub(crate) fn transcript_resumed(engine: &dyn Engine, message: &[u8], clear: &[u8]) -> Transcript {
+    engine.sha256(&[HASH_RESUMED, &engine.sha256(&[message]), clear])
 }
 
 /// After everything.
@@ -70,31 +89,33 @@ pub(crate) fn to_sign(
     [purpose, transcript, &engine.sha256(&[inner])].concat()
 }
 
-/// The two secrets that protect the first message: one to the responder's RSA key, one to its offered share.
-pub(crate) fn init_box(
-    engine: &dyn Engine,
-    transcript: &Transcript,
-    [secret_i, agreed_offer]: [&Secret; 2],
-) -> Result<SealedBox, Error> {
-    let prk = Prk::extract(
-        engine,
-        transcript,
-        &[secret_i.expose(), agreed_offer.expose()],
-    );
-    SealedBox::derive(engine, &prk, INFO_INIT_BOX, transcript)
+/// HKDF-Extract of secrets of fixed lengths.
+pub(crate) fn extract(engine: &dyn Engine, transcript: &Transcript, secrets: &[&Secret]) -> Prk {
+    let mut parts: [&[u8]; MAX_SECRETS] = [&[]; MAX_SECRETS];
+    for (part, secret) in parts.iter_mut().zip(secrets) {
+        *part = secret.expose();
+    }
+    Prk::extract(engine, transcript, &parts)
 }
 
-/// All four secrets: each side's, and X25519 with the offered and with the fresh share.
-pub(crate) fn master(engine: &dyn Engine, transcript: &Transcript, secrets: [&Secret; 4]) -> Prk {
-    Prk::extract(engine, transcript, &secrets.map(Secret::expose))
+/// Which message a box is in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BoxOf {
+    Init,
+    Reply,
+    Resume,
+    Resumed,
 }
 
-pub(crate) fn reply_box(
-    engine: &dyn Engine,
-    master: &Prk,
-    transcript: &Transcript,
-) -> Result<SealedBox, Error> {
-    SealedBox::derive(engine, master, INFO_REPLY_BOX, transcript)
+impl BoxOf {
+    const fn info(self) -> &'static [u8] {
+        match self {
+            Self::Init => INFO_INIT_BOX,
+            Self::Reply => INFO_REPLY_BOX,
+            Self::Resume => INFO_RESUME_BOX,
+            Self::Resumed => INFO_RESUMED_BOX,
+        }
+    }
 }
 
 /// Keys for one message: AES-256-GCM, then HMAC-SHA256, both over the transcript too. The MAC of the reply's box is
@@ -107,14 +128,14 @@ pub(crate) struct SealedBox {
 }
 
 impl SealedBox {
-    fn derive(
+    pub(crate) fn derive(
         engine: &dyn Engine,
         prk: &Prk,
-        info: &[u8],
+        of: BoxOf,
         transcript: &Transcript,
     ) -> Result<Self, Error> {
         let mut okm = Zeroizing::new([0; 32 + AeadKey::IV_LEN + 32]);
-        prk.expand(&[info], okm.as_mut_slice())
+        prk.expand(&[of.info()], okm.as_mut_slice())
             .map_err(Error::Crypto)?;
         let mut okm = Reader::new("key material", okm.as_slice());
         Ok(Self {
@@ -159,52 +180,88 @@ impl SealedBox {
     }
 }
 
-/// The keys of a session as one side holds them.
+/// What a handshake gives: the session's name and the secrets that everything else of it comes from.
 #[derive(Debug)]
-pub(crate) struct SessionKeys {
-    pub(crate) id: [u8; 16],
-    pub(crate) sealing: Arc<SealingKey>,
-    pub(crate) sealing_mac: MacKey,
-    pub(crate) opening: OpeningKey,
-    pub(crate) opening_mac: MacKey,
+pub(crate) struct Agreed {
+    pub(crate) id: SessionId,
+    pub(crate) resumption: Secret,
+    pub(crate) chain: Chain,
 }
 
-impl SessionKeys {
-    /// Derives them: 16 bytes of id, then key, IV and MAC key from initiator to responder, then the same back.
-    pub(crate) fn derive(
+impl Agreed {
+    pub(crate) fn derive(prk: &Prk, transcript: &Transcript) -> Result<Self, Error> {
+        let mut id = [0; 16];
+        prk.expand(&[INFO_ID, transcript], &mut id)
+            .map_err(Error::Crypto)?;
+        Ok(Self {
+            id: SessionId::from_bytes(id),
+            resumption: expand_secret(prk, &[INFO_RESUMPTION, transcript])?,
+            chain: Chain {
+                secret: expand_secret(prk, &[INFO_CHAIN, transcript])?,
+            },
+        })
+    }
+}
+
+/// The secret that the keys of one epoch, and the secret of the next, come from. It is wiped when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    secret: Secret,
+}
+
+impl Chain {
+    /// The secret of the next epoch.
+    pub(crate) fn next(&self, engine: &dyn Engine) -> Result<Self, Error> {
+        let prk = Prk::from_secret(engine, &self.secret);
+        Ok(Self {
+            secret: expand_secret(&prk, &[INFO_NEXT])?,
+        })
+    }
+
+    /// The keys of this epoch, for one side.
+    pub(crate) fn keys(
+        &self,
         engine: &dyn Engine,
-        master: &Prk,
-        transcript: &Transcript,
-        (suite, role, window): (Suite, Role, u32),
-    ) -> Result<Self, Error> {
-        let mut okm = Zeroizing::new([0; 16 + 2 * DIRECTION_LEN]);
-        master
-            .expand(
-                &[INFO_SESSION, transcript, &[FIRST_EPOCH]],
-                okm.as_mut_slice(),
-            )
+        suite: Suite,
+        role: Role,
+    ) -> Result<EpochKeys, Error> {
+        let mut okm = Zeroizing::new([0; 2 * DIRECTION_LEN]);
+        Prk::from_secret(engine, &self.secret)
+            .expand(&[INFO_KEYS], okm.as_mut_slice())
             .map_err(Error::Crypto)?;
         let mut okm = Reader::new("key material", okm.as_slice());
-        let id = okm.array()?;
         let (forth, back) = (okm.take(DIRECTION_LEN)?, okm.take(DIRECTION_LEN)?);
         let (to_peer, from_peer) = match role {
             Role::Initiator => (forth, back),
             Role::Responder => (back, forth),
         };
-        let (key, iv, sealing_mac) = direction(engine, suite, to_peer)?;
-        let sealing = match role {
-            Role::Initiator => SealingKey::counting(key, iv),
-            Role::Responder => SealingKey::claiming(key, iv, window),
-        };
-        let (key, iv, opening_mac) = direction(engine, suite, from_peer)?;
-        Ok(Self {
-            id,
-            sealing: Arc::new(sealing),
+        let (sealing, sealing_iv, sealing_mac) = direction(engine, suite, to_peer)?;
+        let (opening, iv, opening_mac) = direction(engine, suite, from_peer)?;
+        Ok(EpochKeys {
+            sealing,
+            sealing_iv,
             sealing_mac,
-            opening: OpeningKey::new(key, iv),
+            opening: OpeningKey::new(opening, iv),
             opening_mac,
         })
     }
+}
+
+/// The keys of one epoch as one side holds them; the sealing key still needs its numbers.
+#[derive(Debug)]
+pub(crate) struct EpochKeys {
+    pub(crate) sealing: AeadKey,
+    pub(crate) sealing_iv: [u8; AeadKey::IV_LEN],
+    pub(crate) sealing_mac: MacKey,
+    pub(crate) opening: OpeningKey,
+    pub(crate) opening_mac: MacKey,
+}
+
+fn expand_secret(prk: &Prk, info: &[&[u8]]) -> Result<Secret, Error> {
+    let mut out = Zeroizing::new([0; SECRET_LEN]);
+    prk.expand(info, out.as_mut_slice())
+        .map_err(Error::Crypto)?;
+    Ok(Secret::from_slice(out.as_slice()))
 }
 
 fn direction(
@@ -215,12 +272,12 @@ fn direction(
     let mut okm = Reader::new("key material", okm);
     let mut key = Reader::new("key material", okm.take(32)?);
     let key = engine
-        .aead_key(suite.aead(), key.take(suite.aead().key_len())?)
+        .aead_key(suite.cipher(), key.take(suite.cipher().key_len())?)
         .map_err(Error::Crypto)?;
     Ok((key, okm.array()?, engine.mac_key(okm.take(32)?)))
 }
 
-/// The epoch of a session's first keys.
-pub(crate) const FIRST_EPOCH: u8 = 0;
 /// A key of up to 32 bytes (shorter ones take its beginning), an IV, a MAC key.
 const DIRECTION_LEN: usize = 32 + AeadKey::IV_LEN + 32;
+/// Two RSA secrets, two of X25519, two of ML-KEM.
+const MAX_SECRETS: usize = 6;

@@ -6,20 +6,27 @@
 //! # Sources
 //!
 //! NIST SP 800-38D section 8.2.1 (deterministic nonces), RFC 4303 section 3.4.3 (replay window), RFC 9147 section 4
-//! (epochs).
+//! (epochs), RFC 8446 section 7.2 (keys that follow each other by one-way steps).
+
+pub(crate) mod epoch;
+mod frozen;
+mod stream;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use bytes::Buf as _;
 use bytes::BytesMut;
-use mesh_crypto::Engine;
 use mesh_crypto::Fingerprint;
-use mesh_crypto::MacKey;
-use mesh_crypto::aead::AeadKey;
+use mesh_crypto::Secret;
 use mesh_crypto::aead::SealingStream;
+use parking_lot::Mutex;
 
+pub(crate) use self::frozen::Frozen;
+pub use self::stream::Opener;
+pub use self::stream::Sealer;
 use crate::Error;
 use crate::Flags;
 use crate::Role;
@@ -27,67 +34,84 @@ use crate::SessionId;
 use crate::Suite;
 use crate::UnixTime;
 use crate::record;
-use crate::record::HEADER_LEN;
 use crate::record::Header;
-use crate::record::MAX_PLAINTEXT;
-use crate::record::TRAILER_LEN;
-use crate::schedule::FIRST_EPOCH;
-use crate::schedule::SessionKeys;
+use crate::schedule::Agreed;
+use crate::session::epoch::Epoch;
+use crate::session::epoch::Epochs;
+use crate::session::epoch::Setting;
 use crate::wire::VERSION;
-use crate::wire::check_len;
 
 /// Keys and counters that two authenticated peers share; hold it as an `Arc`.
 #[derive(Debug)]
 pub struct Session {
-    engine: Arc<dyn Engine>,
-    keys: SessionKeys,
-    role: Role,
-    suite: Suite,
+    id: SessionId,
+    setting: Setting,
     peer: Peer,
+    /// When this session and the full handshake behind it ended here.
     created: UnixTime,
-    max_blocks: u64,
+    authenticated: UnixTime,
+    resumption: Secret,
+    epochs: Mutex<Epochs>,
+    /// The numbers of the current epoch and of the newest that the peer was heard in, for streams to see without the
+    /// lock.
+    newest: AtomicU8,
+    heard: AtomicU8,
     totals: Totals,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    pub(crate) name: Box<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) fingerprint: Fingerprint,
+}
+
+/// When a session was made, and when its peer was authenticated by its key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) created: UnixTime,
+    pub(crate) authenticated: UnixTime,
 }
 
 impl Session {
     pub(crate) fn new(
-        engine: Arc<dyn Engine>,
-        keys: SessionKeys,
-        (role, suite, peer): (Role, Suite, Peer),
-        (created, max_blocks): (UnixTime, u64),
-    ) -> Self {
-        Self {
-            engine,
-            keys,
-            role,
-            suite,
+        setting: Setting,
+        agreed: Agreed,
+        (peer, times): (Peer, Times),
+        window: u32,
+    ) -> Result<Self, Error> {
+        let epochs = Epochs::first(&setting, agreed.chain, window)?;
+        Ok(Self {
+            id: agreed.id,
+            setting,
             peer,
-            created,
-            max_blocks,
+            created: times.created,
+            authenticated: times.authenticated,
+            resumption: agreed.resumption,
+            epochs: Mutex::new(epochs),
+            newest: AtomicU8::new(0),
+            heard: AtomicU8::new(0),
             totals: Totals::default(),
-        }
+        })
     }
 
     /// Begins an exchange on `route`, whose bytes travel in clear beside the records and are bound to each of them.
     ///
     /// # Errors
     ///
-    /// [`Error::Exhausted`] if the session has done its share, [`Error::Role`] if this is the responder's end.
-    pub fn begin(self: &Arc<Self>, route: &[u8]) -> Result<(Sealer, Opener), Error> {
-        if self.role != Role::Initiator {
+    /// [`Error::Exhausted`] if the session has done its share, [`Error::Role`] if this is the responder's end,
+    /// [`Error::Crypto`] if the engine fails.
+    pub fn begin(self: &Arc<Self>, route: &[u8], now: Instant) -> Result<(Sealer, Opener), Error> {
+        if self.role() != Role::Initiator {
             return Err(Error::Role);
         }
-        if self.is_exhausted() {
-            return Err(Error::Exhausted);
-        }
-        let stream = self.keys.sealing.next_stream().or(Err(Error::Exhausted))?;
-        Ok(self.exchange(stream, self.engine.sha256(&[route])))
+        let epoch = {
+            let mut epochs = self.epochs.lock();
+            epochs.tick(&self.setting, now)?;
+            self.publish(&epochs);
+            Arc::clone(epochs.current())
+        };
+        let stream = epoch.sealing.next_stream().or(Err(Error::Exhausted))?;
+        Ok(self.exchange((epoch, stream), self.setting.engine.sha256(&[route])))
     }
 
     /// Accepts an exchange on `route` by opening its first record, whose plaintext is left in `first_record`.
@@ -100,44 +124,137 @@ impl Session {
         self: &Arc<Self>,
         route: &[u8],
         first_record: &mut BytesMut,
+        now: Instant,
     ) -> Result<(Sealer, Opener, Opened), Error> {
-        if self.role != Role::Responder {
+        if self.role() != Role::Responder {
             return Err(Error::Role);
         }
-        let route = self.engine.sha256(&[route]);
-        let header = self.authenticate(&route, first_record, None)?;
-        // Only now: whoever could not make the MAC must not use up numbers.
-        let stream = self
-            .keys
-            .sealing
-            .claim_stream(header.exchange)
-            .or_else(|_| self.refuse())?;
-        let flags = self.decrypt(&route, &header, first_record)?;
-        let (sealer, mut opener) = self.exchange(stream, route);
-        opener.opened(flags, first_record.len());
-        Ok((
-            sealer,
+        match self.try_accept(route, first_record, now) {
+            Ok(accepted) => Ok(accepted),
+            Err(_) => self.refuse(),
+        }
+    }
+
+    fn try_accept(
+        self: &Arc<Self>,
+        route: &[u8],
+        record: &mut BytesMut,
+        now: Instant,
+    ) -> Result<(Sealer, Opener, Opened), Error> {
+        let route = self.setting.engine.sha256(&[route]);
+        let header = Header::of(record)?;
+        let expected = Header {
+            flags: header.flags,
+            ..self.header(self.peer_role(), header.epoch, (header.exchange, 0))
+        };
+        // The header is public, so leaving early over it tells nothing.
+        if header != expected {
+            return Err(Error::Open);
+        }
+        let flags = header.flags()?;
+        let epoch = {
+            let mut epochs = self.epochs.lock();
+            // The last epoch does not end; its keys stop by themselves.
+            if !matches!(
+                epochs.tick(&self.setting, now),
+                Ok(()) | Err(Error::Exhausted)
+            ) {
+                return Err(Error::Open);
+            }
+            self.publish(&epochs);
+            epochs.find(&self.setting, header.epoch)?
+        };
+        stream::authenticate(&epoch, self.suite().mac(), &route, record)?;
+        // Only now: whoever could not make the MAC must neither move the session nor use up numbers.
+        self.hear(header.epoch);
+        let claimed = epoch.sealing.claim_stream(header.exchange);
+        let claimed = claimed.or(Err(Error::Open))?;
+        stream::decrypt(&epoch, &header, &route, record)?;
+        let (sealer, mut opener) = self.exchange((epoch, claimed), route);
+        opener.opened(flags, record.len());
+        let exchange = header.exchange;
+        Ok((sealer, opener, Opened { flags, exchange }))
+    }
+
+    fn exchange(
+        self: &Arc<Self>,
+        (epoch, stream): (Arc<Epoch>, SealingStream),
+        route: [u8; 32],
+    ) -> (Sealer, Opener) {
+        self.totals.exchanges.fetch_add(1, Ordering::Relaxed);
+        let opener = Opener::new(
+            Arc::clone(self),
+            Arc::clone(&epoch),
+            (stream.number(), route),
+        );
+        (
+            Sealer::new(Arc::clone(self), (epoch, stream), route),
             opener,
-            Opened {
-                flags,
-                exchange: header.exchange,
-            },
-        ))
+        )
+    }
+
+    /// Goes on to the next epoch now, though the keys have not done their share; the peer follows with the next record
+    /// that it opens. It does nothing in the last epoch, 255, and where the peer was not heard since the fourth before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crypto`] if the engine fails.
+    pub fn advance(&self) -> Result<(), Error> {
+        self.advance_from(self.newest.load(Ordering::Acquire))
+    }
+
+    fn advance_from(&self, epoch: u8) -> Result<(), Error> {
+        let mut epochs = self.epochs.lock();
+        let advanced = epochs.advance(&self.setting, epoch);
+        self.publish(&epochs);
+        match advanced {
+            // The last epoch goes on to the hard limit of its keys.
+            Err(Error::Exhausted) if epoch == u8::MAX => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Takes note of an authentic record of `epoch`, which the session enters if it is ahead.
+    fn hear(&self, epoch: u8) {
+        if self.heard.load(Ordering::Acquire) < epoch {
+            let mut epochs = self.epochs.lock();
+            epochs.hear(epoch);
+            self.heard.fetch_max(epoch, Ordering::AcqRel);
+            self.publish(&epochs);
+        }
+    }
+
+    fn publish(&self, epochs: &Epochs) {
+        self.newest
+            .store(epochs.current().number, Ordering::Release);
+    }
+
+    fn newest(&self) -> Arc<Epoch> {
+        Arc::clone(self.epochs.lock().current())
+    }
+
+    /// Epoch `number` as a stream that was in `epoch` so far finds it: a later one that has begun, or one of the next.
+    fn epoch_after(&self, epoch: &Arc<Epoch>, number: u8) -> Result<Arc<Epoch>, Error> {
+        let distance = number.checked_sub(epoch.number).ok_or(Error::Open)?;
+        match epoch.after(distance) {
+            Some(later) => Ok(Arc::clone(later)),
+            None => self.epochs.lock().candidate(&self.setting, number),
+        }
     }
 
     /// Which session this is; the same at both ends.
     pub fn id(&self) -> SessionId {
-        SessionId::from_bytes(self.keys.id)
+        self.id
     }
 
     /// Which end this is.
     pub fn role(&self) -> Role {
-        self.role
+        self.setting.role
     }
 
     /// How records are protected.
     pub fn suite(&self) -> Suite {
-        self.suite
+        self.setting.suite
     }
 
     /// Who is at the other end, as the verifier accepted it.
@@ -150,134 +267,53 @@ impl Session {
         self.peer.fingerprint
     }
 
-    /// When the handshake ended here.
+    /// When the handshake or resumption ended here.
     pub fn created(&self) -> UnixTime {
         self.created
     }
 
-    /// Whether enough was carried, in either direction, that the next exchange belongs in a new session.
+    /// When the full handshake ended here; before [`created`](Self::created) if the session is a resumed one.
+    pub fn authenticated(&self) -> UnixTime {
+        self.authenticated
+    }
+
+    /// In which epoch records are sealed here: 0 to 255.
+    pub fn epoch(&self) -> u8 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// Whether the last epoch has done its share, so that the next exchange belongs in a new session.
     pub fn is_exhausted(&self) -> bool {
-        let opened = self.totals.opened_blocks.load(Ordering::Relaxed);
-        self.keys.sealing.blocks().max(opened) >= self.max_blocks
+        self.epoch() == u8::MAX && self.newest().is_spent(&self.setting.limits)
     }
 
     /// What was carried so far, by exchanges whose ends here were dropped.
     pub fn counters(&self) -> Counters {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counters {
-            exchanges: load(&self.totals.exchanges),
-            sealed_records: load(&self.totals.sealed_records),
-            sealed_bytes: load(&self.totals.sealed_bytes),
-            opened_records: load(&self.totals.opened_records),
-            opened_bytes: load(&self.totals.opened_bytes),
-            refused_records: load(&self.totals.refused_records),
-        }
+        self.totals.counters()
     }
 
-    fn exchange(self: &Arc<Self>, stream: SealingStream, route: [u8; 32]) -> (Sealer, Opener) {
-        self.totals.exchanges.fetch_add(1, Ordering::Relaxed);
-        let opener = Opener {
-            session: Arc::clone(self),
-            route,
-            exchange: stream.number(),
-            next: 0,
-            bytes: 0,
-            blocks: 0,
-            state: State::Open,
-        };
-        let sealer = Sealer {
-            session: Arc::clone(self),
-            stream,
-            route,
-            bytes: 0,
-            records: 0,
-            state: State::Open,
-        };
-        (sealer, opener)
+    pub(crate) fn resumption(&self) -> &Secret {
+        &self.resumption
     }
 
-    /// Checks header and MAC of a record, which must be at `at`, or the first of any exchange.
-    fn authenticate(
-        &self,
-        route: &[u8; 32],
-        bytes: &[u8],
-        at: Option<(u64, u32)>,
-    ) -> Result<Header, Error> {
-        self.check(route, bytes, at).or_else(|_| self.refuse())
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
-    fn check(
-        &self,
-        route: &[u8; 32],
-        bytes: &[u8],
-        at: Option<(u64, u32)>,
-    ) -> Result<Header, Error> {
-        if bytes.len() > HEADER_LEN + MAX_PLAINTEXT + TRAILER_LEN {
-            return Err(Error::Open);
-        }
-        let (signed, mac) = bytes
-            .split_last_chunk::<{ MacKey::TAG_LEN }>()
-            .ok_or(Error::Open)?;
-        let (header, rest) = signed
-            .split_first_chunk::<HEADER_LEN>()
-            .ok_or(Error::Open)?;
-        if rest.len() < AeadKey::TAG_LEN {
-            return Err(Error::Open);
-        }
-        let header = Header::read(header);
-        let (exchange, index) = at.unwrap_or((header.exchange, 0));
-        let peer = match self.role {
+    fn peer_role(&self) -> Role {
+        match self.role() {
             Role::Initiator => Role::Responder,
             Role::Responder => Role::Initiator,
-        };
-        let expected = Header {
-            flags: header.flags,
-            ..self.header(peer, exchange, index)
-        };
-        // The header is public, so leaving early over it tells nothing.
-        if header != expected {
-            return Err(Error::Open);
         }
-        header.flags()?;
-        self.keys
-            .opening_mac
-            .verify(&[route, signed], mac)
-            .or(Err(Error::Open))?;
-        Ok(header)
     }
 
-    /// Decrypts a record that was authenticated; leaves the plaintext in `record`.
-    fn decrypt(
-        &self,
-        route: &[u8; 32],
-        header: &Header,
-        record: &mut BytesMut,
-    ) -> Result<Flags, Error> {
-        let aad = associated_data(header, route);
-        record.advance(HEADER_LEN);
-        record.truncate(record.len().saturating_sub(MacKey::TAG_LEN));
-        let (text, tag) = record
-            .split_last_chunk_mut::<{ AeadKey::TAG_LEN }>()
-            .ok_or(Error::Open)?;
-        if self
-            .keys
-            .opening
-            .open((header.exchange, header.index), &aad, text, tag)
-            .is_err()
-        {
-            return self.refuse();
-        }
-        record.truncate(record.len().saturating_sub(AeadKey::TAG_LEN));
-        header.flags()
-    }
-
-    fn header(&self, sender: Role, exchange: u64, index: u32) -> Header {
+    fn header(&self, sender: Role, epoch: u8, (exchange, index): (u64, u32)) -> Header {
         Header {
             version: VERSION,
-            epoch: FIRST_EPOCH,
+            epoch,
             flags: 0,
             direction: record::direction_from(sender),
-            session: self.id(),
+            session: self.id,
             exchange,
             index,
         }
@@ -286,178 +322,6 @@ impl Session {
     fn refuse<T>(&self) -> Result<T, Error> {
         self.totals.refused_records.fetch_add(1, Ordering::Relaxed);
         Err(Error::Open)
-    }
-}
-
-/// Seals the records of one direction of one exchange, in order.
-///
-/// It cannot be cloned; dropping it early leaves a stream that its reader sees as cut off.
-#[derive(Debug)]
-pub struct Sealer {
-    session: Arc<Session>,
-    stream: SealingStream,
-    route: [u8; 32],
-    bytes: u64,
-    records: u64,
-    state: State,
-}
-
-impl Sealer {
-    /// Bytes that the buffer must hold before the plaintext.
-    pub const HEADER_ROOM: usize = HEADER_LEN;
-    /// Bytes that [`seal`](Self::seal) appends; reserve them and it does not allocate.
-    pub const TRAILER_ROOM: usize = TRAILER_LEN;
-    /// The most plaintext that one record carries: 16 MiB.
-    pub const MAX_PLAINTEXT: usize = MAX_PLAINTEXT;
-
-    /// Makes a record in place of `buf`, which holds [`HEADER_ROOM`](Self::HEADER_ROOM) bytes of any content and then
-    /// the plaintext, perhaps empty.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::HeaderRoom`] or [`Error::TooLong`] if `buf` does not fit, [`Error::Ended`] after a record with
-    /// [`Flags::END`] or a failure, [`Error::Exhausted`] if a counter or the key is at its hard limit. After an error
-    /// the content of `buf` must not be sent.
-    pub fn seal(&mut self, flags: Flags, buf: &mut BytesMut) -> Result<(), Error> {
-        if self.state != State::Open {
-            return Err(Error::Ended);
-        }
-        if buf.len() < HEADER_LEN {
-            return Err(Error::HeaderRoom {
-                needed: HEADER_LEN,
-                got: buf.len(),
-            });
-        }
-        check_len("the plaintext", buf.len() - HEADER_LEN, MAX_PLAINTEXT)?;
-        // Until it is done: a failure spends the index, and the reader would wait for it for ever.
-        self.state = State::Failed;
-        let session = &*self.session;
-        let index = self.stream.next_index().or(Err(Error::Exhausted))?;
-        let header = Header {
-            flags: flags.bits(),
-            ..session.header(session.role, self.stream.number(), index)
-        };
-        let aad = associated_data(&header, &self.route);
-        let (room, text) = buf.split_at_mut(HEADER_LEN);
-        room.copy_from_slice(&header.write());
-        let tag = self.stream.seal(&aad, text).map_err(|error| match error {
-            mesh_crypto::Error::Exhausted => Error::Exhausted,
-            other => Error::Crypto(other),
-        })?;
-        self.bytes += u64::try_from(text.len()).unwrap_or_default();
-        self.records += 1;
-        buf.extend_from_slice(&tag);
-        let mac = session.keys.sealing_mac.sign(&[&self.route, buf]);
-        buf.extend_from_slice(&mac);
-        self.state = if flags.contains(Flags::END) {
-            State::Ended
-        } else {
-            State::Open
-        };
-        Ok(())
-    }
-
-    /// The number of the exchange, for logs.
-    pub fn exchange(&self) -> u64 {
-        self.stream.number()
-    }
-
-    /// Whether the last record of the stream was sealed.
-    pub fn is_ended(&self) -> bool {
-        self.state == State::Ended
-    }
-
-    /// The session that this belongs to.
-    pub fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-}
-
-impl Drop for Sealer {
-    fn drop(&mut self) {
-        let totals = &self.session.totals;
-        totals
-            .sealed_records
-            .fetch_add(self.records, Ordering::Relaxed);
-        totals.sealed_bytes.fetch_add(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// Opens the records of one direction of one exchange, in order.
-#[derive(Debug)]
-pub struct Opener {
-    session: Arc<Session>,
-    route: [u8; 32],
-    exchange: u64,
-    next: u64,
-    bytes: u64,
-    blocks: u64,
-    state: State,
-}
-
-impl Opener {
-    /// Opens the next record in place: `record` holds the plaintext afterwards.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Open`] if it is not the authentic next record of this stream, or if the stream ended or failed before.
-    /// After an error nothing more opens, and `record` holds nothing of use.
-    pub fn open(&mut self, record: &mut BytesMut) -> Result<Flags, Error> {
-        let is_open = self.state == State::Open;
-        self.state = State::Failed;
-        let Some(index) = u32::try_from(self.next).ok().filter(|_| is_open) else {
-            return self.session.refuse();
-        };
-        let header =
-            self.session
-                .authenticate(&self.route, record, Some((self.exchange, index)))?;
-        let flags = self.session.decrypt(&self.route, &header, record)?;
-        self.opened(flags, record.len());
-        Ok(flags)
-    }
-
-    /// To be called when no more bytes come: says whether the stream was complete.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Truncated`] if no record with [`Flags::END`] was opened.
-    pub fn finish(&self) -> Result<(), Error> {
-        if self.is_ended() {
-            Ok(())
-        } else {
-            Err(Error::Truncated)
-        }
-    }
-
-    /// Whether the last record of the stream was opened.
-    pub fn is_ended(&self) -> bool {
-        self.state == State::Ended
-    }
-
-    fn opened(&mut self, flags: Flags, len: usize) {
-        let len = u64::try_from(len).unwrap_or_default();
-        self.next += 1;
-        self.bytes += len;
-        // As `mesh_crypto::aead` counts them: header and route are four blocks, the tag is one.
-        self.blocks += 5 + len.div_ceil(16);
-        self.state = if flags.contains(Flags::END) {
-            State::Ended
-        } else {
-            State::Open
-        };
-    }
-}
-
-impl Drop for Opener {
-    fn drop(&mut self) {
-        let totals = &self.session.totals;
-        totals
-            .opened_records
-            .fetch_add(self.next, Ordering::Relaxed);
-        totals.opened_bytes.fetch_add(self.bytes, Ordering::Relaxed);
-        totals
-            .opened_blocks
-            .fetch_add(self.blocks, Ordering::Relaxed);
     }
 }
 
@@ -496,22 +360,19 @@ struct Totals {
     sealed_bytes: AtomicU64,
     opened_records: AtomicU64,
     opened_bytes: AtomicU64,
-    opened_blocks: AtomicU64,
     refused_records: AtomicU64,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum State {
-    Open,
-    Ended,
-    Failed,
-}
-
-/// What GCM binds besides the plaintext: the header, then the hash of the route.
-fn associated_data(header: &Header, route: &[u8; 32]) -> [u8; HEADER_LEN + 32] {
-    let mut out = [0; HEADER_LEN + 32];
-    let (first, second) = out.split_at_mut(HEADER_LEN);
-    first.copy_from_slice(&header.write());
-    second.copy_from_slice(route);
-    out
+impl Totals {
+    fn counters(&self) -> Counters {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            exchanges: load(&self.exchanges),
+            sealed_records: load(&self.sealed_records),
+            sealed_bytes: load(&self.sealed_bytes),
+            opened_records: load(&self.opened_records),
+            opened_bytes: load(&self.opened_bytes),
+            refused_records: load(&self.refused_records),
+        }
+    }
 }

@@ -1,4 +1,7 @@
-//! The sessions of a node by id, bounded in number, idle time and age.
+//! The sessions of a node by id, bounded in number, idle time, age and size.
+//!
+//! A session that nobody used for a while is kept without its expanded keys, in well under 1 KiB, and gets them back
+//! when it is looked up.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,31 +10,39 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use mesh_crypto::Fingerprint;
 use parking_lot::RwLock;
 
+use crate::Counters;
 use crate::Error;
 use crate::Session;
 use crate::SessionId;
+use crate::UnixTime;
+use crate::session::Frozen;
 
 /// Bounds of a [`SessionTable`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct TableConfig {
-    /// The most sessions held; at the bound, a new one replaces the one used longest ago in its sixteenth of the table.
-    /// Default 65,536, at least 16.
+    /// The most sessions held; at the bound, a new one replaces one in its sixteenth of the table: of the peer that has
+    /// the most there, the one used longest ago. So no peer drives out another's sessions with many of its own. Default
+    /// 100,000, at least 16.
     pub capacity: usize,
     /// How long a session lives without being looked up. Default 15 min, more than 0.
     pub idle_timeout: Duration,
     /// How long a session lives at most. Default 1 h, more than 0.
     pub max_age: Duration,
+    /// How long a session keeps its expanded keys (about 3 KiB) without being looked up. Default 10 s.
+    pub freeze_after: Duration,
 }
 
 impl Default for TableConfig {
     fn default() -> Self {
         Self {
-            capacity: 65_536,
+            capacity: 100_000,
             idle_timeout: Duration::from_mins(15),
             max_age: Duration::from_hours(1),
+            freeze_after: Duration::from_secs(10),
         }
     }
 }
@@ -57,6 +68,15 @@ impl TableConfig {
     pub fn with_max_age(self, max_age: Duration) -> Self {
         Self { max_age, ..self }
     }
+
+    /// Sets how long a session keeps its expanded keys without being looked up.
+    #[must_use]
+    pub fn with_freeze_after(self, freeze_after: Duration) -> Self {
+        Self {
+            freeze_after,
+            ..self
+        }
+    }
 }
 
 /// Sessions by id. A lookup takes one shared lock on a sixteenth of the table and allocates nothing.
@@ -66,6 +86,7 @@ pub struct SessionTable {
     shard_capacity: usize,
     idle_timeout: Duration,
     max_age: Duration,
+    freeze_after: Duration,
     start: Instant,
     inserted: AtomicU64,
     expired: AtomicU64,
@@ -74,10 +95,87 @@ pub struct SessionTable {
 
 #[derive(Debug)]
 struct Entry {
-    session: Arc<Session>,
+    held: Held,
     inserted: Duration,
     /// Milliseconds since the table was made.
     used: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Held {
+    Ready(Arc<Session>),
+    Frozen(Box<Frozen>),
+    /// Only while one becomes the other.
+    Nothing,
+}
+
+impl Held {
+    fn peer(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Ready(session) => Some(session.peer_fingerprint()),
+            Self::Frozen(frozen) => Some(frozen.peer().fingerprint),
+            Self::Nothing => None,
+        }
+    }
+
+    /// Gives up the expanded keys, if nobody else holds the session.
+    fn freeze(&mut self, now: Instant) {
+        *self = match std::mem::replace(self, Self::Nothing) {
+            Self::Ready(session) => match Frozen::of(session, now) {
+                Ok(frozen) => Self::Frozen(Box::new(frozen)),
+                Err(session) => Self::Ready(session),
+            },
+            other => other,
+        };
+    }
+
+    fn ready(&self) -> Option<Arc<Session>> {
+        match self {
+            Self::Ready(session) => Some(Arc::clone(session)),
+            Self::Frozen(_) | Self::Nothing => None,
+        }
+    }
+
+    /// The session, its keys expanded again; `None` if the engine fails.
+    fn thaw(&mut self) -> Option<Arc<Session>> {
+        if let Self::Frozen(frozen) = std::mem::replace(self, Self::Nothing) {
+            *self = Self::Ready(Arc::new(frozen.thaw().ok()?));
+        }
+        self.ready()
+    }
+
+    fn summary(&self) -> Option<SessionSummary> {
+        match self {
+            Self::Ready(session) => Some(SessionSummary {
+                id: session.id(),
+                peer_name: Arc::clone(&session.peer().name),
+                created: session.created(),
+                epoch: session.epoch(),
+                counters: session.counters(),
+                is_frozen: false,
+            }),
+            Self::Frozen(frozen) => Some(frozen.summary()),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// A session as it is shown to people.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct SessionSummary {
+    /// Which it is.
+    pub id: SessionId,
+    /// Who is at the other end.
+    pub peer_name: Arc<str>,
+    /// When the handshake or resumption ended here.
+    pub created: UnixTime,
+    /// In which epoch it is.
+    pub epoch: u8,
+    /// What it carried.
+    pub counters: Counters,
+    /// Whether it is kept without its expanded keys at the moment.
+    pub is_frozen: bool,
 }
 
 impl SessionTable {
@@ -97,6 +195,7 @@ impl SessionTable {
             shard_capacity: config.capacity / SHARDS,
             idle_timeout: config.idle_timeout,
             max_age: config.max_age,
+            freeze_after: config.freeze_after,
             start: now,
             inserted: AtomicU64::new(0),
             expired: AtomicU64::new(0),
@@ -104,9 +203,8 @@ impl SessionTable {
         })
     }
 
-    /// Adds a session. If its part of the table is full, expired ones make room, or else the one used longest ago,
-    /// which is returned.
-    pub fn insert(&self, session: Arc<Session>, now: Instant) -> Option<Arc<Session>> {
+    /// Adds a session. If its part of the table is full, expired ones make room, or else another one, which is told.
+    pub fn insert(&self, session: Arc<Session>, now: Instant) -> Option<SessionSummary> {
         let now = now.saturating_duration_since(self.start);
         let id = session.id();
         let mut shard = self.shard(&id).write();
@@ -115,59 +213,80 @@ impl SessionTable {
             self.drop_expired(&mut shard, now);
         }
         if shard.len() >= self.shard_capacity {
-            let oldest = shard
-                .iter()
-                .min_by_key(|(_, entry)| entry.used.load(Ordering::Relaxed));
-            let oldest = oldest.map(|(id, _)| *id);
-            evicted = oldest
-                .and_then(|id| shard.remove(&id))
-                .map(|entry| entry.session);
+            evicted = to_evict(&shard).and_then(|id| shard.remove(&id));
             self.evicted.fetch_add(1, Ordering::Relaxed);
         }
         self.inserted.fetch_add(1, Ordering::Relaxed);
         shard.insert(
             id,
             Entry {
-                session,
+                held: Held::Ready(session),
                 inserted: now,
                 used: AtomicU64::new(millis(now)),
             },
         );
-        evicted
+        evicted.and_then(|entry| entry.held.summary())
     }
 
     /// The live session with this id; its idle time begins anew.
     pub fn get(&self, id: &SessionId, now: Instant) -> Option<Arc<Session>> {
         let now = now.saturating_duration_since(self.start);
-        let shard = self.shard(id).read();
-        let entry = shard.get(id).filter(|entry| self.is_live(entry, now))?;
-        entry.used.fetch_max(millis(now), Ordering::Relaxed);
-        Some(Arc::clone(&entry.session))
+        {
+            let shard = self.shard(id).read();
+            let entry = shard.get(id).filter(|entry| self.is_live(entry, now))?;
+            entry.used.fetch_max(millis(now), Ordering::Relaxed);
+            if let Some(session) = entry.held.ready() {
+                return Some(session);
+            }
+        }
+        self.shard(id).write().get_mut(id)?.held.thaw()
     }
 
-    /// Takes a session out, for a peer that may no longer talk.
-    pub fn remove(&self, id: &SessionId) -> Option<Arc<Session>> {
-        self.shard(id).write().remove(id).map(|entry| entry.session)
+    /// Takes a session out: it is closed, or its peer may no longer talk.
+    pub fn remove(&self, id: &SessionId) -> Option<SessionSummary> {
+        self.shard(id).write().remove(id)?.held.summary()
     }
 
-    /// Drops what has expired and says how many that were; call it every minute or so. Expired sessions are not found
-    /// before that either.
+    /// Takes out all sessions of peers that `is_refused` names, and says how many that were: those of a peer whose key
+    /// is trusted no more can neither carry anything nor be resumed.
+    pub fn remove_peers(&self, is_refused: impl Fn(&str, Fingerprint) -> bool) -> usize {
+        let refused = |entry: &Entry| match &entry.held {
+            Held::Ready(session) => is_refused(session.peer_name(), session.peer_fingerprint()),
+            Held::Frozen(frozen) => is_refused(&frozen.peer().name, frozen.peer().fingerprint),
+            Held::Nothing => true,
+        };
+        let each = |shard: &RwLock<HashMap<SessionId, Entry>>| {
+            let mut shard = shard.write();
+            let before = shard.len();
+            shard.retain(|_, entry| !refused(entry));
+            before - shard.len()
+        };
+        self.shards.iter().map(each).sum()
+    }
+
+    /// Drops what has expired and says how many that were, and makes idle sessions small; call it every ten seconds or
+    /// so. Expired sessions are not found before that either.
     pub fn sweep(&self, now: Instant) -> usize {
-        let now = now.saturating_duration_since(self.start);
-        self.shards
-            .iter()
-            .map(|shard| self.drop_expired(&mut shard.write(), now))
-            .sum()
+        let age = now.saturating_duration_since(self.start);
+        let each = |shard: &RwLock<HashMap<SessionId, Entry>>| {
+            let mut shard = shard.write();
+            let dropped = self.drop_expired(&mut shard, age);
+            for entry in shard.values_mut() {
+                if age.saturating_sub(entry.used()) >= self.freeze_after {
+                    entry.held.freeze(now);
+                }
+            }
+            dropped
+        };
+        self.shards.iter().map(each).sum()
     }
 
     /// All sessions, in no order, for people to look at.
-    pub fn sessions(&self) -> Vec<Arc<Session>> {
+    pub fn sessions(&self) -> Vec<SessionSummary> {
         let each = |shard: &RwLock<HashMap<SessionId, Entry>>| {
-            shard
-                .read()
-                .values()
-                .map(|entry| Arc::clone(&entry.session))
-                .collect::<Vec<_>>()
+            let shard = shard.read();
+            let summaries = shard.values().filter_map(|entry| entry.held.summary());
+            summaries.collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(each).collect()
     }
@@ -194,8 +313,7 @@ impl SessionTable {
     }
 
     fn is_live(&self, entry: &Entry, now: Duration) -> bool {
-        let used = Duration::from_millis(entry.used.load(Ordering::Relaxed));
-        now.saturating_sub(used) < self.idle_timeout
+        now.saturating_sub(entry.used()) < self.idle_timeout
             && now.saturating_sub(entry.inserted) < self.max_age
     }
 
@@ -203,6 +321,26 @@ impl SessionTable {
         // Ids come out of HKDF, so that any of their bits do.
         &self.shards[usize::from(id.as_bytes()[0]) % SHARDS]
     }
+}
+
+impl Entry {
+    fn used(&self) -> Duration {
+        Duration::from_millis(self.used.load(Ordering::Relaxed))
+    }
+}
+
+/// Of the peer that has the most sessions here, the one used longest ago.
+fn to_evict(shard: &HashMap<SessionId, Entry>) -> Option<SessionId> {
+    let mut counts = HashMap::<_, usize>::new();
+    for entry in shard.values() {
+        *counts.entry(entry.held.peer()).or_default() += 1;
+    }
+    let most = counts.values().copied().max()?;
+    let (id, _) = shard
+        .iter()
+        .filter(|(_, entry)| counts.get(&entry.held.peer()) == Some(&most))
+        .min_by_key(|(_, entry)| entry.used())?;
+    Some(*id)
 }
 
 /// What a [`SessionTable`] did.

@@ -9,6 +9,8 @@ pub(crate) const VERSION: u8 = 1;
 pub(crate) const KIND_INIT: u8 = 1;
 pub(crate) const KIND_REPLY: u8 = 2;
 pub(crate) const KIND_OFFER: u8 = 3;
+pub(crate) const KIND_RESUME: u8 = 4;
+pub(crate) const KIND_RESUMED: u8 = 5;
 
 /// A SPIFFE id has at most 2,048 bytes (SPIFFE-ID section 2.3).
 pub(crate) const MAX_NAME: usize = 2_048;

@@ -45,5 +45,9 @@ pub const BUSY: &str = "overloaded";
 /// When another try makes sense, in milliseconds (gRFC A6, "Pushback"); finer than `retry-after`.
 pub const RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
+fn instant() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// Both messages of a handshake fit well: an RSA-4096 key, a chain of a few certificates and a token.
 const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;

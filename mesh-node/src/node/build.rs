@@ -18,6 +18,7 @@ use mesh_auth::token::Issuer;
 use mesh_auth::token::Ring;
 use mesh_auth::token::ServiceClaims;
 use mesh_auth::token::Verifier;
+use mesh_crypto::AeadAlgorithm;
 use mesh_crypto::RsaBits;
 use mesh_crypto::SystemRandom;
 use mesh_crypto::keystore::KeyStore;
@@ -27,7 +28,9 @@ use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::limit::Window;
 use mesh_resilience::random::SplitMix64;
+use mesh_session::Agreement;
 use mesh_session::LimiterConfig;
+use mesh_session::MacCover;
 use mesh_session::SessionTable;
 use mesh_session::Suite;
 use mesh_session::TableConfig;
@@ -325,15 +328,17 @@ fn sessions(
         RsaKeySize::Rsa3072 => RsaBits::B3072,
         RsaKeySize::Rsa4096 => RsaBits::B4096,
     };
-    let suite = match config.security.aes_key_size {
-        AesKeySize::Aes128 => Suite::X25519Aes128GcmHmacSha256,
-        AesKeySize::Aes192 => Suite::X25519Aes192GcmHmacSha256,
-        AesKeySize::Aes256 => Suite::X25519Aes256GcmHmacSha256,
+    let cipher = match config.security.aes_key_size {
+        AesKeySize::Aes128 => AeadAlgorithm::Aes128Gcm,
+        AesKeySize::Aes192 => AeadAlgorithm::Aes192Gcm,
+        AesKeySize::Aes256 => AeadAlgorithm::Aes256Gcm,
     };
+    let suites = [Agreement::X25519MlKem768, Agreement::X25519]
+        .map(|agreement| Suite::new(agreement, cipher, MacCover::Record));
     // What is configured here is the least accepted of a peer too: nobody negotiates below it.
     let session = mesh_session::Config::default()
         .with_min_rsa_bits(bits)
-        .with_suites(vec![suite]);
+        .with_suites(suites.into());
     let store = KeyStore::open(Arc::new(OsFileSystem::new()), &config.security.keys_dir)?;
     let created = unix_seconds(wall_clock());
     let mut key = store.load_or_generate(&*engine, bits, created)?;

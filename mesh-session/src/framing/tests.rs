@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn framed<'a>(messages: impl IntoIterator<Item = &'a Vec<u8>>) -> BytesMut {
+fn framed(messages: &[Vec<u8>]) -> BytesMut {
     let mut writer = FrameWriter::new();
     for message in messages {
         writer.put(message).unwrap();
@@ -51,7 +51,7 @@ fn a_frame_above_the_limit_is_refused_as_soon_as_its_length_is_there() {
 
 #[test]
 fn a_stream_may_end_between_frames_only() {
-    let bytes = framed([&b"abc".to_vec(), &Vec::new()]);
+    let bytes = framed(&[b"abc".to_vec(), Vec::new()]);
     for len in 0..=bytes.len() {
         let mut reader = FrameReader::new(3);
         reader.buffer().extend_from_slice(&bytes[..len]);

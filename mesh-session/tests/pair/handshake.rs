@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use crate::support::*;
 use bytes::BytesMut;
+use mesh_crypto::AeadAlgorithm;
 use mesh_crypto::RsaBits;
 use mesh_crypto::RsaKeyPair;
 use mesh_crypto::engine::aws_lc;
+use mesh_session::Agreement;
 use mesh_session::Config;
+use mesh_session::EpochLimits;
 use mesh_session::Error;
 use mesh_session::Flags;
 use mesh_session::Initiator;
 use mesh_session::Local;
+use mesh_session::MacCover;
 use mesh_session::PeerKey;
 use mesh_session::Responder;
 use mesh_session::Role;
@@ -20,6 +24,17 @@ use mesh_session::Session;
 use mesh_session::Suite;
 use mesh_session::UnixTime;
 use proptest::prelude::*;
+
+const WEAK: Suite = Suite::new(
+    Agreement::X25519,
+    AeadAlgorithm::Aes128Gcm,
+    MacCover::Record,
+);
+
+/// Where things are in messages of the preferred suite: X25519 share, ML-KEM ciphertext and key, OAEP ciphertext.
+const SHARE_AT: usize = 4 + 32 + 8 + 32;
+const KEM_AT: usize = SHARE_AT + 32;
+const OAEP_AT: usize = KEM_AT + 1_088 + 1_184 + 2;
 
 fn later(secs: u64) -> UnixTime {
     UnixTime::from_millis(NOW.as_millis() + secs * 1_000)
@@ -50,13 +65,10 @@ fn both_ends_agree_on_everything() {
     assert_eq!((alice.peer_name(), bob.peer_name()), (BOB, ALICE));
     assert_eq!(alice.peer_fingerprint(), BOB_KEY.public().fingerprint());
     assert_eq!(bob.peer_fingerprint(), ALICE_KEY.public().fingerprint());
-    assert_eq!(
-        (alice.suite(), bob.created()),
-        (Suite::X25519Aes256GcmHmacSha256, NOW)
-    );
-    let (mut sealer, mut opener) = alice.begin(b"GET /").unwrap();
+    assert_eq!((alice.suite(), bob.created()), (Suite::PREFERRED, NOW));
+    let (mut sealer, mut opener) = alice.begin(b"GET /", now()).unwrap();
     let mut record = seal(&mut sealer, Flags::END, b"question");
-    let (mut answer, _, first) = bob.accept(b"GET /", &mut record).unwrap();
+    let (mut answer, _, first) = bob.accept(b"GET /", &mut record, now()).unwrap();
     assert_eq!(
         (first.flags, record.as_ref()),
         (Flags::END, b"question".as_slice())
@@ -80,27 +92,20 @@ fn messages_are_as_long_as_the_protocol_page_says() {
     let bob = BOB.len();
     assert_eq!(
         offer.len(),
-        3 + 2 + 32 + (2 + bob) + (2 + key) + (2 + attestation) + (2 + rsa)
+        3 + 4 + 32 + 1_184 + (2 + bob) + (2 + key) + (2 + attestation) + (2 + rsa)
     );
     let inner = (2 + name) + (2 + key) + (2 + attestation) + (2 + 13) + (2 + rsa);
-    assert_eq!(
-        init.len(),
-        4 + 32 + 8 + 32 + 32 + (2 + rsa) + (2 + inner + 48)
-    );
+    assert_eq!(init.len(), OAEP_AT + rsa + (2 + inner + 48));
     assert_eq!(
         reply.len(),
-        4 + 32 + 32 + (2 + rsa) + (2 + (2 + 11) + (2 + rsa) + 48)
+        4 + 32 + 32 + 1_088 + (2 + rsa) + (2 + (2 + 11) + (2 + rsa) + 48)
     );
 }
 
 #[test]
 fn works_with_4096_bits_and_every_suite() {
     let key = Arc::new(RsaKeyPair::generate(&*aws_lc(), RsaBits::B4096).unwrap());
-    for suite in [
-        Suite::X25519Aes256GcmHmacSha256,
-        Suite::X25519Aes192GcmHmacSha256,
-        Suite::X25519Aes128GcmHmacSha256,
-    ] {
+    for suite in Suite::all() {
         let config = Config::default().with_suites(vec![suite]);
         let responder = Responder::new(local(BOB, &BOB_KEY, config.clone())).unwrap();
         let big = local(ALICE, &key, config.with_min_rsa_bits(RsaBits::B2048));
@@ -115,8 +120,8 @@ fn works_with_4096_bits_and_every_suite() {
             .unwrap();
         let alice = Arc::new(initiator.finish(&reply, &Pinned::bob(), NOW).unwrap());
         assert_eq!(alice.suite(), suite);
-        let mut record = seal(&mut alice.begin(b"").unwrap().0, Flags::END, b"text");
-        Arc::new(bob).accept(b"", &mut record).unwrap();
+        let mut record = seal(&mut alice.begin(b"", now()).unwrap().0, Flags::END, b"text");
+        Arc::new(bob).accept(b"", &mut record, now()).unwrap();
         assert_eq!(record.as_ref(), b"text");
     }
 }
@@ -276,24 +281,32 @@ fn a_token_that_is_not_the_peers_is_refused_on_either_side() {
 // threat 29
 #[test]
 fn a_weaker_peer_is_refused_not_accommodated() {
-    let weak = Config::default().with_suites(vec![Suite::X25519Aes128GcmHmacSha256]);
+    let weak = Config::default().with_suites(vec![WEAK]);
     let responder = Responder::new(local(BOB, &BOB_KEY, weak.clone())).unwrap();
     let offer = PeerKey::from_offer(&alice(), responder.offer(), &Pinned::bob());
     assert!(matches!(offer, Err(Error::Suite)));
 
-    let both = Config::default().with_suites(vec![
-        Suite::X25519Aes128GcmHmacSha256,
-        Suite::X25519Aes256GcmHmacSha256,
-    ]);
+    let both = Config::default().with_suites(vec![WEAK, Suite::CLASSIC, Suite::PREFERRED]);
     let responder = Responder::new(local(BOB, &BOB_KEY, both)).unwrap();
     let (_, init) = start(&alice(), &responder);
     assert_eq!(
         &init[2..4],
-        [0, 1],
+        [1, 1],
         "the initiator's order decides, among what both accept"
     );
     // The same with the other suite written over it.
     let mut lowered = init.clone();
+    lowered[2] = 0;
+    assert!(
+        matches!(respond(&responder, &lowered), Err(Error::Malformed { .. })),
+        "what is left of ML-KEM does not fit"
+    );
+    let classic = local(
+        ALICE,
+        &ALICE_KEY,
+        Config::default().with_suites(vec![Suite::CLASSIC]),
+    );
+    let (_, mut lowered) = start(&classic, &responder);
     lowered[3] = 3;
     assert!(matches!(respond(&responder, &lowered), Err(Error::Open)));
     let strict = Responder::new(bob()).unwrap();
@@ -328,7 +341,7 @@ fn a_weaker_peer_is_refused_not_accommodated() {
 fn a_secret_that_does_not_decrypt_fails_like_a_wrong_mac() {
     let responder = Responder::new(bob()).unwrap();
     let (_, init) = start(&alice(), &responder);
-    let at = 4 + 32 + 8 + 32 + 32 + 2;
+    let at = OAEP_AT;
     let error = |bytes: &[u8]| {
         let mut init = init.clone();
         init[at..at + 256].copy_from_slice(bytes);
@@ -369,18 +382,35 @@ fn a_secret_that_does_not_decrypt_fails_like_a_wrong_mac() {
 #[test]
 fn the_shares_of_a_handshake_are_fresh() {
     let (one, two) = (handshake(), handshake());
-    let share = |init: &[u8]| init[4 + 32 + 8 + 32..][..32].to_vec();
+    let share = |init: &[u8]| init[SHARE_AT..][..32].to_vec();
     assert_ne!(share(&one.init), share(&two.init));
     assert_ne!(one.reply[36..68], two.reply[36..68]);
-    assert_ne!(one.offer[5..37], two.offer[5..37]);
+    assert_ne!(one.offer[7..39], two.offer[7..39]);
+    assert_ne!(one.offer[39..39 + 1_184], two.offer[39..39 + 1_184]);
+    assert_ne!(one.init[KEM_AT..][..1_088], two.init[KEM_AT..][..1_088]);
 }
 
 #[test]
 fn a_share_of_low_order_is_refused() {
     let responder = Responder::new(bob()).unwrap();
     let (_, mut init) = start(&alice(), &responder);
-    init[4 + 32 + 8 + 32..][..32].fill(0);
+    init[SHARE_AT..][..32].fill(0);
     assert!(matches!(respond(&responder, &init), Err(Error::Open)));
+}
+
+#[test]
+fn an_ml_kem_ciphertext_or_key_that_is_not_the_peers_is_refused() {
+    let responder = Responder::new(bob()).unwrap();
+    let (_, init) = start(&alice(), &responder);
+    for at in [KEM_AT, KEM_AT + 1_088] {
+        let mut changed = init.clone();
+        changed[at] ^= 1;
+        assert!(matches!(respond(&responder, &changed), Err(Error::Open)));
+    }
+    // A coefficient that is not below the modulus (FIPS 203 section 7.2).
+    let mut offer = responder.offer().to_vec();
+    offer[39..42].fill(0xff);
+    assert!(PeerKey::from_offer(&alice(), &offer, &Pinned::bob()).is_err());
 }
 
 #[test]
@@ -395,11 +425,13 @@ fn settings_out_of_range_are_refused() {
         ));
     };
     refused(Config::default().with_suites(vec![]));
-    refused(Config::default().with_suites(vec![Suite::X25519Aes256GcmHmacSha256; 2]));
+    refused(Config::default().with_suites(vec![Suite::CLASSIC; 2]));
     refused(Config::default().with_clock_tolerance(Duration::ZERO));
     refused(Config::default().with_replay_capacity(1));
     refused(Config::default().with_window(1_023));
-    refused(Config::default().with_max_blocks(0));
+    refused(Config::default().with_epoch(EpochLimits::default().with_blocks(0)));
+    refused(Config::default().with_epoch(EpochLimits::default().with_records(0)));
+    refused(Config::default().with_epoch(EpochLimits::default().with_age(Duration::ZERO)));
     refused(Config::default().with_min_rsa_bits(RsaBits::B4096));
 }
 
@@ -447,7 +479,7 @@ proptest! {
 
     // threat 26
     #[test]
-    fn no_changed_first_message_is_answered(at in 0_usize..2_000, with in 1_u8.., kind in 0_u8..6) {
+    fn no_changed_first_message_is_answered(at in 0_usize..4_000, with in 1_u8.., kind in 0_u8..6) {
         let (handshake, _, init) = &*SHARED;
         if let Some(init) = mutate(init, at, with, kind) {
             prop_assert!(respond(&handshake.responder, &init).is_err());
@@ -461,7 +493,7 @@ proptest! {
         for bytes in [&bytes, &framed] {
             prop_assert!(handshake.responder.check(bytes, NOW).is_err());
             prop_assert!(PeerKey::from_offer(alice, bytes, &Pinned::bob()).is_err());
-            prop_assert!(handshake.bob.accept(b"", &mut BytesMut::from(bytes.as_slice())).is_err());
+            prop_assert!(handshake.bob.accept(b"", &mut BytesMut::from(bytes.as_slice()), now()).is_err());
         }
     }
 }
@@ -471,7 +503,7 @@ proptest! {
 
     // threat 26
     #[test]
-    fn no_changed_reply_makes_a_session(at in 0_usize..1_000, with in 1_u8.., kind in 0_u8..6) {
+    fn no_changed_reply_makes_a_session(at in 0_usize..2_000, with in 1_u8.., kind in 0_u8..6) {
         let responder = &SHARED.0.responder;
         let (initiator, init) = start(&SHARED.1, responder);
         // A responder of its own cache for each would cost a signature more.

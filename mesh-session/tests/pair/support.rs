@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use mesh_crypto::Fingerprint;
@@ -27,6 +28,16 @@ use mesh_session::VerifyPeer;
 pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 pub(crate) const ALICE: &str = "spiffe://example.org/alice";
 pub(crate) const BOB: &str = "spiffe://example.org/bob";
+
+/// The same instant whenever it is asked for.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "any instant will do to count from"
+)]
+pub(crate) fn now() -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    *START
+}
 
 fn generate() -> Arc<RsaKeyPair> {
     Arc::new(RsaKeyPair::generate(&*aws_lc(), RsaBits::B2048).unwrap())

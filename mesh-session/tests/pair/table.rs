@@ -2,39 +2,31 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
 
 use crate::support::handshake;
+use crate::support::now;
 use mesh_session::Error;
 use mesh_session::SessionTable;
 use mesh_session::TableConfig;
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "any instant will do to count from"
-)]
-fn start() -> Instant {
-    Instant::now()
-}
 
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[test]
 fn finds_what_was_added_until_it_is_removed() {
-    let now = start();
+    let now = now();
     let table = SessionTable::new(TableConfig::default(), now).unwrap();
     let session = handshake().bob;
     assert!(table.get(&session.id(), now).is_none());
     assert!(table.insert(Arc::clone(&session), now).is_none());
     assert_eq!(table.get(&session.id(), now).unwrap().id(), session.id());
     assert_eq!(table.sessions().len(), 1);
-    assert_eq!(table.remove(&session.id()).unwrap().id(), session.id());
+    assert_eq!(table.remove(&session.id()).unwrap().id, session.id());
     assert!(table.get(&session.id(), now).is_none());
 }
 
 #[test]
 fn an_idle_session_expires_and_a_busy_one_lives_an_hour() {
-    let now = start();
+    let now = now();
     let table = SessionTable::new(TableConfig::default(), now).unwrap();
     let (idle, busy) = (handshake().bob, handshake().bob);
     table.insert(Arc::clone(&idle), now);
@@ -54,7 +46,7 @@ fn an_idle_session_expires_and_a_busy_one_lives_an_hour() {
 
 #[test]
 fn at_the_bound_expired_sessions_go_first_then_the_longest_unused() {
-    let now = start();
+    let now = now();
     let config = TableConfig::default()
         .with_capacity(16)
         .with_idle_timeout(MINUTE);
@@ -68,7 +60,7 @@ fn at_the_bound_expired_sessions_go_first_then_the_longest_unused() {
     let (second, third) = (others.next().unwrap(), others.next().unwrap());
     table.insert(Arc::clone(&first), now);
     let evicted = table.insert(Arc::clone(&second), now + MINUTE / 2);
-    assert_eq!(evicted.unwrap().id(), first.id());
+    assert_eq!(evicted.unwrap().id, first.id());
     assert!(table.insert(third, now + MINUTE * 2).is_none());
     assert!(table.get(&second.id(), now + MINUTE * 2).is_none());
     let stats = table.stats();
@@ -83,7 +75,7 @@ fn bounds_out_of_range_are_refused() {
         TableConfig::default().with_max_age(Duration::ZERO),
     ] {
         assert!(matches!(
-            SessionTable::new(config, start()),
+            SessionTable::new(config, now()),
             Err(Error::Config { .. })
         ));
     }

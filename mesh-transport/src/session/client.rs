@@ -43,6 +43,7 @@ use crate::session::TokenFor;
 use crate::session::frame;
 use crate::session::frame::Decoder;
 use crate::session::head;
+use crate::session::instant;
 use crate::session::open;
 use crate::session::open::Length;
 use crate::session::open::OpenedBody;
@@ -394,7 +395,7 @@ async fn exchange(
         let request = Request::from_parts(parts, body);
         return Err(Unsent::whole(Error::Unsealable { source }, request));
     }
-    let (sealer, opener) = match entry.session.begin(service.as_bytes()) {
+    let (sealer, opener) = match entry.session.begin(service.as_bytes(), instant()) {
         Ok(pair) => pair,
         Err(source) => {
             let request = Request::from_parts(parts, body);

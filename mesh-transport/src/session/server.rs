@@ -37,6 +37,7 @@ use crate::session::TokenFor;
 use crate::session::frame;
 use crate::session::frame::Decoder;
 use crate::session::head;
+use crate::session::instant;
 use crate::session::open;
 use crate::session::open::Length;
 use crate::session::open::OpenedBody;
@@ -244,7 +245,7 @@ impl SessionServer {
             .map(HeaderValue::as_bytes)
             .unwrap_or_default();
         let accepted = session
-            .accept(route, &mut first)
+            .accept(route, &mut first, instant())
             .map_err(|source| not_accepted(source.into()))?;
         let (sealer, opener, record) = accepted;
         let request = assemble(records, opener, (record.flags, first))
@@ -360,10 +361,6 @@ fn assemble(
     let length = Length::of(&mut head.headers)?;
     let body = OpenedBody::body(records, opener, first, length)?;
     Ok(Request::from_parts(head, body))
-}
-
-fn instant() -> std::time::Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 fn grpc(body: Body) -> Response<Body> {
