@@ -567,6 +567,80 @@ async fn a_refusal_that_does_not_say_unprocessed_is_not_taken_for_it() {
     );
 }
 
+/// Gives gRPC's status long after the last record, and counts those that nobody waited for.
+struct Late {
+    body: Body,
+    status: Option<Frame<Bytes>>,
+    turns: u32,
+}
+
+static UNHEARD: AtomicUsize = AtomicUsize::new(0);
+
+impl http_body::Body for Late {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.status.is_none() {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => self.status = Some(frame),
+                other => return other,
+            }
+        }
+        self.turns += 1;
+        if self.turns < 256 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.status.take().map(Ok))
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        UNHEARD.fetch_add(self.status.iter().len(), Ordering::SeqCst);
+    }
+}
+
+// Answers that were dropped before their status came had their streams reset, and after about a thousand of those the
+// library ended the connection, with all that was on it.
+#[tokio::test]
+async fn an_answer_is_read_to_the_end_of_its_stream() {
+    let late = |body| {
+        Body::boxed(Late {
+            body,
+            status: None,
+            turns: 0,
+        })
+    };
+    let sealed = sealed((untouched, late), |request| async move {
+        Response::new(request.into_body())
+    });
+    let pool = sealed.pool();
+    for _ in 0..3 {
+        let whole = Request::post("/").body(Body::from("hello")).unwrap();
+        let answer = pool.send("orders", whole).await.unwrap();
+        assert_eq!(text(answer.into_body()).await.unwrap(), "hello");
+
+        let (sender, body) = fed();
+        let streamed = Request::post("/").body(body).unwrap();
+        let feed = async {
+            sender.send(data(b"hel")).await.unwrap();
+            sender.send(data(b"lo")).await.unwrap();
+            drop(sender);
+        };
+        let (answer, ()) = tokio::join!(pool.send("orders", streamed), feed);
+        assert_eq!(text(answer.unwrap().into_body()).await.unwrap(), "hello");
+
+        let head = Request::head("/").body(Body::from("hello")).unwrap();
+        pool.send("orders", head).await.unwrap();
+    }
+    assert_eq!(UNHEARD.load(Ordering::SeqCst), 0);
+}
+
 #[tokio::test]
 async fn a_used_up_session_is_followed_by_one_that_is_used_up_too() {
     let sealed = sealed((untouched, untouched), |_| async {

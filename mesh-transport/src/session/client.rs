@@ -448,6 +448,9 @@ async fn answer(
     let mut first = first.ok_or("the peer ended the exchange without an answer")?;
     let flags = opener.open(&mut first)?;
     let mut first = open::parts(flags, first)?;
+    if first.is_end {
+        poll_fn(|cx| records.poll_end(cx)).await;
+    }
     let mut head = head::answer(&first.head.take().ok_or(head::HeadError)?)?;
     let length = Length::of(&mut head.headers)?;
     // Such an answer speaks of the length that a body would have, and has none (RFC 9110 sections 9.3.2 and 15.4.5).

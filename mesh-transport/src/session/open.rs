@@ -42,6 +42,8 @@ pub(crate) struct OpenedBody {
     data: Bytes,
     trailers: Option<HeaderMap>,
     is_end: bool,
+    /// The last record is opened, and the stream behind it not yet read to its end.
+    is_ending: bool,
     /// What is still to come, beyond `data`.
     length: Length,
 }
@@ -73,6 +75,21 @@ impl Records {
                 }
             }
         }
+    }
+
+    /// Reads on to the end of the stream behind the last record, past gRPC's status.
+    ///
+    /// Who drops a stream before its end has it reset, and after a thousand resets that cross with frames underway the
+    /// library gives up the connection, and with it all that other requests have on it.
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.outer.is_end_stream() {
+            match ready!(Pin::new(&mut self.outer).poll_frame(cx)) {
+                Some(Ok(frame)) if frame.data_ref().is_none_or(Bytes::is_empty) => {}
+                // All that counts is there and authentic; whatever goes wrong behind it changes nothing.
+                _ => break,
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -188,6 +205,7 @@ impl OpenedBody {
             data,
             trailers,
             is_end,
+            is_ending: is_end,
             length,
         }))
     }
@@ -203,6 +221,11 @@ impl HttpBody for OpenedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         loop {
+            if this.is_ending {
+                // Before the last frame is given: nobody asks again after that.
+                ready!(this.records.poll_end(cx));
+                this.is_ending = false;
+            }
             if !this.data.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.data)))));
             }
@@ -230,6 +253,7 @@ impl HttpBody for OpenedBody {
             this.data = parts.data;
             this.trailers = parts.trailers;
             this.is_end = parts.is_end;
+            this.is_ending = parts.is_end;
         }
     }
 
