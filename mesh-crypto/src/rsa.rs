@@ -5,7 +5,7 @@
 //! RFC 8017 sections 7.1 (OAEP) and 8.1 (PSS), both with SHA-256 and MGF1-SHA256, the PSS salt as long as the hash;
 //! PKCS#8 (RFC 5208) and `SubjectPublicKeyInfo` (RFC 5280) as encodings.
 
-pub(crate) mod spki;
+pub(crate) mod der;
 
 use std::fmt;
 use std::sync::Arc;

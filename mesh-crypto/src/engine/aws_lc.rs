@@ -34,8 +34,8 @@ use crate::engine::RsaPrivateOps;
 use crate::engine::RsaPublicOps;
 use crate::engine::TAG_LEN;
 use crate::mac::MacKey;
-use crate::rsa::spki;
-use crate::rsa::spki::Spki;
+use crate::rsa::der;
+use crate::rsa::der::Spki;
 
 #[derive(Debug)]
 pub(super) struct AwsLc;
@@ -100,7 +100,7 @@ impl Engine for AwsLc {
             .encapsulation_key()
             .and_then(|ek| ek.key_bytes())
             .map_err(failed)?;
-        let ek = ek.as_ref().try_into().map_err(|_| failed(Unspecified))?;
+        let ek = ek.as_ref().try_into().or(Err(failed(Unspecified)))?;
         Ok(MlKem768Key::new(Box::new(ek), Box::new(Kem(key))))
     }
 
@@ -135,9 +135,9 @@ impl Engine for AwsLc {
     }
 
     fn rsa_from_pkcs8(&self, der: &Secret) -> Result<RsaKeyPair, Error> {
-        let rejected = Error::KeyRejected {
-            what: "the PKCS#8 rsa key",
-        };
+        let rejected = der::PRIVATE_REJECTED;
+        // The library would take what follows the key, other versions and attributes.
+        der::private_key(der.expose())?;
         let (Ok(decrypt), Ok(sign)) = (
             rsa::PrivateDecryptingKey::from_pkcs8(der.expose()),
             rsa::KeyPair::from_pkcs8(der.expose()),
@@ -160,9 +160,9 @@ impl Engine for AwsLc {
         };
         let verify = numbers
             .to_parsed_public_key(&signature::RSA_PSS_2048_8192_SHA256)
-            .or(Err(spki::REJECTED))?;
-        let encrypt: rsa::PublicEncryptingKey = numbers.try_into().or(Err(spki::REJECTED))?;
-        let encrypt = rsa::OaepPublicEncryptingKey::new(encrypt).or(Err(spki::REJECTED))?;
+            .or(Err(der::REJECTED))?;
+        let encrypt: rsa::PublicEncryptingKey = numbers.try_into().or(Err(der::REJECTED))?;
+        let encrypt = rsa::OaepPublicEncryptingKey::new(encrypt).or(Err(der::REJECTED))?;
         let fingerprint = self.sha256(&[der]);
         Ok(RsaPublicKey::new(
             spki.bits,

@@ -7,10 +7,10 @@ use rsa::BoxedUint;
 use rsa::Oaep;
 use rsa::Pss;
 use rsa::RsaPrivateKey;
+use rsa::pkcs1::DecodeRsaPrivateKey;
 use rsa::pkcs1::EncodeRsaPrivateKey;
 use rsa::pkcs8::EncodePrivateKey;
 use rsa::pkcs8::EncodePublicKey;
-use rsa::pkcs8::PrivateKeyInfoRef;
 use rsa::traits::PaddingScheme;
 use rsa::traits::SignatureScheme;
 use sha2::Digest;
@@ -29,8 +29,8 @@ use crate::Secret;
 use crate::SystemRandom;
 use crate::engine::RsaPrivateOps;
 use crate::engine::RsaPublicOps;
-use crate::rsa::spki;
-use crate::rsa::spki::Spki;
+use crate::rsa::der;
+use crate::rsa::der::Spki;
 
 pub(super) fn generate(bits: RsaBits) -> Result<RsaKeyPair, Error> {
     let mut random = Stream::draw(&SystemRandom::new())?;
@@ -41,17 +41,13 @@ pub(super) fn generate(bits: RsaBits) -> Result<RsaKeyPair, Error> {
 }
 
 pub(super) fn from_pkcs8(der: &Secret) -> Result<RsaKeyPair, Error> {
-    let rejected = || Error::KeyRejected {
-        what: "the PKCS#8 rsa key",
-    };
-    let info = PrivateKeyInfoRef::try_from(der.expose()).or(Err(rejected()))?;
-    let given = info.private_key.as_bytes();
-    // This checks that the primes make the modulus and the exponents belong together, but not what follows from them
-    // and is given as well; that shows when the key is written again.
-    let key = RsaPrivateKey::try_from(info).or(Err(rejected()))?;
-    let again = key.to_pkcs1_der().or(Err(rejected()))?;
+    let given = der::private_key(der.expose())?;
+    let key = RsaPrivateKey::from_pkcs1_der(given).or(Err(der::PRIVATE_REJECTED))?;
+    // This checked that the primes make the modulus and the exponents belong together, but not the numbers that follow
+    // from them and are given as well; those show when the key is written again.
+    let again = key.to_pkcs1_der().or(Err(der::PRIVATE_REJECTED))?;
     if !bool::from(again.as_bytes().ct_eq(given)) {
-        return Err(rejected());
+        return Err(der::PRIVATE_REJECTED);
     }
     pair(key)
 }
@@ -60,7 +56,7 @@ pub(super) fn from_spki(der: &[u8]) -> Result<RsaPublicKey, Error> {
     let spki = Spki::parse(der)?;
     let number = |bytes| BoxedUint::from_be_slice_vartime(bytes);
     let key = rsa::RsaPublicKey::new(number(spki.modulus), number(spki.exponent))
-        .or(Err(spki::REJECTED))?;
+        .or(Err(der::REJECTED))?;
     let digest = Sha256::digest(der).into();
     Ok(RsaPublicKey::new(
         spki.bits,
@@ -74,7 +70,7 @@ fn pair(key: RsaPrivateKey) -> Result<RsaKeyPair, Error> {
     let der = key
         .to_public_key()
         .to_public_key_der()
-        .or(Err(spki::REJECTED))?;
+        .or(Err(der::REJECTED))?;
     Ok(RsaKeyPair::new(
         from_spki(der.as_bytes())?,
         Box::new(Private(key)),

@@ -129,3 +129,30 @@ fn another_encoding_of_the_same_key_is_refused() {
         ));
     }
 }
+
+#[test]
+fn a_private_key_is_wrapped_in_one_way() {
+    let wrap = |version: &[u8], after: &[u8]| {
+        let key = element_of(OCTET_STRING, b"RSAPrivateKey");
+        element_of(SEQUENCE, &[version, RSA_ENCRYPTION, &key, after].concat())
+    };
+    assert_eq!(
+        private_key(&wrap(VERSION_0, b"")).unwrap(),
+        b"RSAPrivateKey"
+    );
+    for other in [
+        wrap(&[2, 1, 1], b""),
+        wrap(&[2, 2, 0, 0], b""),
+        wrap(b"", b""),
+        // Attributes.
+        wrap(VERSION_0, &[0xa0, 0]),
+        [wrap(VERSION_0, b""), vec![0]].concat(),
+        element_of(OCTET_STRING, b"RSAPrivateKey"),
+        vec![],
+    ] {
+        assert!(matches!(
+            private_key(&other),
+            Err(Error::KeyRejected { .. })
+        ));
+    }
+}

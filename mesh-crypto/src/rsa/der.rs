@@ -1,9 +1,10 @@
-//! Reads the one DER encoding of an RSA public key, alike for every engine.
+//! Reads the one DER encoding of an RSA key, alike for every engine, so that no library's habits decide what is a key.
 //!
 //! # Sources
 //!
-//! RFC 5280 section 4.1 (`SubjectPublicKeyInfo`), RFC 8017 appendix A.1.1 (`RSAPublicKey`), RFC 3279 section 2.3.1
-//! (`rsaEncryption` with NULL parameters), X.690 sections 8.3 and 10.1 (DER), FIPS 186-5 section 5.1 (the exponent).
+//! RFC 5280 section 4.1 (`SubjectPublicKeyInfo`), RFC 5208 section 5 (`PrivateKeyInfo`), RFC 8017 appendix A.1
+//! (`RSAPublicKey`, `RSAPrivateKey`), RFC 3279 section 2.3.1 (`rsaEncryption` with NULL parameters), X.690 sections
+//! 8.3 and 10.1 (DER), FIPS 186-5 section 5.1 (the exponent).
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::Error;
@@ -48,6 +49,15 @@ fn numbers(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (exponent, key) = element(INTEGER, key)?;
     key.is_empty()
         .then_some((positive(modulus)?, positive(exponent)?))
+}
+
+/// The `RSAPrivateKey` in an unencrypted PKCS#8 `PrivateKeyInfo` of version 0 without attributes. What is in it is for
+/// the engine to check, which knows how to without telling by its timing.
+pub(crate) fn private_key(pkcs8: &[u8]) -> Result<&[u8], Error> {
+    whole(SEQUENCE, pkcs8)
+        .and_then(|info| info.strip_prefix(VERSION_0)?.strip_prefix(RSA_ENCRYPTION))
+        .and_then(|key| whole(OCTET_STRING, key))
+        .ok_or(PRIVATE_REJECTED)
 }
 
 /// The content of the element that `der` is, and nothing else.
@@ -97,10 +107,16 @@ fn number(bytes: &[u8]) -> u64 {
 pub(crate) const REJECTED: Error = Error::KeyRejected {
     what: "the rsa public key",
 };
+pub(crate) const PRIVATE_REJECTED: Error = Error::KeyRejected {
+    what: "the PKCS#8 rsa key",
+};
 
 const SEQUENCE: u8 = 0x30;
+const OCTET_STRING: u8 = 0x04;
 const BIT_STRING: u8 = 0x03;
 const INTEGER: u8 = 0x02;
+/// INTEGER 0.
+const VERSION_0: &[u8] = &[0x02, 0x01, 0x00];
 /// `AlgorithmIdentifier { rsaEncryption, NULL }` (RFC 3279 section 2.3.1).
 const RSA_ENCRYPTION: &[u8] = &[
     0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
