@@ -120,8 +120,8 @@ fn a_crash_while_keys_are_retired_takes_none_that_still_opens() {
         store.rotate(&engine, BITS, now).unwrap();
     }
     let retire = |memory: &Memory| {
-        let retired = open(memory)
-            .and_then(|store| store.retire(&Canned::new(), HOUR, 2_000 + 3_600));
+        let retired =
+            open(memory).and_then(|store| store.retire(&Canned::new(), HOUR, 2_000 + 3_600));
         match retired {
             Ok(retired) => {
                 assert_eq!(retired, [first]);
@@ -163,10 +163,7 @@ fn a_call_that_fails_leaves_the_keys_as_they_were() {
             assert_eq!(found(&failing.after(Crash::OfTheProcess)), [first]);
             failures += 1;
         } else {
-            assert_eq!(
-                found(&failing.after(Crash::OfTheProcess)),
-                [first, second]
-            );
+            assert_eq!(found(&failing.after(Crash::OfTheProcess)), [first, second]);
         }
     }
     assert!(failures >= 8, "{failures}");

@@ -108,7 +108,13 @@ fn openssl_reads_what_is_written_here() {
     // It is what we say that it is.
     let parsed = openssl(&["asn1parse", "-in", file]);
     let parsed = String::from_utf8_lossy(&parsed).into_owned();
-    for part in ["PBES2", "PBKDF2", "hmacWithSHA256", "aes-256-cbc", ":0927C0"] {
+    for part in [
+        "PBES2",
+        "PBKDF2",
+        "hmacWithSHA256",
+        "aes-256-cbc",
+        ":0927C0",
+    ] {
         assert!(parsed.contains(part), "{part} in {parsed}");
     }
 }
@@ -142,7 +148,15 @@ fn what_is_not_read_says_so() {
         &["-v1", "PBE-SHA1-3DES"][..],
         &["-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA1"],
         &["-v2", "aes-256-cbc", "-iter", "20000000"],
-        &["-scrypt", "-scrypt_N", "2", "-scrypt_r", "1", "-scrypt_p", "17"],
+        &[
+            "-scrypt",
+            "-scrypt_N",
+            "2",
+            "-scrypt_r",
+            "1",
+            "-scrypt_p",
+            "17",
+        ],
     ] {
         let (_parent, dir) = place();
         let engine = Canned::new();

@@ -23,7 +23,10 @@ pub(crate) enum Fault {
     /// This call fails, and later ones do not.
     Fails(usize),
     /// This call and all later ones fail: the process has gone. A write got as far as `written`.
-    Stops { at: usize, written: Written },
+    Stops {
+        at: usize,
+        written: Written,
+    },
 }
 
 /// How far the last write of a process got.
