@@ -286,20 +286,6 @@ fn a_policy_that_cannot_be_enforced_is_refused_at_its_rule() {
 }
 
 #[test]
-fn keys_are_made_and_listed() {
-    let place = Place::new();
-    place
-        .run("keys list")
-        .failed(1, "error: there is no folder keys");
-    let made = place.run("keys generate --bits 2048 --json").done().json();
-    let listed = place.run("keys list --json").done().json();
-    assert_eq!(listed["keys"][0]["fingerprint"], made["fingerprint"]);
-    assert_eq!(listed["keys"][0]["bits"], 2048);
-    assert_eq!(place.mode("keys"), 0o700);
-    assert_eq!(place.run("keys generate --bits 1024").code, 2);
-}
-
-#[test]
 fn tokens_are_issued_and_verified() {
     let place = Place::new();
     place.run("init").done();
