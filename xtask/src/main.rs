@@ -19,6 +19,7 @@ mod demo;
 mod deny;
 mod deps;
 mod features;
+mod flood;
 mod reference;
 mod servers;
 mod step;
@@ -54,6 +55,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         ("deny", []) => deny::run(&workspace),
         ("deps", []) => deps::run(&workspace),
         ("features", []) => features::run(&workspace),
+        ("flood", rest) => flood::run(&workspace, rest),
         ("reference" | "readme", rest) => reference::run(&workspace, rest),
         ("servers", []) => servers::run(&workspace),
         ("tidy", []) => tidy::run(&workspace),
@@ -76,4 +78,5 @@ cargo xtask COMMAND
   reference [CRATE…]
                    write README.md of these crates, or of all, from the crate documentation (also: readme)
   demo [ARGS]      run `mesh-node demo` in a release build
-  bench [ARGS]     run the benchmarks";
+  bench [ARGS]     run the benchmarks
+  flood [SECONDS]  flood a node with handshakes for a minute, and say what its callers notice";
