@@ -66,6 +66,14 @@ fn node(name: &str) -> Result<Arc<Local>, Box<dyn Error>> {
     clippy::disallowed_methods,
     reason = "the shell of this program reads the clock here"
 )]
+fn instant() -> Instant {
+    Instant::now()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell of this program reads the clock here"
+)]
 fn clock() -> Result<UnixTime, Box<dyn Error>> {
     Ok(UnixTime::from_secs(
         SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
@@ -98,7 +106,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
 
     let route = b"POST /v1/orders";
-    let (mut sealer, mut opener) = at_users.begin(route, Instant::now())?;
+    let (mut sealer, mut opener) = at_users.begin(route, instant())?;
     let mut record = BytesMut::zeroed(Sealer::HEADER_ROOM);
     record.extend_from_slice(b"three apples");
     sealer.seal(Flags::HEAD | Flags::END, &mut record)?;
@@ -107,7 +115,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         record.len(),
         at_users.id()
     );
-    let (mut answer, _, _) = Arc::new(at_orders).accept(route, &mut record, Instant::now())?;
+    let (mut answer, _, _) = Arc::new(at_orders).accept(route, &mut record, instant())?;
     println!("opened: {}", String::from_utf8_lossy(&record));
     let mut record = BytesMut::zeroed(Sealer::HEADER_ROOM);
     record.extend_from_slice(b"sold");

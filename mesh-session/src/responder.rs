@@ -18,6 +18,7 @@ use crate::init::Init;
 use crate::init::Inner;
 use crate::offer;
 use crate::replay::ReplayCache;
+use crate::resume;
 use crate::schedule;
 use crate::schedule::Agreed;
 use crate::schedule::BoxOf;
@@ -225,6 +226,26 @@ impl Responder {
         let agreed = Agreed::derive(&prk, &transcript)?;
         let session = Session::new(setting, agreed, (peer, times), self.local.config.window)?;
         Ok((out, session))
+    }
+
+    /// Answers a resumption of `session`, which the message names: the reply to send, and the new session. It uses no
+    /// RSA key. `token` is shown to the peer alone; it may be empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] or [`Error::Version`] if it is no resumption, [`Error::Open`] if it is not authentic or of
+    /// another session, [`Error::Clock`], [`Error::Replayed`], [`Error::Busy`] as for a first message, [`Error::Suite`]
+    /// if the session's suite is no longer accepted, [`Error::TooOld`] if the full handshake is longer ago than
+    /// [`Config::resumption_age`](crate::Config::resumption_age), [`Error::Refused`] if the verifier refuses the token,
+    /// [`Error::Role`] if `session` is not the responder's end.
+    pub fn resume(
+        &self,
+        (session, message): (&Session, &[u8]),
+        token: &[u8],
+        verifier: &dyn VerifyPeer,
+        now: UnixTime,
+    ) -> Result<(Vec<u8>, Session), Error> {
+        resume::answer(self, (session, message), token, verifier, now)
     }
 
     pub(crate) fn setting(&self, suite: Suite) -> Setting {

@@ -147,93 +147,82 @@ pub fn resumed_session_of(message: &[u8]) -> Option<SessionId> {
     reader.array().ok().map(SessionId::from_bytes)
 }
 
-impl Responder {
-    /// Answers a resumption of `session`, which the message names: the reply to send, and the new session. It uses no
-    /// RSA key. `token` is shown to the peer alone; it may be empty.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Malformed`] or [`Error::Version`] if it is no resumption, [`Error::Open`] if it is not authentic or of
-    /// another session, [`Error::Clock`], [`Error::Replayed`], [`Error::Busy`] as for a first message, [`Error::Suite`]
-    /// if the session's suite is no longer accepted, [`Error::TooOld`] if the full handshake is longer ago than
-    /// [`Config::resumption_age`](crate::Config::resumption_age), [`Error::Refused`] if the verifier refuses the token,
-    /// [`Error::Role`] if `session` is not the responder's end.
-    pub fn resume(
-        &self,
-        (session, message): (&Session, &[u8]),
-        token: &[u8],
-        verifier: &dyn VerifyPeer,
-        now: UnixTime,
-    ) -> Result<(Vec<u8>, Session), Error> {
-        if session.role() != Role::Responder {
-            return Err(Error::Role);
-        }
-        wire::check_len("the token", token.len(), wire::MAX_TOKEN)?;
-        let (engine, random) = (&*self.local.engine, &*self.local.random);
-        let config = &self.local.config;
-        let (suite, is_hybrid) = (session.suite(), session.suite().is_hybrid());
-        let mut reader = Reader::message("resumption", wire::KIND_RESUME, message)?;
-        let id = SessionId::from_bytes(reader.array()?);
-        let time = UnixTime::from_millis(u64::from_be_bytes(reader.array()?));
-        let nonce = reader.array()?;
-        let share = reader.array()?;
-        let ek = hybrid_field(&mut reader, is_hybrid, MlKem768Key::EK_LEN)?;
-        let clear = reader.so_far();
-        let sealed = reader.field(usize::from(u16::MAX))?;
-        reader.end()?;
-        if id != session.id() {
-            return Err(Error::Open);
-        }
-        if !config.suites.contains(&suite) {
-            return Err(Error::Suite);
-        }
-        if now.since(session.authenticated()) >= config.resumption_age {
-            return Err(Error::TooOld);
-        }
-        self.check_time(time, now)?;
-        if self.resumed.contains(&nonce) {
-            return Err(Error::Replayed);
-        }
-        let transcript = schedule::transcript_resume(engine, clear);
-        let prk = schedule::extract(engine, &transcript, &[session.resumption()]);
-        let inner = SealedBox::derive(engine, &prk, BoxOf::Resume, &transcript)?.open(sealed)?;
-        verify_token(
-            &self.local,
-            (session, Role::Initiator),
-            &inner,
-            verifier,
-            now,
-        )?;
-        self.resumed.insert(nonce, now)?;
-
-        let shares = Shares::new(engine, random, false)?;
-        let agreed = shares.agree(&share)?;
-        let (kem_ciphertext, kem) = encapsulate(engine, random, ek)?;
-        let mut nonce = [0; 32];
-        random.fill(&mut nonce).map_err(Error::Crypto)?;
-        let mut out = vec![wire::VERSION, wire::KIND_RESUMED];
-        out.extend_from_slice(&nonce);
-        out.extend_from_slice(shares.share());
-        out.extend_from_slice(&kem_ciphertext);
-        let transcript = schedule::transcript_resumed(engine, message, &out);
-        let secrets: Vec<_> = [session.resumption(), &agreed]
-            .into_iter()
-            .chain(&kem)
-            .collect();
-        let prk = schedule::extract(engine, &transcript, &secrets);
-        let sealed = SealedBox::derive(engine, &prk, BoxOf::Resumed, &transcript)?
-            .seal(token_inner(token)?)?;
-        wire::put(&mut out, "the sealed part", &sealed)?;
-        let transcript = schedule::transcript_session(engine, &transcript, &sealed);
-        let agreed = Agreed::derive(&prk, &transcript)?;
-        let times = Times {
-            created: now,
-            authenticated: session.authenticated(),
-        };
-        let (setting, peer) = (self.setting(suite), session.peer().clone());
-        let resumed = Session::new(setting, agreed, (peer, times), config.window)?;
-        Ok((out, resumed))
+/// What [`Responder::resume`] does.
+pub(crate) fn answer(
+    responder: &Responder,
+    (session, message): (&Session, &[u8]),
+    token: &[u8],
+    verifier: &dyn VerifyPeer,
+    now: UnixTime,
+) -> Result<(Vec<u8>, Session), Error> {
+    if session.role() != Role::Responder {
+        return Err(Error::Role);
     }
+    wire::check_len("the token", token.len(), wire::MAX_TOKEN)?;
+    let (engine, random) = (&*responder.local.engine, &*responder.local.random);
+    let config = &responder.local.config;
+    let (suite, is_hybrid) = (session.suite(), session.suite().is_hybrid());
+    let mut reader = Reader::message("resumption", wire::KIND_RESUME, message)?;
+    let id = SessionId::from_bytes(reader.array()?);
+    let time = UnixTime::from_millis(u64::from_be_bytes(reader.array()?));
+    let nonce = reader.array()?;
+    let share = reader.array()?;
+    let ek = hybrid_field(&mut reader, is_hybrid, MlKem768Key::EK_LEN)?;
+    let clear = reader.so_far();
+    let sealed = reader.field(usize::from(u16::MAX))?;
+    reader.end()?;
+    if id != session.id() {
+        return Err(Error::Open);
+    }
+    if !config.suites.contains(&suite) {
+        return Err(Error::Suite);
+    }
+    if now.since(session.authenticated()) >= config.resumption_age {
+        return Err(Error::TooOld);
+    }
+    responder.check_time(time, now)?;
+    if responder.resumed.contains(&nonce) {
+        return Err(Error::Replayed);
+    }
+    let transcript = schedule::transcript_resume(engine, clear);
+    let prk = schedule::extract(engine, &transcript, &[session.resumption()]);
+    let inner = SealedBox::derive(engine, &prk, BoxOf::Resume, &transcript)?.open(sealed)?;
+    verify_token(
+        &responder.local,
+        (session, Role::Initiator),
+        &inner,
+        verifier,
+        now,
+    )?;
+    responder.resumed.insert(nonce, now)?;
+
+    let shares = Shares::new(engine, random, false)?;
+    let agreed = shares.agree(&share)?;
+    let (kem_ciphertext, kem) = encapsulate(engine, random, ek)?;
+    let mut nonce = [0; 32];
+    random.fill(&mut nonce).map_err(Error::Crypto)?;
+    let mut out = vec![wire::VERSION, wire::KIND_RESUMED];
+    out.extend_from_slice(&nonce);
+    out.extend_from_slice(shares.share());
+    out.extend_from_slice(&kem_ciphertext);
+    let transcript = schedule::transcript_resumed(engine, message, &out);
+    let secrets: Vec<_> = [session.resumption(), &agreed]
+        .into_iter()
+        .chain(&kem)
+        .collect();
+    let prk = schedule::extract(engine, &transcript, &secrets);
+    let sealed =
+        SealedBox::derive(engine, &prk, BoxOf::Resumed, &transcript)?.seal(token_inner(token)?)?;
+    wire::put(&mut out, "the sealed part", &sealed)?;
+    let transcript = schedule::transcript_session(engine, &transcript, &sealed);
+    let agreed = Agreed::derive(&prk, &transcript)?;
+    let times = Times {
+        created: now,
+        authenticated: session.authenticated(),
+    };
+    let (setting, peer) = (responder.setting(suite), session.peer().clone());
+    let resumed = Session::new(setting, agreed, (peer, times), config.window)?;
+    Ok((out, resumed))
 }
 
 fn token_inner(token: &[u8]) -> Result<Vec<u8>, Error> {

@@ -168,7 +168,7 @@ impl Epochs {
     /// One of the next epochs, if `number` is the number of one. Each is derived once, however often it is asked for, and
     /// not entered.
     pub(crate) fn candidate(&mut self, setting: &Setting, number: u8) -> Result<Arc<Epoch>, Error> {
-        let distance = number.checked_sub(self.current.number).unwrap_or(0);
+        let distance = number.saturating_sub(self.current.number);
         if !(1..=AHEAD).contains(&distance) {
             return Err(Error::Open);
         }
