@@ -145,18 +145,19 @@ impl Keys {
         derived_from: &[u8],
     ) -> Result<Self, Error> {
         let salt = engine.sha256(&[HEADER, &engine.sha256(&[aad]), derived_from]);
-        let mut out = Zeroizing::new([0; KEY_LEN + AeadKey::IV_LEN + COMMITMENT_LEN]);
-        Prk::extract(engine, &salt, &[secret.expose()]).expand(&[KEYS], out.as_mut_slice())?;
+        let prk = Prk::extract(engine, &salt, &[secret.expose()]);
+        let mut out = Zeroizing::new([0; KEY_LEN + AeadKey::IV_LEN]);
+        prk.expand(&[KEYS], out.as_mut_slice())?;
         let (key, rest) = out.split_at(KEY_LEN);
-        let (first, second) = rest.split_at(AeadKey::IV_LEN);
-        let mut keys = Self {
+        let mut iv = [0; AeadKey::IV_LEN];
+        iv.copy_from_slice(rest);
+        let mut commitment = [0; COMMITMENT_LEN];
+        prk.expand(&[COMMITMENT], &mut commitment)?;
+        Ok(Self {
             key: engine.aead_key(AeadAlgorithm::Aes256Gcm, key)?,
-            iv: [0; AeadKey::IV_LEN],
-            commitment: [0; COMMITMENT_LEN],
-        };
-        keys.iv.copy_from_slice(first);
-        keys.commitment.copy_from_slice(second);
-        Ok(keys)
+            iv,
+            commitment,
+        })
     }
 }
 
@@ -165,7 +166,7 @@ const START: [u8; MAGIC_LEN + 2] = *b"mesh-env\x01\x01";
 const MAGIC_LEN: usize = 8;
 /// Where the fingerprints end.
 pub(super) const PARTIES_END: usize = START.len() + 2 * 32;
-/// 256 bits of commitment: 128 bits against finding two secrets for one envelope.
+/// One whole output of HMAC-SHA256: 128 bits against finding two secrets for one envelope.
 pub(super) const COMMITMENT_LEN: usize = 32;
 /// Bytes of the secret under OAEP.
 pub(super) const SECRET_LEN: usize = 32;
@@ -178,4 +179,5 @@ const SIZES: [RsaBits; 3] = [RsaBits::B2048, RsaBits::B3072, RsaBits::B4096];
 pub(super) const SECRET: &[u8] = b"mesh-envelope v1 secret\0";
 const HEADER: &[u8] = b"mesh-envelope v1 header\0";
 const KEYS: &[u8] = b"mesh-envelope v1 keys\0";
+const COMMITMENT: &[u8] = b"mesh-envelope v1 commitment\0";
 const SIGNATURE: &[u8] = b"mesh-envelope v1 signature\0";

@@ -2,6 +2,7 @@
 #![cfg(any(feature = "aws-lc", feature = "rustcrypto"))]
 #![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
+mod python;
 mod refused;
 mod round_trip;
 mod streams;

@@ -109,15 +109,17 @@ pub(crate) struct Derived {
 /// `before` is the header up to the commitment.
 pub(crate) fn derive(engine: &dyn Engine, secret: &[u8], aad: &[u8], before: &[u8]) -> Derived {
     let transcript = engine.sha256(&[b"mesh-envelope v1 header\0", &engine.sha256(&[aad]), before]);
-    let mut out = [0; 76];
-    Prk::extract(engine, &transcript, &[secret])
-        .expand(&[b"mesh-envelope v1 keys\0"], &mut out)
+    let prk = Prk::extract(engine, &transcript, &[secret]);
+    let (mut keys, mut commitment) = ([0; 44], [0; 32]);
+    prk.expand(&[b"mesh-envelope v1 keys\0"], &mut keys)
+        .unwrap();
+    prk.expand(&[b"mesh-envelope v1 commitment\0"], &mut commitment)
         .unwrap();
     Derived {
         transcript,
-        key: out[..32].try_into().unwrap(),
-        iv: out[32..44].try_into().unwrap(),
-        commitment: out[44..].try_into().unwrap(),
+        key: keys[..32].try_into().unwrap(),
+        iv: keys[32..].try_into().unwrap(),
+        commitment,
     }
 }
 
