@@ -238,14 +238,16 @@ class File:
         v = SimpleNamespace()
         session = self.responders(v, self.file)
         session.role = "responder" if of_initiator else "initiator"
-        try:
-            for _ in range(entry["epoch"]):
-                session.advance()
-        except Refused as refused:
-            raise AssertionError("no such epoch") from refused
+        session._enter(session._following(entry["epoch"]))
         sends, takes = (2, 1) if of_initiator else (1, 2)
         exchange = m.Exchange(session, entry["exchange"], bytes.fromhex(entry["route"]), sends, takes)
         exchange.opened, exchange.lowest = entry["index"], entry["epoch"]
+        if entry.get("again", False):
+            assert entry["index"] == 0, "a repeated record begins an exchange"
+            try:
+                session.accept(bytes.fromhex(entry["route"]), record)
+            except Refused as refused:
+                raise AssertionError("the good record is refused") from refused
         exchange.open(record)
 
 

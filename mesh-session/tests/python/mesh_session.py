@@ -784,6 +784,8 @@ class Window:
 
 # 10. Epochs
 
+AHEAD = 4  # epochs that a record may be ahead of its receiver
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -831,6 +833,7 @@ class Session:
         self.made = self.used = clock()
         self.newest = Epoch(0, suite, v.chain_0, clock())
         self.epochs = {0: self.newest}
+        self.heard = 0  # the newest epoch of which a record was opened
         self.window = Window(limits.window)
         self.next_exchange = 0
         self.under_way: dict[int, Exchange] = {}
@@ -841,10 +844,13 @@ class Session:
 
     def advance(self) -> int:
         """Goes on to the next epoch, for all that is sealed from here on."""
-        if self.newest.number == 255:
-            raise Refused("no epoch follows 255")
-        self._enter(self._following())
+        if not self.may_advance():
+            raise Refused("no epoch follows 255, or the peer was not heard for four")
+        self._enter(self._following(self.newest.number + 1))
         return self.newest.number
+
+    def may_advance(self) -> bool:
+        return self.newest.number < min(255, self.heard + AHEAD)
 
     def begin(self, route: bytes) -> Exchange:
         """The initiator's next exchange."""
@@ -876,12 +882,18 @@ class Session:
         self.closed = True
         return record
 
-    def _following(self) -> Epoch:
-        return Epoch(self.newest.number + 1, self.suite, self.newest.chain_next, self.clock())
+    def _following(self, number: int) -> list[Epoch]:
+        """The epochs behind the newest, up to that one."""
+        found, chain = list[Epoch](), self.newest.chain_next
+        for n in range(self.newest.number + 1, number + 1):
+            found.append(Epoch(n, self.suite, chain, self.clock()))
+            chain = found[-1].chain_next
+        return found
 
-    def _enter(self, epoch: Epoch) -> None:
-        self.newest.chain_next, self.newest.ended = b"", self.clock()
-        self.newest = self.epochs[epoch.number] = epoch
+    def _enter(self, following: list[Epoch]) -> None:
+        for epoch in following:
+            self.newest.chain_next, self.newest.ended = b"", self.clock()
+            self.newest = self.epochs[epoch.number] = epoch
         self.sweep()
 
     def may_begin_in(self, epoch: Epoch) -> bool:
@@ -894,21 +906,22 @@ class Session:
         self.epochs = {n: epoch for n, epoch in self.epochs.items()
                        if n >= began or self.may_begin_in(epoch)}  # fmt: skip
 
-    def keys_for(self, number: int, lowest: int | None) -> tuple[Epoch, bool]:
-        """The epoch of a record, and whether it is yet to be gone on to. `lowest` is none for a first record."""
+    def keys_for(self, number: int, lowest: int | None) -> tuple[Epoch, list[Epoch]]:
+        """The epoch of a record, and what is yet to be gone on to. `lowest` is none for a first record."""
         self.sweep()
-        if number == self.newest.number + 1 and number <= 255:
-            return self._following(), True
+        if self.newest.number < number <= self.newest.number + AHEAD:
+            following = self._following(number)
+            return following[-1], following
         epoch = self.epochs.get(number)
         if epoch is None or not (self.may_begin_in(epoch) if lowest is None else number >= lowest):
             raise Refused("a record of an epoch that is not taken here")
-        return epoch, False
+        return epoch, []
 
     def seal(self, exchange: Exchange, index: int, plaintext: bytes, flags: int) -> bytes:
         now, direction = self.clock(), exchange.sends
         if self.closed:
             raise Refused("the session is closed")
-        if self.newest.is_done(self.limits, now) and self.newest.number < 255:
+        if self.newest.is_done(self.limits, now) and self.may_advance():
             self.advance()
         epoch = self.newest
         if epoch.blocks[direction] >= self.limits.blocks_at_most or len(plaintext) > TEXT_LIMIT or index >= 1 << 32:
@@ -928,12 +941,12 @@ class Session:
         if (version, direction, id, of, found) != (VERSION, exchange.takes, self.id, exchange.number, index) or flags & ~7:
             raise Refused("not the header that comes next")
         is_first = exchange.takes == TO_THE_RESPONDER and index == 0
-        epoch, is_next = self.keys_for(number, None if is_first else exchange.lowest)
+        epoch, following = self.keys_for(number, None if is_first else exchange.lowest)
         keys = epoch.keys[direction]
         if not keys.has_sealed(record, exchange.route_hash):
             raise Refused("a record whose MAC does not hold")
-        if is_next:
-            self._enter(epoch)
+        self._enter(following)
+        self.heard = max(self.heard, number)
         if is_first:
             self.window.claim(exchange.number)
             exchange.start(number)

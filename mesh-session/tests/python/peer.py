@@ -2,7 +2,7 @@
 
     peer.py key BITS FILE
     peer.py initiate|respond --key FILE --name NAME --peer NAME --pin SHA256 [--token T] [--peer-token T]
-        [--suites 0101,0001] [--cookies] [--records N] [--overlap MS]
+        [--suites 0101,0001] [--cookies] [--records N] [--overlap MS] [--now MS]
 
 Messages and records go over a loopback connection, each behind its length in four bytes (section 12). A frame without
 bytes asks for the offer; the other way it is a refusal. Commands are read from standard input, and each is answered with
@@ -57,7 +57,7 @@ class Pinned:
 def make_key(bits: int, file: Path) -> str:
     """Writes a PKCS#8 key and gives the SHA-256 of its public half."""
     key = rsa.generate_private_key(65_537, bits)
-    form = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     file.write_bytes(key.private_bytes(*form))
     return pin_of(key)
 
@@ -68,7 +68,7 @@ def pin_of(key: rsa.RSAPrivateKey) -> str:
 
 
 def read_key(file: Path) -> rsa.RSAPrivateKey:
-    key = serialization.load_der_private_key(file.read_bytes(), None)
+    key = serialization.load_pem_private_key(file.read_bytes(), None)
     assert isinstance(key, rsa.RSAPrivateKey)
     return key
 
@@ -85,7 +85,7 @@ class Peer:
             Pinned(options.peer, options.pin, options.peer_token),
             token=options.token.encode(),
             suites=[SUITES[bytes.fromhex(code)] for code in options.suites.split(",")],
-            clock=lambda: system_clock() + self.shift,
+            clock=lambda: (options.now or system_clock()) + self.shift,
         )
         limits = Limits(records=options.records, overlap=options.overlap)
         mint = CookieMint(local.clock, os.urandom) if options.cookies else None
@@ -223,6 +223,7 @@ def main() -> None:
         side.add_argument("--cookies", action="store_true")
         side.add_argument("--records", type=int, default=1 << 32)
         side.add_argument("--overlap", type=int, default=30_000)
+        side.add_argument("--now", type=int, help="a clock that stands still, in milliseconds")
     options = parser.parse_args()
     if options.role == "key":
         print(make_key(options.bits, options.file))
