@@ -61,7 +61,10 @@
 //! [advisory]: https://rustsec.org/advisories/RUSTSEC-2023-0071
 #![cfg_attr(
     not(any(feature = "aws-lc", feature = "rustcrypto")),
-    expect(dead_code, reason = "it is for engines to make keys, and there is none")
+    expect(
+        dead_code,
+        reason = "it is for engines to make keys, and there is none"
+    )
 )]
 
 pub mod aead;

@@ -1,4 +1,9 @@
 //! One encoding for each key, and no other.
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use super::*;
 
