@@ -73,7 +73,7 @@ impl KeyStore {
             protection: None,
         };
         match store.directory() {
-            Ok(open) => store.sweep(&*open),
+            Ok(open) => sweep(&*open),
             Err(Error::Store { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 match store.files.create_private_dir(dir) {
                     // Another process was faster.
@@ -447,21 +447,6 @@ impl KeyStore {
         names.sort_unstable();
         Ok(names)
     }
-
-    /// Removes what was never finished, unless somebody is at it; a directory that cannot be written is left as it is.
-    fn sweep(&self, dir: &dyn Directory) {
-        let Ok(names) = dir.names(MAX_ENTRIES) else {
-            return;
-        };
-        let mut left = names
-            .iter()
-            .filter_map(|name| name.to_str())
-            .filter(|name| Name::is_temporary(name))
-            .peekable();
-        if left.peek().is_some() && dir.try_lock().unwrap_or(false) {
-            left.for_each(|name| drop(dir.remove(name)));
-        }
-    }
 }
 
 /// How keys are encrypted on disk.
@@ -497,6 +482,21 @@ pub fn read_passphrase(files: &dyn FileSystem, path: &Path) -> Result<Secret, Er
         return Err(wrong("holds no passphrase"));
     }
     Ok(Secret::from_slice(line))
+}
+
+/// Removes what was never finished, unless somebody is at it; a directory that cannot be written is left as it is.
+fn sweep(dir: &dyn Directory) {
+    let Ok(names) = dir.names(MAX_ENTRIES) else {
+        return;
+    };
+    let mut left = names
+        .iter()
+        .filter_map(|name| name.to_str())
+        .filter(|name| Name::is_temporary(name))
+        .peekable();
+    if left.peek().is_some() && dir.try_lock().unwrap_or(false) {
+        left.for_each(|name| drop(dir.remove(name)));
+    }
 }
 
 /// Each key and when the next newer one was made.

@@ -1,6 +1,5 @@
 //! The header: who, to whom, under which secret, and the signature over all of it.
-
-use std::ops::Range;
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use zeroize::Zeroizing;
 
@@ -36,33 +35,32 @@ impl<'a> Header<'a> {
         let Some(parties) = parties(bytes)? else {
             return Ok(None);
         };
-        let Some(wrapped) = field(bytes, PARTIES_END)? else {
+        let rest = bytes.get(PARTIES_END..).unwrap_or_default();
+        let Some((wrapped, rest)) = field(rest)? else {
             return Ok(None);
         };
-        let committed = wrapped.end..wrapped.end + COMMITMENT_LEN;
-        let Some(commitment) = bytes.get(committed.clone()) else {
+        let derived_from = before(bytes, rest);
+        let Some((commitment, rest)) = rest.split_at_checked(COMMITMENT_LEN) else {
             return Ok(None);
         };
-        let Some(signature) = field(bytes, committed.end)? else {
+        let signed = before(bytes, rest);
+        let Some((signature, rest)) = field(rest)? else {
             return Ok(None);
         };
-        let len = signature.end;
-        let part = |range: Range<usize>| bytes.get(range).unwrap_or_default();
         Ok(Some(Self {
             parties,
-            derived_from: part(0..wrapped.end),
-            signed: part(0..committed.end),
-            wrapped: part(wrapped),
+            wrapped,
             commitment,
-            signature: part(signature),
-            len,
+            signature,
+            derived_from,
+            signed,
+            len: before(bytes, rest).len(),
         }))
     }
 }
 
 /// The parties in the start of a header; `None` if it may be the start of one and is too short.
 pub(super) fn parties(bytes: &[u8]) -> Result<Option<Parties>, Error> {
-    let known = bytes.len().min(START.len());
     match bytes.iter().zip(START).position(|(is, want)| *is != want) {
         None => {}
         Some(at) => {
@@ -75,29 +73,38 @@ pub(super) fn parties(bytes: &[u8]) -> Result<Option<Parties>, Error> {
             });
         }
     }
-    let print = |at: usize| {
-        let bytes: [u8; 32] = bytes.get(at..at + 32)?.try_into().ok()?;
-        Some(Fingerprint::from_bytes(bytes))
+    let prints = || {
+        let (sender, rest) = bytes.get(START.len()..)?.split_first_chunk()?;
+        let (recipient, _) = rest.split_first_chunk()?;
+        Some(Parties {
+            sender: Fingerprint::from_bytes(*sender),
+            recipient: Fingerprint::from_bytes(*recipient),
+        })
     };
-    Ok(print(known)
-        .zip(print(known + 32))
-        .filter(|_| known == START.len())
-        .map(|(sender, recipient)| Parties { sender, recipient }))
+    Ok(prints())
 }
 
-/// Where the field is whose length stands at `at`; `None` if it has not all arrived.
-fn field(bytes: &[u8], at: usize) -> Result<Option<Range<usize>>, Error> {
-    let Some(&[high, low]) = bytes.get(at..at + 2) else {
+type FieldAndRest<'a> = (&'a [u8], &'a [u8]);
+
+/// The field that `bytes` start with, behind its length, and what follows; `None` if it has not all arrived.
+fn field(bytes: &[u8]) -> Result<Option<FieldAndRest<'_>>, Error> {
+    let Some((len, rest)) = bytes.split_first_chunk() else {
         return Ok(None);
     };
-    let len = usize::from(u16::from_be_bytes([high, low]));
-    if !SIZES.iter().any(|size| size.modulus_len() == len) {
-        return Err(Error::Envelope {
+    let len = usize::from(u16::from_be_bytes(*len));
+    if SIZES.iter().any(|size| size.modulus_len() == len) {
+        Ok(rest.split_at_checked(len))
+    } else {
+        Err(Error::Envelope {
             what: "holds a field that is as long as no accepted rsa key",
-        });
+        })
     }
-    let range = at + 2..at + 2 + len;
-    Ok((bytes.len() >= range.end).then_some(range))
+}
+
+/// What of `all` comes before `rest`, its end.
+fn before<'a>(all: &'a [u8], rest: &[u8]) -> &'a [u8] {
+    let len = all.len().saturating_sub(rest.len());
+    all.get(..len).unwrap_or_default()
 }
 
 /// The header up to the commitment.
@@ -122,11 +129,7 @@ pub(super) fn put(out: &mut Vec<u8>, field: &[u8]) -> Result<(), Error> {
 
 /// What the sender signs: the associated data, then the header up to the signature.
 pub(super) fn to_sign(engine: &dyn Engine, aad: &[u8], signed: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(SIGNATURE.len() + 32 + signed.len());
-    out.extend_from_slice(SIGNATURE);
-    out.extend_from_slice(&engine.sha256(&[aad]));
-    out.extend_from_slice(signed);
-    out
+    [SIGNATURE, &engine.sha256(&[aad]), signed].concat()
 }
 
 /// What comes of the secret.

@@ -1,4 +1,5 @@
 //! Opening, chunk by chunk.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::fmt;
 
@@ -101,7 +102,7 @@ impl<'a> Decryptor<'a> {
                 *index = index.checked_add(1).ok_or(Error::Open)?;
                 self.held.clear();
             }
-            let room = SEALED_LEN - self.held.len();
+            let room = SEALED_LEN.saturating_sub(self.held.len());
             let (taken, rest) = bytes.split_at(room.min(bytes.len()));
             self.held.extend_from_slice(taken);
             bytes = rest;
@@ -112,13 +113,16 @@ impl<'a> Decryptor<'a> {
     /// Takes what belongs to the header, and gives the rest when it is complete and good.
     fn take_header<'b>(&mut self, bytes: &'b [u8]) -> Result<Option<&'b [u8]>, Error> {
         let before = self.held.len();
-        let (taken, _) = bytes.split_at((header::MAX_LEN - before).min(bytes.len()));
+        let room = header::MAX_LEN.saturating_sub(before);
+        let (taken, _) = bytes.split_at(room.min(bytes.len()));
         self.held.extend_from_slice(taken);
         let Some(header) = Header::parse(&self.held)? else {
             return Ok(None);
         };
         let key = self.authenticate(&header)?;
-        let rest = bytes.get(header.len - before..).unwrap_or_default();
+        // It was not complete before, so it ends within these bytes.
+        let used = header.len.saturating_sub(before);
+        let rest = bytes.get(used..).unwrap_or_default();
         self.state = State::Chunks { key, index: 0 };
         self.held = Vec::with_capacity(SEALED_LEN);
         Ok(Some(rest))

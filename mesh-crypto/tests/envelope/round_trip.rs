@@ -76,7 +76,7 @@ fn its_start_says_from_whom_and_to_whom() {
         let parties = peek(&sealed[..PEEK_LEN]).unwrap();
         assert_eq!(parties.sender, alice.public().fingerprint());
         assert_eq!(parties.recipient, bob.public().fingerprint());
-        assert!(peek(&sealed[..PEEK_LEN - 1]).is_err());
+        peek(&sealed[..PEEK_LEN - 1]).unwrap_err();
     }
 }
 
