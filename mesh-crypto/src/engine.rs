@@ -109,7 +109,7 @@ pub fn aws_lc() -> Arc<dyn Engine> {
 /// decryption use the system's generator.
 ///
 /// Use it where no C compiler can be had, or to check the other one. Its RSA has no proof of constant time
-/// (RUSTSEC-2023-0071) and costs five times as much.
+/// (RUSTSEC-2023-0071) and costs five to ten times as much.
 #[cfg(feature = "rustcrypto")]
 pub fn rustcrypto() -> Arc<dyn Engine> {
     Arc::new(rustcrypto::RustCrypto)

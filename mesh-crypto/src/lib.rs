@@ -40,7 +40,7 @@
 //! |---|---|
 //! | [`aead`] | AES-GCM: keys that seal with nonces of their own, keys that open |
 //! | [`agreement`] | X25519 and ML-KEM-768 |
-//! | [`mod@engine`] | the seam to the cryptographic libraries: [`engine::aws_lc`] and `engine::rustcrypto` |
+//! | [`engine`] | the seam to the cryptographic libraries: [`engine::aws_lc`] and `engine::rustcrypto` |
 //! | [`envelope`] | data from one RSA key to one other, for files and queues |
 //! | [`kdf`] | HKDF-SHA256 |
 //! | [`keystore`] | identity keys on disk: made, rotated, retired |
@@ -55,7 +55,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `aws-lc` (default) | `engine::aws_lc`: AWS-LC, which needs a C compiler |
-//! | `rustcrypto` | `engine::rustcrypto`: pure Rust, five times slower at RSA, in which an [advisory] on timing is open |
+//! | `rustcrypto` | `engine::rustcrypto`: pure Rust, five to ten times slower at RSA, whose timing is the subject of an open [advisory] |
 //! | `encrypted-keys` | identity keys encrypted on disk (PKCS#8 with PBES2), as `openssl pkcs8` does |
 //!
 //! [advisory]: https://rustsec.org/advisories/RUSTSEC-2023-0071
