@@ -75,6 +75,7 @@
 
 pub mod app;
 pub mod body;
+mod coalesce;
 mod connect;
 pub mod drain;
 pub mod error;

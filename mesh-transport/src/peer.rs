@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::app::absolute;
 use crate::body::Body;
+use crate::coalesce::Coalesce;
 use crate::connect::Failures;
 use crate::connect::h2_client;
 use crate::connect::tcp;
@@ -182,7 +183,8 @@ impl Dialer {
                 expected: expected.to_string(),
             });
         }
-        let handshake = h2_client(&self.tasks).handshake(TokioIo::new(stream)).await;
+        let stream = TokioIo::new(Coalesce::new(stream, true));
+        let handshake = h2_client(&self.tasks).handshake(stream).await;
         let (sender, connection) = handshake.map_err(|source| refused(destination, source))?;
         self.tasks.start(async move {
             if let Err(error) = connection.await {

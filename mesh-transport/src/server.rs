@@ -16,6 +16,7 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 
 use crate::body::Body;
+use crate::coalesce::Coalesce;
 use crate::drain::Drain;
 use crate::drain::Phase;
 use crate::tasks::Tasks;
@@ -112,7 +113,8 @@ impl Server {
         } else {
             Phase::Draining
         };
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let io = TokioIo::new(Coalesce::new(io, protocol == Protocol::Http2));
+        let mut connection = pin!(builder.serve_connection(io, service));
         let leave = async {
             drain.reached(leave_at).await;
             // A client that has just connected has its request on the way; closing now would lose it.
