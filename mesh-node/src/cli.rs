@@ -4,6 +4,7 @@
 //! code the process ends, is decided here alone.
 
 mod audit;
+mod bench;
 mod ca;
 mod call;
 mod check;
@@ -80,6 +81,12 @@ enum Command {
     /// The audit log.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Measures what this machine can do with the parts of the mesh.
+    #[command(subcommand)]
+    Bench(bench::Command),
+    /// The answering process of a benchmark.
+    #[command(hide = true)]
+    BenchPeer(bench::PeerArgs),
     /// Prints the completions of a shell.
     Completions {
         /// The shell.
@@ -149,6 +156,8 @@ fn run(command: Command, json: bool, context: &Context) -> Result<Report, Failur
         Command::Keys(command) => keys::run(&command, context),
         Command::Token(command) => token::run(&command, context),
         Command::Audit(command) => audit::run(&command),
+        Command::Bench(command) => bench::run(&command, json),
+        Command::BenchPeer(args) => bench::peer(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "mesh-node", &mut script);
