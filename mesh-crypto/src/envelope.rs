@@ -53,6 +53,8 @@ pub use stream::DecryptReader;
 pub use stream::EncryptWriter;
 pub use stream::StreamError;
 
+use zeroize::Zeroize;
+
 use crate::Engine;
 use crate::Error;
 use crate::Fingerprint;
@@ -120,9 +122,17 @@ impl<'a> Envelope<'a> {
     ) -> Result<Vec<u8>, Error> {
         let mut decryptor = self.decryptor(to, from);
         let mut out = Vec::with_capacity(envelope.len());
-        decryptor.push(envelope, &mut out)?;
-        decryptor.finish(&mut out)?;
-        Ok(out)
+        let opened = decryptor
+            .push(envelope, &mut out)
+            .and_then(|()| decryptor.finish(&mut out));
+        match opened {
+            Ok(()) => Ok(out),
+            Err(error) => {
+                // A beginning of the data, perhaps.
+                out.zeroize();
+                Err(error)
+            }
+        }
     }
 
     /// Starts an envelope whose data comes in pieces. Costs one private-key operation of `from`.

@@ -118,3 +118,45 @@ const MAX_PARALLEL: u16 = 16;
 const UNSUPPORTED: Error = Error::KeyRejected {
     what: "the encryption of the PKCS#8 key (PBES2 with PBKDF2-HMAC-SHA2 or scrypt is read)",
 };
+
+#[cfg(test)]
+mod tests {
+    use pkcs8::pkcs5::pbes2::ScryptParams;
+
+    use super::*;
+
+    #[test]
+    fn what_costs_too_much_to_open_is_not_opened() {
+        let pbkdf2 = |count| {
+            let parameters = Parameters::generate_pbkdf2_sha256_aes256cbc(count, &[7; 8], [0; 16]);
+            is_affordable(&parameters.unwrap().kdf)
+        };
+        assert!(pbkdf2(1) && pbkdf2(ITERATIONS) && pbkdf2(10_000_000));
+        assert!(!pbkdf2(0) && !pbkdf2(10_000_001) && !pbkdf2(100_000_000));
+
+        let scrypt = |cost_parameter, block_size, parallelization| {
+            is_affordable(&Kdf::Scrypt(ScryptParams {
+                salt: [7; 8].as_slice().try_into().unwrap(),
+                cost_parameter,
+                block_size,
+                parallelization,
+                key_length: None,
+            }))
+        };
+        assert!(scrypt(1 << 14, 8, 1) && scrypt(1 << 17, 8, 1) && scrypt(1 << 18, 8, 16));
+        // Among them is the cost of 0, at which the library would panic.
+        for (n, r, p) in [
+            (0, 8, 1),
+            (1, 8, 1),
+            (3, 8, 1),
+            (1 << 19, 8, 1),
+            (u64::MAX, 8, 1),
+            (1 << 63, u16::MAX, 1),
+            (1 << 14, 0, 1),
+            (1 << 14, 8, 0),
+            (1 << 14, 8, 17),
+        ] {
+            assert!(!scrypt(n, r, p), "N {n}, r {r}, p {p}");
+        }
+    }
+}

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use mesh_crypto::Error;
 use mesh_crypto::SystemRandom;
 use mesh_crypto::envelope::CHUNK_LEN;
 use mesh_crypto::envelope::Envelope;
 use mesh_crypto::envelope::PEEK_LEN;
 use mesh_crypto::envelope::peek;
+use mesh_crypto::pem;
 use proptest::prelude::*;
 
 use crate::support::Known;
@@ -77,6 +79,26 @@ fn its_start_says_from_whom_and_to_whom() {
         assert_eq!(parties.sender, alice.public().fingerprint());
         assert_eq!(parties.recipient, bob.public().fingerprint());
         peek(&sealed[..PEEK_LEN - 1]).unwrap_err();
+    }
+}
+
+#[test]
+fn public_keys_travel_as_text() {
+    for engine in engines() {
+        let alice = key(&*engine, "alice-3072");
+        let text = pem::encode_public(alice.public());
+        let back = pem::decode_public(&*engine, &text).unwrap();
+        assert_eq!(&back, alice.public());
+        let private = include_str!("../data/keys/alice-3072.pem");
+        for bad in [
+            "",
+            private,
+            &text.replace("PUBLIC", "RSA PUBLIC"),
+            text.trim_end_matches("-\n"),
+        ] {
+            let refused = pem::decode_public(&*engine, bad);
+            assert!(matches!(refused, Err(Error::Pem { .. })), "{bad}");
+        }
     }
 }
 

@@ -151,7 +151,6 @@ fn what_is_not_read_says_so() {
     for args in [
         &["-v1", "PBE-SHA1-3DES"][..],
         &["-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA1"],
-        &["-v2", "aes-256-cbc", "-iter", "20000000"],
         &[
             "-scrypt",
             "-scrypt_N",
