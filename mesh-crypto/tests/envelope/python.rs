@@ -78,8 +78,7 @@ fn each_implementation_opens_what_the_other_sealed() {
     for engine in engines() {
         for (from, to, len) in [
             ("alice-2048", "bob-4096", 0),
-            ("bob-3072", "alice-2048", CHUNK_LEN),
-            ("carol-2048", "bob-2048", CHUNK_LEN + 1),
+            ("bob-3072", "alice-2048", CHUNK_LEN + 1),
         ] {
             let files = [from, to].map(|name| file(&format!("data/keys/{name}.pem")));
             let [from_file, to_file] = files.each_ref().map(|file| file.to_str().unwrap());
