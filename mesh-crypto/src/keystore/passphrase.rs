@@ -4,6 +4,9 @@
 //! that command reads. PBKDF2 and not scrypt, because OpenSSL reads scrypt only up to 32 MiB of memory, which is less
 //! than is recommended for it today.
 //!
+//! Passphrase, plain text and buffers are wiped. The key that PBKDF2 gives lives for the length of a call on the stack of
+//! the crate `pkcs5`, which does not wipe it.
+//!
 //! # Sources
 //!
 //! RFC 5958 (PKCS#8), RFC 8018 sections 5.2, 6.2 and A.4 (PBKDF2, PBES2), RFC 7914 section 7 (scrypt parameters), OWASP
