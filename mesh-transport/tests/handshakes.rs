@@ -6,7 +6,6 @@ use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -42,6 +41,7 @@ use mesh_transport::Body;
 use mesh_transport::BoxError;
 use mesh_transport::Error;
 use mesh_transport::session::BUSY;
+use mesh_transport::session::HANDSHAKE_PATH;
 use mesh_transport::session::MESH_PROCESSED;
 use mesh_transport::session::Opened;
 use mesh_transport::session::RETRY_PUSHBACK;
@@ -142,39 +142,20 @@ fn framed(field: &[u8]) -> Bytes {
         .into()
 }
 
-/// A body that says whether anybody read of it.
-struct Watched(Arc<AtomicBool>);
-
-impl http_body::Body for Watched {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.0.store(true, Ordering::SeqCst);
-        Poll::Ready(None)
-    }
-}
-
 #[tokio::test(start_paused = true)]
-async fn a_peer_beyond_its_limit_is_refused_before_its_message_is_read() {
+async fn a_peer_beyond_its_limit_is_refused_whatever_its_message_is() {
     // threat 32
     let server = server(2);
     let offer = send(&server, &[]).await.unwrap();
     // An offer costs an eighth, so one is left.
     send(&server, &first_message(&offer)).await.unwrap();
-    let is_read = Arc::new(AtomicBool::new(false));
-    let ask = async |peer: &'static str| {
-        let request = Request::new(Watched(Arc::clone(&is_read)));
-        server.handshake(&PeerId::new(peer), request).await
-    };
-    let refused = limited(ask("users").await);
-    assert_eq!(refused.retry_after(), Duration::from_millis(125));
-    assert!(!is_read.load(Ordering::SeqCst));
-    ask("others").await.unwrap();
-    assert!(is_read.load(Ordering::SeqCst));
+    for message in [&b"noise"[..], &[], &first_message(&offer)] {
+        let refused = limited(send(&server, message).await);
+        assert_eq!(refused.retry_after(), Duration::from_millis(125));
+    }
+    let request = Request::new(Body::empty());
+    let others = server.handshake(&PeerId::new("others"), request).await;
+    others.unwrap();
     tokio::time::advance(Duration::from_millis(125)).await;
     send(&server, &first_message(&offer)).await.unwrap();
     assert_eq!(server.handshakes().begun, 2);
@@ -274,7 +255,7 @@ fn busy_node(busy: usize, millis: &'static str) -> (Served, Arc<AtomicUsize>, Se
     let served = serve(&pki.store("orders"), move |caller: Caller, request| {
         let (sessions, asked) = (Arc::clone(&sessions), Arc::clone(&counted));
         async move {
-            if request.uri().path() != mesh_transport::session::HANDSHAKE_PATH {
+            if request.uri().path() != HANDSHAKE_PATH {
                 let opened = sessions.open(&caller.id, request).await.unwrap();
                 return Opened::seal(opened.into_parts().2, Response::new(Body::empty())).unwrap();
             }
@@ -296,6 +277,53 @@ fn busy_node(busy: usize, millis: &'static str) -> (Served, Arc<AtomicUsize>, Se
     let connections = pool(&pki.store("users"), served.address, pki.id("orders"));
     let pool = client.pool(connections, Arc::new(Anyone));
     (served, asked, pool)
+}
+
+// Refusals that came before the message had arrived reset their streams, and a thousand of those ended the connection.
+#[tokio::test]
+async fn thousands_of_refusals_leave_the_connection_as_it_is() {
+    let pki = Pki::new("example.org");
+    let sessions = Arc::new(server(1));
+    let served = serve(&pki.store("orders"), move |caller: Caller, request| {
+        let sessions = Arc::clone(&sessions);
+        async move {
+            let answer = sessions.handshake(&caller.id, request).await;
+            answer.unwrap_or_else(|_| Response::new(Body::empty()))
+        }
+    });
+    let pool = pool(&pki.store("users"), served.address, pki.id("orders"));
+    let connection = pool.connection().await.unwrap();
+    for _ in 0..40 {
+        let mut calls = JoinSet::new();
+        for _ in 0..64 {
+            let connection = Arc::clone(&connection);
+            calls.spawn(async move {
+                let body = Body::boxed(Slow(Some(Bytes::from(vec![7; 3_000])), false));
+                let request = Request::post(HANDSHAKE_PATH).body(body).unwrap();
+                connection.send(request).await.map(drop)
+            });
+        }
+        assert!(calls.join_all().await.iter().all(Result::is_ok));
+    }
+}
+
+/// Gives its bytes a turn after its head has gone.
+struct Slow(Option<Bytes>, bool);
+
+impl http_body::Body for Slow {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if !std::mem::replace(&mut self.1, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -161,8 +162,7 @@ impl SessionServer {
 
     /// Answers one message of a handshake from `peer`, whose certificate is verified.
     ///
-    /// What costs least comes first (threat 32): the peer's limit, before a byte of the message is read; its size and form;
-    /// offer, time and replay, of public bytes; a place among those under way, waiting ones too; and then the private key,
+    /// What costs least comes first (threat 32): the peer's limit, whatever the message is; its size and form; offer, time and replay, of public bytes; a place among those under way, waiting ones too; and then the private key,
     /// off the request threads.
     ///
     /// # Errors
@@ -181,7 +181,10 @@ impl SessionServer {
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
     {
-        self.limiter.admit(peer, instant())?;
+        if let Err(limited) = self.limiter.admit(peer, instant()) {
+            discard(request.into_body()).await;
+            return Err(limited.into());
+        }
         let message = first_message(request.into_body()).await?;
         let responder = self.responder.load_full();
         if message.is_empty() {
@@ -301,6 +304,20 @@ impl From<Limited> for Refused {
     fn from(limited: Limited) -> Self {
         Self::Busy(limited)
     }
+}
+
+/// Lets a message pass by. Answering without that resets the stream, and after a thousand resets the library ends the
+/// connection, with all the calls on it (its `max_local_error_reset_streams`).
+async fn discard<B>(body: B)
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let mut body = pin!(http_body_util::Limited::new(body, MAX_HANDSHAKE_BYTES));
+    let whole = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Who sends no end in time has its stream reset after all.
+    tokio::time::timeout(MESSAGE_DEADLINE, whole)
+        .await
+        .unwrap_or_default();
 }
 
 /// The one message of a handshake in a request, in its size and form.
