@@ -211,6 +211,22 @@ impl KeyStore {
             .transpose()
     }
 
+    /// When the newest key was made, in seconds since 1970, if there is one; no key is read for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the directory cannot be read, [`Error::Exposed`] and [`Error::Owner`] as for
+    /// [`open`](Self::open).
+    pub fn newest_created(&self) -> Result<Option<u64>, Error> {
+        let names = self.names(&*self.directory()?)?;
+        Ok(names.last().map(|name| name.created))
+    }
+
+    /// Where the keys lie.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
     /// The key with this fingerprint, if there is one, whatever its age.
     ///
     /// # Errors

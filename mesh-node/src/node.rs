@@ -29,6 +29,7 @@ use crate::tasks::until_drain;
 mod build;
 mod rotate;
 mod serve;
+mod session_identity;
 
 use self::rotate::Rotation;
 use self::serve::Gate;
@@ -165,6 +166,9 @@ impl Node {
         shared.is_ready.store(false, Ordering::Release);
         tracing::info!("draining");
         leave(&inbound, &outbound, drain_timeout).await;
+        // A courtesy: the peers forget the sessions now, or else by their timeouts.
+        let closing = shared.outbound.close_sessions();
+        drop(tokio::time::timeout(CLOSE_SESSIONS, closing).await);
         if let Some(log) = &shared.outbound.recorder.access_log {
             log.flush();
         }
@@ -307,6 +311,8 @@ pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
+/// Peers that answer do so within a round trip.
+const CLOSE_SESSIONS: Duration = Duration::from_secs(1);
 /// Long enough that every connected client has made a request and seen `connection: close`, short enough for a restart.
 const LINGER: Duration = Duration::from_millis(500);
 /// How stale a line of the access log may be.

@@ -41,6 +41,7 @@ security:
   rsa_key_size: 4096
   aes_key_size: 256
   keys_dir: keys
+  key_rotation: { enabled: true, interval: 1h }
   session_timeout: 1h
 auth:
   jwt: { secret: "${JWT_SECRET}", token_expiry: 1h }
@@ -116,9 +117,9 @@ fn says_where_a_key_is_unknown_and_what_was_meant() {
          allowed here: name, from, to, action, owner, reason, expires",
     );
     refuses(
-        "security: { key_rotation: { enabled: true } }",
-        "mesh.yaml:3:13: security.key_rotation: is not in this version; \
-         remove it; `mesh-node keys generate` makes a new key",
+        "security: { key_rotation: { intervall: 1h } }",
+        "mesh.yaml:3:29: security.key_rotation.intervall: unknown key; did you mean \"interval\"? \
+         allowed here: enabled, interval, identity_interval, identity_overlap",
     );
 }
 

@@ -371,6 +371,39 @@ fn new_certificate_files_are_taken_over_under_traffic(encryption: &str) {
 }
 
 #[test]
+fn identity_and_session_keys_are_replaced_under_traffic() {
+    // threat 31
+    let mut mesh = Mesh::new("hybrid");
+    let Some(app) = App::start(mesh.path()) else {
+        return;
+    };
+    let rotation = json!({ "interval": "1s", "identity_interval": "2s", "identity_overlap": "3s" });
+    let by_age = json!({ "key_rotation": rotation, "session_timeout": "4s" });
+    mesh.order
+        .serve(app.port)
+        .configure(json!({ "security": by_age }));
+    mesh.start();
+    let load = Load::start(&mesh, "GET,POST").unwrap();
+    let replaced = |node: &Node| node.log().matches("identity key replaced").count();
+    wait_until("the identity key is replaced again and again", || {
+        replaced(&mesh.order) >= 3
+    });
+    // By hand, too: a running node takes over what it finds.
+    cli(mesh.user.dir(), "keys rotate --bits 2048 --dir keys");
+    wait_until("a key made by hand is taken over", || {
+        replaced(&mesh.user) == 1
+    });
+    load.go_on();
+    let keys = fs::read_dir(mesh.order.dir().join("keys")).unwrap();
+    let keys = keys.filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_str().unwrap().ends_with(".pem")
+    });
+    assert!(keys.count() <= 4, "old keys are deleted");
+    assert_eq!(load.end(), Vec::<String>::new());
+}
+
+#[test]
 fn a_file_that_is_wrong_opens_no_port_and_says_why_once() {
     let mut mesh = Mesh::new("mtls");
     mesh.order

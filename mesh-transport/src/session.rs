@@ -37,6 +37,8 @@ pub const HANDSHAKE_PATH: &str = "/mesh.v1.SecureMesh/Handshake";
 pub const CALL_PATH: &str = "/mesh.v1.SecureMesh/Call";
 /// One exchange of any length.
 pub const STREAM_PATH: &str = "/mesh.v1.SecureMesh/Stream";
+/// The route, in the place of the called service, of an exchange that ends its session.
+pub const CLOSE_ROUTE: &str = "mesh-session close";
 /// The code in `x-mesh-error` for a session that is not known or over.
 pub const NO_SESSION: &str = "no_session";
 

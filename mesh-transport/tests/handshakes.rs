@@ -31,7 +31,7 @@ use mesh_session::Local;
 use mesh_session::LocalIdentity;
 use mesh_session::PeerKey;
 use mesh_session::PeerRefused;
-use mesh_session::Responder;
+use mesh_session::Responders;
 use mesh_session::SessionTable;
 use mesh_session::TableConfig;
 use mesh_session::TokenContext;
@@ -87,8 +87,8 @@ fn local(name: &str) -> Arc<Local> {
     Arc::new(Local::new(config, mesh_crypto::engine::aws_lc(), random, identity).unwrap())
 }
 
-fn responder(name: &str) -> Responder {
-    Responder::new(local(name)).unwrap()
+fn responders(name: &str) -> Arc<Responders> {
+    Arc::new(Responders::new(local(name), Duration::from_mins(1)).unwrap())
 }
 
 /// A server that gives a peer `burst` handshakes, and no more for a long time.
@@ -97,7 +97,7 @@ fn server(burst: u32) -> SessionServer {
     let limits = LimiterConfig::default().with_rate(burst, NonZeroU32::MIN);
     let start = tokio::time::Instant::now().into_std();
     SessionServer::new(
-        Arc::new(ArcSwap::from_pointee(responder("orders"))),
+        responders("orders"),
         (Arc::new(Anyone), Arc::new(|_: &str| Vec::new())),
         Arc::new(SessionTable::new(TableConfig::default(), start).unwrap()),
         (SessionConfig::default().with_limits(limits), support::now),
@@ -191,7 +191,7 @@ async fn what_public_bytes_refuse_makes_no_key_work() {
     let offer = send(&server, &[]).await.unwrap();
     let message = first_message(&offer);
     send(&server, &message).await.unwrap();
-    let stale = first_message(responder("orders").offer());
+    let stale = first_message(responders("orders").current().offer());
     for bytes in [&message[..], &stale, b"noise"] {
         let refused = send(&server, bytes).await.unwrap_err();
         assert!(matches!(refused, Refused::NotAccepted(_)), "{refused:?}");
@@ -207,7 +207,7 @@ async fn what_public_bytes_refuse_makes_no_key_work() {
 async fn what_a_restart_makes_stale_costs_an_honest_peer_an_eighth() {
     let server = server(2);
     for _ in 0..7 {
-        let stale = first_message(responder("orders").offer());
+        let stale = first_message(responders("orders").current().offer());
         send(&server, &stale).await.unwrap_err();
     }
     let offer = send(&server, &[]).await.unwrap();
@@ -241,10 +241,9 @@ async fn a_message_that_never_ends_is_given_up() {
 fn busy_node(busy: usize, millis: &'static str) -> (Served, Arc<AtomicUsize>, SessionPool) {
     let pki = Pki::new("example.org");
     let name = pki.id("orders").to_string();
-    let responder = Arc::new(ArcSwap::from_pointee(responder(&name)));
     let start = tokio::time::Instant::now().into_std();
     let sessions = Arc::new(SessionServer::new(
-        responder,
+        responders(&name),
         (Arc::new(Anyone), Arc::new(|_: &str| Vec::new())),
         Arc::new(SessionTable::new(TableConfig::default(), start).unwrap()),
         (SessionConfig::default(), support::now),

@@ -35,7 +35,7 @@ use mesh_session::Local;
 use mesh_session::LocalIdentity;
 use mesh_session::PeerKey;
 use mesh_session::PeerRefused;
-use mesh_session::Responder;
+use mesh_session::Responders;
 use mesh_session::SessionTable;
 use mesh_session::TableConfig;
 use mesh_session::TokenContext;
@@ -45,6 +45,7 @@ use mesh_transport::Body;
 use mesh_transport::BoxError;
 use mesh_transport::Error;
 use mesh_transport::drain::Phase;
+use mesh_transport::session::CLOSE_ROUTE;
 use mesh_transport::session::HANDSHAKE_PATH;
 use mesh_transport::session::MESH_PROCESSED;
 use mesh_transport::session::MESH_SERVICE;
@@ -111,14 +112,15 @@ impl VerifyPeer for Anyone {
 }
 
 fn server(name: &str, verifier: Anyone, config: SessionConfig) -> SessionServer {
-    let responder = Responder::new(local(name, mesh_session::Config::default())).unwrap();
+    let local = local(name, mesh_session::Config::default());
+    let responders = Responders::new(local, Duration::from_mins(1)).unwrap();
     let table = SessionTable::new(
         TableConfig::default(),
         tokio::time::Instant::now().into_std(),
     )
     .unwrap();
     SessionServer::new(
-        Arc::new(ArcSwap::from_pointee(responder)),
+        Arc::new(responders),
         (Arc::new(verifier), Arc::new(|_: &str| b"token".to_vec())),
         Arc::new(table),
         (config, support::now),
@@ -157,7 +159,16 @@ where
         async move {
             if request.uri().path() == HANDSHAKE_PATH {
                 made.fetch_add(1, Ordering::SeqCst);
-                return sessions.handshake(&caller.id, request).await.unwrap();
+                let answered = sessions.handshake(&caller.id, request).await;
+                return answered.unwrap_or_else(|refused| refusal(&refused));
+            }
+            if request
+                .headers()
+                .get(MESH_SERVICE)
+                .is_some_and(|to| to == CLOSE_ROUTE)
+            {
+                let closed = sessions.close(&caller.id, request).await;
+                return closed.unwrap_or_else(|refused| refusal(&refused));
             }
             match sessions.open(&caller.id, request.map(request_way)).await {
                 Ok(opened) => {
@@ -528,6 +539,36 @@ async fn a_session_that_the_peer_forgot_is_replaced_by_the_next_request() {
 }
 
 #[tokio::test]
+async fn a_session_that_cannot_be_resumed_is_agreed_on_anew() {
+    let sealed = sealed((untouched, untouched), |_| async {
+        Response::new(Body::empty())
+    });
+    let pool = sealed.pool();
+    pool.send("order-service", get("/")).await.unwrap();
+    for session in sealed.sessions.table().sessions() {
+        sealed.sessions.table().remove(&session.id);
+    }
+    pool.send("order-service", get("/")).await.unwrap_err();
+    pool.send("order-service", get("/")).await.unwrap();
+    assert_eq!(sealed.sessions.table().sessions().len(), 1);
+}
+
+#[tokio::test]
+async fn a_closed_session_is_forgotten_by_the_peer() {
+    let sealed = sealed((untouched, untouched), |_| async {
+        Response::new(Body::empty())
+    });
+    let pool = sealed.pool();
+    pool.send("order-service", get("/")).await.unwrap();
+    assert_eq!(sealed.sessions.table().sessions().len(), 1);
+    pool.close().await;
+    assert_eq!(sealed.sessions.table().sessions().len(), 0);
+    // A new one works as well.
+    pool.send("order-service", get("/")).await.unwrap();
+    assert_eq!(sealed.sessions.table().sessions().len(), 1);
+}
+
+#[tokio::test]
 async fn a_refusal_that_does_not_say_unprocessed_is_not_taken_for_it() {
     // threat 43
     let pki = Pki::new("example.org");
@@ -653,6 +694,11 @@ async fn a_used_up_session_is_followed_by_one_that_is_used_up_too() {
     }
     // Each call takes the keys of an epoch, and a session has 256 of them.
     assert_eq!(sealed.sessions.table().stats().sessions, 3);
+    assert_eq!(
+        sealed.sessions.handshakes().begun,
+        1,
+        "the later ones are resumptions, without a private key"
+    );
 }
 
 #[tokio::test]

@@ -29,22 +29,10 @@ pub(super) fn decode<T: DeserializeOwned>(root: &Node, file: &str) -> Result<T, 
     T::deserialize(Value(root)).map_err(|error| {
         let error = error.at(root);
         let key = error.key();
-        let later = LATER
-            .iter()
-            .find(|(path, _)| *path == without_indices(&key));
-        let message = match later {
-            Some((_, instead)) => format!("is not in this version; {instead}"),
-            None => error.message,
-        };
+        let message = error.message;
         ConfigError::new(file, error.place.unwrap_or(Place::File), &key, message)
     })
 }
-
-/// Keys of the full design that this version does not have yet, and what to write instead.
-const LATER: [(&str, &str); 1] = [(
-    "security.key_rotation",
-    "remove it; `mesh-node keys generate` makes a new key",
-)];
 
 /// Values of the full design that this version does not have yet.
 const LATER_VALUES: [&str; 6] = ["workload_api", "consul", "etcd", "dns", "xds", "spire"];
@@ -200,14 +188,6 @@ fn plain(expected: &str) -> String {
         other => other,
     };
     words.to_owned()
-}
-
-/// `policy.rules[2].from` as `policy.rules.from`.
-fn without_indices(key: &str) -> String {
-    key.split('.')
-        .map(|part| part.split('[').next().unwrap_or(part))
-        .collect::<Vec<_>>()
-        .join(".")
 }
 
 /// Keys whose value is never shown.

@@ -11,6 +11,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
+use super::session::KeyRotationConfig;
+use super::session::PostQuantum;
+use super::session::RecordMac;
 use super::value;
 use super::value::SecretText;
 
@@ -108,8 +111,19 @@ pub struct SecurityConfig {
     /// Bits of the AES session keys: 128, 192 or 256. Default 256.
     #[schemars(with = "u16", extend("enum" = [128, 192, 256]))]
     pub aes_key_size: AesKeySize,
+    /// ML-KEM-768 in the agreement of sessions: `prefer`, `require` or `off`. Default `prefer`.
+    pub post_quantum: PostQuantum,
+    /// What the HMAC of a sealed message covers: `full` or `tag`. Default `full`.
+    pub record_mac: RecordMac,
     /// Folder of the RSA identity keys; made on first use. Default `keys`.
     pub keys_dir: PathBuf,
+    /// File with the passphrase that the identity keys are encrypted with; nobody but this user may read it. Default:
+    /// not encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub keys_passphrase_file: Option<PathBuf>,
+    /// When keys are replaced.
+    pub key_rotation: KeyRotationConfig,
     /// How long a session lives before a new handshake. Default `1h`.
     #[serde(with = "value::duration")]
     #[schemars(with = "String")]
@@ -124,7 +138,11 @@ impl Default for SecurityConfig {
             encryption: Encryption::default(),
             rsa_key_size: RsaKeySize::default(),
             aes_key_size: AesKeySize::default(),
+            post_quantum: PostQuantum::default(),
+            record_mac: RecordMac::default(),
             keys_dir: PathBuf::from("keys"),
+            keys_passphrase_file: None,
+            key_rotation: KeyRotationConfig::default(),
             session_timeout: SESSION_TIMEOUT,
             handshakes: HandshakesConfig::default(),
         }

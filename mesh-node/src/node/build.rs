@@ -4,9 +4,7 @@ use std::num::NonZeroU32;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
 use mesh_audit::EventKind;
 use mesh_auth::policy::Policy;
 use mesh_auth::request::Limits;
@@ -18,58 +16,38 @@ use mesh_auth::token::Issuer;
 use mesh_auth::token::Ring;
 use mesh_auth::token::ServiceClaims;
 use mesh_auth::token::Verifier;
-use mesh_crypto::AeadAlgorithm;
-use mesh_crypto::RsaBits;
 use mesh_crypto::SystemRandom;
-use mesh_crypto::keystore::KeyStore;
-use mesh_crypto::keystore::OsFileSystem;
 use mesh_discovery::StaticSource;
 use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::limit::Window;
 use mesh_resilience::random::SplitMix64;
-use mesh_session::Agreement;
-use mesh_session::LimiterConfig;
-use mesh_session::MacCover;
-use mesh_session::SessionTable;
-use mesh_session::Suite;
-use mesh_session::TableConfig;
 use mesh_transport::app::AppClient;
 use mesh_transport::app::AppConfig;
 use mesh_transport::peer::Dialer;
 use mesh_transport::server::Server;
 use mesh_transport::server::ServerConfig;
-use mesh_transport::session::SessionClient;
-use mesh_transport::session::SessionConfig;
-use mesh_transport::session::SessionServer;
 use mesh_transport::session::TokenFor;
 use mesh_transport::tasks::Tasks;
-use mesh_transport::tls::TlsStore;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
 use crate::access_log::AccessLog;
-use crate::adapt::peer_key::PeerJudge;
 use crate::adapt::policy::compile;
 use crate::audit::Auditor;
-use crate::config::AesKeySize;
 use crate::config::AuditEvent;
 use crate::config::Durability;
 use crate::config::Encryption;
-use crate::config::HandshakesConfig;
 use crate::config::NodeConfig;
-use crate::config::RsaKeySize;
 use crate::error::Error;
 use crate::identity::Source;
 use crate::methods::Methods;
 use crate::node::rotate::Rotation;
-use crate::node::rotate::SessionIdentity;
 use crate::node::serve::Gate;
 use crate::node::wall_clock;
 use crate::stack::inbound::App;
 use crate::stack::inbound::Inbound;
 use crate::stack::inbound::TokenCheck;
-use crate::stack::now;
 use crate::stack::outbound::Outbound;
 use crate::stack::outbound::Service;
 use crate::stack::outbound::unix_seconds;
@@ -78,10 +56,12 @@ use crate::telemetry::Telemetry;
 use crate::trace::Ids;
 
 mod services;
+mod sessions;
 
 use self::services::discovery;
 use self::services::peer_config;
 use self::services::services;
+use self::sessions::sessions;
 
 /// All parts of a node.
 pub(super) struct Built {
@@ -110,13 +90,6 @@ struct Tokens {
     calls: Option<Arc<TokenCheck>>,
     /// For handshakes: the audience is the SPIFFE id.
     handshakes: Option<Arc<TokenCheck>>,
-}
-
-/// Both ends of secure sessions.
-struct Sessions {
-    identity: SessionIdentity,
-    client: SessionClient,
-    server: SessionServer,
 }
 
 pub(super) fn parts(
@@ -193,6 +166,7 @@ pub(super) fn parts(
         telemetry,
         auditor: auditor.clone(),
         clock: wall_clock,
+        tasks: tasks.clone(),
     };
     Ok(Built {
         outbound: Arc::new(outbound),
@@ -314,90 +288,6 @@ fn audit(config: &NodeConfig) -> Result<Option<(Auditor, mesh_audit::Driver)>, E
         Auditor::new(log, kinds.collect(), is_durable),
         driver,
     )))
-}
-
-fn sessions(
-    config: &NodeConfig,
-    (own, tokens): (&Own, &Tokens),
-    tls: &Arc<TlsStore>,
-    tasks: &Tasks,
-) -> Result<Sessions, Error> {
-    let engine = mesh_crypto::engine::aws_lc();
-    let bits = match config.security.rsa_key_size {
-        RsaKeySize::Rsa2048 => RsaBits::B2048,
-        RsaKeySize::Rsa3072 => RsaBits::B3072,
-        RsaKeySize::Rsa4096 => RsaBits::B4096,
-    };
-    let cipher = match config.security.aes_key_size {
-        AesKeySize::Aes128 => AeadAlgorithm::Aes128Gcm,
-        AesKeySize::Aes192 => AeadAlgorithm::Aes192Gcm,
-        AesKeySize::Aes256 => AeadAlgorithm::Aes256Gcm,
-    };
-    let suites = [Agreement::X25519MlKem768, Agreement::X25519]
-        .map(|agreement| Suite::new(agreement, cipher, MacCover::Record));
-    // What is configured here is the least accepted of a peer too: nobody negotiates below it.
-    let session = mesh_session::Config::default()
-        .with_min_rsa_bits(bits)
-        .with_suites(suites.into());
-    let store = KeyStore::open(Arc::new(OsFileSystem::new()), &config.security.keys_dir)?;
-    let created = unix_seconds(wall_clock());
-    let mut key = store.load_or_generate(&*engine, bits, created)?;
-    if key.public().bits() != bits {
-        key = store.generate(&*engine, bits, created)?;
-    }
-    let (name, key) = (own.id.to_string(), Arc::new(key));
-    let (local, responder) = SessionIdentity::attested(
-        tls.current().credentials(),
-        (&name, &key),
-        (&session, &engine),
-    )?;
-    let (local, responder) = (
-        Arc::new(ArcSwap::new(local)),
-        Arc::new(ArcSwap::from_pointee(responder)),
-    );
-    let identity = SessionIdentity {
-        name,
-        key,
-        config: session,
-        engine,
-        local: Arc::clone(&local),
-        responder: Arc::clone(&responder),
-    };
-    let token = handshake_token(config, own, tokens);
-    // The side that begins gives a session up before the side that answers forgets it.
-    let lifetime = config.security.session_timeout;
-    let client = SessionClient::new(
-        local,
-        Arc::clone(&token),
-        (lifetime * 9 / 10, wall_clock),
-        tasks.clone(),
-    );
-    let table = TableConfig::default()
-        .with_max_age(lifetime)
-        .with_idle_timeout(lifetime);
-    let table = Arc::new(SessionTable::new(table, now())?);
-    let judge = Arc::new(PeerJudge::any(Arc::clone(tls), tokens.handshakes.clone()));
-    let flood = (
-        bounds(&config.security.handshakes),
-        wall_clock as fn() -> SystemTime,
-    );
-    let server = SessionServer::new(responder, (judge, token), table, flood, tasks.clone());
-    Ok(Sessions {
-        identity,
-        client,
-        server,
-    })
-}
-
-/// What handshakes may cost (threat 32).
-fn bounds(handshakes: &HandshakesConfig) -> SessionConfig {
-    let limits = LimiterConfig::default()
-        .with_rate(handshakes.burst, handshakes.per_second)
-        .with_failure_cost(handshakes.failure_cost)
-        .with_under_way(handshakes.max_per_peer, handshakes.max_under_way);
-    SessionConfig::default()
-        .with_max_handshakes(handshakes.max_working)
-        .with_limits(limits)
 }
 
 /// A fresh token for each handshake, addressed to the peer's SPIFFE id.

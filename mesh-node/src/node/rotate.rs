@@ -4,21 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
 use mesh_audit::Event;
 use mesh_audit::EventKind;
-use mesh_crypto::RsaKeyPair;
-use mesh_session::Responder;
-use mesh_transport::tls::Credentials;
+use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::TlsStore;
 use notify::RecursiveMode;
 use notify::Watcher;
 use tokio::sync::mpsc;
 
-use crate::adapt::peer_key::attest;
 use crate::audit::Auditor;
 use crate::error::Error;
 use crate::identity::Source;
+use crate::node::session_identity::SessionIdentity;
 use crate::stack::outbound::chain;
 use crate::telemetry::Telemetry;
 
@@ -33,57 +30,7 @@ pub(crate) struct Rotation {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) auditor: Option<Auditor>,
     pub(crate) clock: fn() -> SystemTime,
-}
-
-/// The RSA key whose attestation the certificate signs, and where both are in use.
-pub(crate) struct SessionIdentity {
-    pub(crate) name: String,
-    pub(crate) key: Arc<RsaKeyPair>,
-    pub(crate) config: mesh_session::Config,
-    pub(crate) engine: Arc<dyn mesh_crypto::Engine>,
-    pub(crate) local: Arc<ArcSwap<mesh_session::Local>>,
-    pub(crate) responder: Arc<ArcSwap<Responder>>,
-}
-
-impl SessionIdentity {
-    /// What a session needs of this side, attested by the certificate in `credentials`.
-    pub(crate) fn attested(
-        credentials: &Credentials,
-        (name, key): (&str, &Arc<RsaKeyPair>),
-        (config, engine): (&mesh_session::Config, &Arc<dyn mesh_crypto::Engine>),
-    ) -> Result<(Arc<mesh_session::Local>, Responder), Error> {
-        let attestation = attest(credentials, name, key.public().spki_der())?;
-        let identity =
-            mesh_session::LocalIdentity::new(name.to_owned(), Arc::clone(key), attestation);
-        let random = Arc::new(mesh_crypto::SystemRandom::new());
-        let local = Arc::new(mesh_session::Local::new(
-            config.clone(),
-            Arc::clone(engine),
-            random,
-            identity,
-        )?);
-        let responder = Responder::new(Arc::clone(&local))?;
-        Ok((local, responder))
-    }
-
-    fn renewed(
-        &self,
-        credentials: &Credentials,
-    ) -> Result<(Arc<mesh_session::Local>, Responder), Error> {
-        Self::attested(
-            credentials,
-            (&self.name, &self.key),
-            (&self.config, &self.engine),
-        )
-    }
-}
-
-impl std::fmt::Debug for SessionIdentity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionIdentity")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
+    pub(crate) tasks: Tasks,
 }
 
 impl Rotation {
@@ -92,24 +39,26 @@ impl Rotation {
         let (told, mut changes) = mpsc::channel(1);
         let _watcher = self.watch(told);
         loop {
-            let renewal = self
-                .source
-                .renew_after((self.clock)(), self.not_after)
-                .unwrap_or(NEVER);
+            let now = (self.clock)();
+            let renewal = self.source.renew_after(now, self.not_after);
+            let look = self.session.as_ref().map(|session| session.look_after(now));
             let by_change = tokio::select! {
-                () = tokio::time::sleep(renewal) => false,
-                found = changes.recv() => {
-                    if found.is_none() {
-                        // Nothing can be watched; renewal by time goes on.
-                        tokio::time::sleep(renewal).await;
-                    }
+                () = sleep(renewal) => {
+                    self.renew(false);
+                    continue;
+                }
+                () = sleep(look) => false,
+                Some(()) = changes.recv() => {
                     // Certificate and key are two files: wait until both are there.
                     tokio::time::sleep(SETTLE).await;
                     while changes.try_recv().is_ok() {}
-                    found.is_some()
+                    true
                 }
             };
-            self.renew(by_change);
+            if by_change {
+                self.renew(true);
+            }
+            self.refresh_key().await;
         }
     }
 
@@ -125,12 +74,47 @@ impl Rotation {
             .map(|session| session.renewed(identity.credentials()))
             .transpose()?;
         let not_after = identity.replace(&self.tls)?;
-        if let (Some(session), Some((local, responder))) = (session, renewed) {
-            session.local.store(local);
-            session.responder.store(Arc::new(responder));
+        if let (Some(session), Some(local)) = (session, renewed) {
+            session.take_over(local)?;
         }
         self.inputs = inputs;
         Ok(Some(not_after))
+    }
+
+    /// Looks after the RSA key of sessions, off the request threads: making one takes seconds.
+    async fn refresh_key(&mut self) {
+        let Some(mut session) = self.session.take() else {
+            return;
+        };
+        let (tls, at) = (Arc::clone(&self.tls), (self.clock)());
+        let work = move || {
+            let found = session.refresh(tls.current().credentials(), at);
+            (session, found)
+        };
+        let found = match self.tasks.blocking(work).await {
+            Ok((session, found)) => {
+                self.session = Some(session);
+                found
+            }
+            Err(error) => return tracing::error!(%error, "identity keys are not replaced any more"),
+        };
+        match found {
+            Ok(None) => {}
+            Ok(Some(fingerprint)) => {
+                let fingerprint = fingerprint.to_string();
+                tracing::info!(fingerprint, "identity key replaced");
+                if let Some(auditor) = &self.auditor {
+                    auditor.note(
+                        Event::new(EventKind::KeyRotation)
+                            .with("what", "identity key")
+                            .with("fingerprint", &*fingerprint),
+                    );
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "no new identity key; the old one stays");
+            }
+        }
     }
 
     fn renew(&mut self, by_change: bool) {
@@ -167,7 +151,11 @@ impl Rotation {
         let mut watcher = notify::recommended_watcher(told)
             .inspect_err(|error| tracing::warn!(%error, "identity files can't be watched; restart after replacing them"))
             .ok()?;
-        for dir in self.source.directories() {
+        let keys = self
+            .session
+            .as_ref()
+            .map(|session| session.directory().to_owned());
+        for dir in self.source.directories().into_iter().chain(keys) {
             if let Err(error) = watcher.watch(&dir, RecursiveMode::NonRecursive) {
                 tracing::warn!(%error, dir = %dir.display(), "identity files can't be watched; restart after replacing them");
             }
@@ -176,7 +164,13 @@ impl Rotation {
     }
 }
 
-/// A year: certificates from files are renewed when the files change.
-const NEVER: Duration = Duration::from_hours(365 * 24);
+/// Without a duration it never ends.
+async fn sleep(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Whoever replaces certificate and key does so within this.
 const SETTLE: Duration = Duration::from_millis(250);

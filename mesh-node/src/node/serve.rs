@@ -26,6 +26,7 @@ use mesh_transport::listen::Accepted;
 use mesh_transport::server::Protocol;
 use mesh_transport::server::Server;
 use mesh_transport::session::CALL_PATH;
+use mesh_transport::session::CLOSE_ROUTE;
 use mesh_transport::session::HANDSHAKE_PATH;
 use mesh_transport::session::MESH_SERVICE;
 use mesh_transport::session::Opened;
@@ -331,6 +332,12 @@ impl Gate {
         }
         let id = &peer.tls_id;
         let named = request.headers().get(MESH_SERVICE);
+        if is_exchange && named.is_some_and(|named| named == CLOSE_ROUTE) {
+            return match sessions.close(id, request).await {
+                Ok(response) => response,
+                Err(error) => self.refuse_session(peer, &error),
+            };
+        }
         if is_exchange && named.is_none_or(|named| named.as_bytes() != self.inbound.name.as_bytes())
         {
             let message = format!(
@@ -414,7 +421,7 @@ impl Gate {
     /// Drops expired sessions and updates their gauge.
     pub(crate) fn sweep(&self, telemetry: &Telemetry) {
         if let Some(sessions) = &self.sessions {
-            sessions.table().sweep(now());
+            sessions.sweep();
             telemetry
                 .sessions
                 .set(i64::try_from(sessions.table().stats().sessions).unwrap_or(i64::MAX));

@@ -138,6 +138,15 @@ impl Endpoints {
         self.current.store(Arc::new(list));
     }
 
+    /// Tells those that this node has sessions with that nothing more comes.
+    pub(crate) async fn close(&self) {
+        for member in &self.current().members {
+            if let Link::Hybrid(pool) = &member.0.link {
+                pool.close().await;
+            }
+        }
+    }
+
     /// The list now.
     pub(crate) fn current(&self) -> Arc<List> {
         self.current.load_full()

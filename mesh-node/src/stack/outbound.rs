@@ -153,6 +153,13 @@ impl fmt::Debug for Service {
 }
 
 impl Outbound {
+    /// Ends the sessions with all services.
+    pub(crate) async fn close_sessions(&self) {
+        for service in self.services.values() {
+            service.endpoints.close().await;
+        }
+    }
+
     /// Answers one request of the local application. `bound` is the service of a listener that has one of its own.
     pub(crate) async fn handle(
         &self,

@@ -16,9 +16,12 @@ use http::header;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use http_body_util::Limited;
+use mesh_session::Flags;
 use mesh_session::Initiator;
 use mesh_session::Local;
 use mesh_session::PeerKey;
+use mesh_session::Resuming;
+use mesh_session::Sealer;
 use mesh_session::Session;
 use mesh_session::UnixTime;
 use mesh_session::VerifyPeer;
@@ -33,6 +36,7 @@ use crate::peer::PeerPool;
 use crate::peer::Unsent;
 use crate::session::BUSY;
 use crate::session::CALL_PATH;
+use crate::session::CLOSE_ROUTE;
 use crate::session::HANDSHAKE_PATH;
 use crate::session::MAX_HANDSHAKE_BYTES;
 use crate::session::MESH_PROCESSED;
@@ -73,6 +77,8 @@ pub struct SessionPool {
     verifier: Arc<dyn VerifyPeerDebug>,
     /// The peer's key, verified before: saves a round trip until it is refused.
     known: Mutex<Option<Known>>,
+    /// The session agreed on last: another connection's session can follow it without a private key.
+    last: Mutex<Option<Last>>,
     open: ArcSwap<Vec<Entry>>,
     handshaking: tokio::sync::Mutex<()>,
     failures: Failures,
@@ -89,6 +95,13 @@ struct Known {
     key: PeerKey,
     generation: u64,
     until: SystemTime,
+}
+
+/// A session of one generation of our trust: what follows it inherits that trust, so it ends with it.
+#[derive(Clone, Debug)]
+struct Last {
+    session: Arc<Session>,
+    generation: u64,
 }
 
 #[derive(Clone)]
@@ -123,6 +136,7 @@ impl SessionClient {
             connections,
             verifier,
             known: Mutex::new(None),
+            last: Mutex::new(None),
             open: ArcSwap::default(),
             handshaking: tokio::sync::Mutex::new(()),
             failures: Failures::default(),
@@ -214,13 +228,15 @@ impl SessionPool {
         let handshake = self.handshake_in_time(&connection);
         let agreed = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
         let agreed = agreed.unwrap_or_else(|elapsed| Err(failed(&connection, elapsed)));
-        let session = agreed.inspect_err(|error| self.failures.note(error))?;
-        let until = (self.client.clock)()
-            .checked_add(self.client.timeout)
-            .unwrap_or(SystemTime::UNIX_EPOCH);
+        let session = Arc::new(agreed.inspect_err(|error| self.failures.note(error))?);
+        *self.last.lock() = Some(Last {
+            session: Arc::clone(&session),
+            generation: self.connections.generation(),
+        });
+        let until = self.until(&session);
         let entry = Entry {
             connection,
-            session: Arc::new(session),
+            session,
             until,
         };
         self.keep(|open| {
@@ -229,6 +245,26 @@ impl SessionPool {
             open.push(entry.clone());
         });
         Ok(entry)
+    }
+
+    /// Resumption does not make a session older than a handshake would.
+    fn until(&self, session: &Session) -> SystemTime {
+        let since = Duration::from_millis(session.authenticated().as_millis());
+        SystemTime::UNIX_EPOCH
+            .checked_add(since + self.client.timeout)
+            .unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Tells the peer that nothing more comes in the open sessions, so that it forgets them. What the peer answers, or
+    /// that it does not, changes nothing.
+    pub async fn close(&self) {
+        let open = self.open.swap(Arc::default());
+        *self.last.lock() = None;
+        for entry in &**open {
+            if let Err(error) = close(entry).await {
+                tracing::debug!(error = %error, "the peer was not told that a session is over");
+            }
+        }
     }
 
     fn find(&self, connection: &Arc<PeerConnection>) -> Option<Entry> {
@@ -272,9 +308,24 @@ impl SessionPool {
         }
     }
 
-    /// One round trip where the peer's key is known, else two.
+    /// One round trip where there was a session or the peer's key is known, else two.
     async fn handshake(&self, connection: &PeerConnection) -> Result<Session, Error> {
         let generation = self.connections.generation();
+        let last = self.last.lock().clone();
+        let is_young = |last: &Last| {
+            last.generation == generation && self.until(&last.session) > (self.client.clock)()
+        };
+        if let Some(Last { session, .. }) = last.filter(is_young) {
+            match self.resume(connection, session).await {
+                Ok(session) => return Ok(session),
+                Err(error) if is_busy(&error) => return Err(error),
+                // It may have restarted, or forgotten the session.
+                Err(error) => {
+                    tracing::debug!(%error, "the session before could not be resumed");
+                    *self.last.lock() = None;
+                }
+            }
+        }
         let known = self.known.lock().clone();
         let is_fresh =
             |known: &Known| known.generation == generation && known.until > (self.client.clock)();
@@ -323,6 +374,23 @@ impl SessionPool {
             self.pause.note(&source, tokio::time::Instant::now());
             failed(connection, source)
         })
+    }
+
+    /// A session that follows `session`, without a private key.
+    async fn resume(
+        &self,
+        connection: &PeerConnection,
+        session: Arc<Session>,
+    ) -> Result<Session, Error> {
+        let local = self.client.local.load_full();
+        let token = (self.client.token)(session.peer_name());
+        let clock = self.client.clock;
+        let (resuming, message) = Resuming::start(&local, &session, &token, unix(clock()))
+            .map_err(|source| failed(connection, source))?;
+        let reply = self.round_trip(connection, Bytes::from(message)).await?;
+        resuming
+            .finish(&reply, &*self.verifier, unix(clock()))
+            .map_err(|source| failed(connection, source))
     }
 
     async fn agree(&self, connection: &PeerConnection, key: PeerKey) -> Result<Session, Error> {
@@ -375,6 +443,17 @@ async fn round_trip(connection: &PeerConnection, message: Bytes) -> Result<Bytes
         .next()?
         .ok_or("the peer sent no handshake message")?
         .freeze())
+}
+
+/// Ends a session at the peer: an exchange on a route of its own, with nothing in it.
+async fn close(entry: &Entry) -> Result<(), BoxError> {
+    let (mut sealer, _) = entry.session.begin(CLOSE_ROUTE.as_bytes(), instant())?;
+    let mut record = BytesMut::zeroed(Sealer::HEADER_ROOM);
+    sealer.seal(Flags::END, &mut record)?;
+    let body = Body::from(frame::message(&record));
+    let request = outer(CALL_PATH, Some(CLOSE_ROUTE), body)?;
+    let sent = tokio::time::timeout(CLOSE_TIMEOUT, entry.connection.send(request)).await?;
+    sent.map(|_| ()).map_err(|unsent| unsent.error.into())
 }
 
 async fn exchange(
@@ -512,6 +591,8 @@ fn unix(time: SystemTime) -> UnixTime {
     UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// A node that leaves does not wait for one that does not answer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Long enough for a called node that has some more handshakes before this one, each a few milliseconds of RSA.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Times that a busy peer is asked before calls are told.

@@ -21,7 +21,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use mesh_session::LimiterConfig;
-use mesh_session::Responder;
+use mesh_session::Responders;
 use mesh_session::SessionTable;
 use mesh_session::TableConfig;
 use mesh_transport::Body;
@@ -63,10 +63,10 @@ pub(super) async fn serve(
     ready: impl FnOnce(SocketAddr) -> io::Result<()>,
 ) -> Result<(), BoxError> {
     let tasks = Tasks::new(Handle::current());
-    let responder = Responder::new(Arc::clone(&ends.local))?;
+    let responders = Responders::new(Arc::clone(&ends.local), OFFER_OVERLAP)?;
     let table = SessionTable::new(TableConfig::default(), now())?;
     let sessions = SessionServer::new(
-        Arc::new(ArcSwap::from_pointee(responder)),
+        Arc::new(responders),
         (Arc::clone(&ends.pinned) as _, no_token()),
         Arc::new(table),
         (unlimited(), wall_clock),
@@ -243,3 +243,5 @@ const WARM: u8 = 0;
 const MEASURED: u8 = 1;
 const OVER: u8 = 2;
 const MAX_CONNECTIONS: usize = 64;
+/// The identity does not change here.
+const OFFER_OVERLAP: Duration = Duration::from_mins(1);
