@@ -1,0 +1,36 @@
+//! What bytes from outside may do to the parsers of the mesh: nothing but be refused.
+//!
+//! Each function here is a fuzz target: it takes any bytes and panics only where something is wrong.
+//! `fuzz_targets/` gives each to libFuzzer (`cargo xtask fuzz`), and `tests/replay.rs` gives each its corpus, without
+//! libFuzzer.
+//!
+//! What a fuzzer can't guess is done for it: a message for another offer or another session never gets past the first
+//! check, so targets write the right hash, id and time into what they are given, and those behind a MAC or a signature
+//! hold the keys and make it. An engine is fuzzed against the other wherever both parse the same bytes.
+
+mod crypto;
+mod envelopes;
+mod keys;
+mod session;
+mod store;
+mod transport;
+
+pub use crypto::fingerprint;
+pub use crypto::private_key;
+pub use crypto::public_key_pem;
+pub use crypto::spki;
+pub use envelopes::envelope;
+pub use envelopes::envelope_header;
+pub use session::cookie;
+pub use session::first_message;
+pub use session::first_message_inner;
+pub use session::framing;
+pub use session::key_offer;
+pub use session::record;
+pub use session::reply;
+pub use session::resumption;
+pub use session::resumption_reply;
+pub use store::encrypted_key;
+pub use store::key_store_names;
+pub use transport::grpc_frame;
+pub use transport::sealed_head;
