@@ -150,16 +150,12 @@ mod tests {
             near.write_all(b"frame").await.unwrap();
             near.flush().await.unwrap();
         }
-        let mut early = [0; 1];
-        let read = async { near.read(&mut early).await };
-        let mut heard = [0; 64];
-        let (len, _) = tokio::join!(biased; async {
-            tokio::select! {
-                biased;
-                _ = read => 0,
-                len = far.read(&mut heard) => len.unwrap(),
-            }
-        }, async {});
+        let (mut early, mut heard) = ([0; 1], [0; 64]);
+        let len = tokio::select! {
+            biased;
+            _ = near.read(&mut early) => 0,
+            len = far.read(&mut heard) => len.unwrap(),
+        };
         assert_eq!(heard.get(..len), Some(&b"frameframeframe"[..]));
     }
 
