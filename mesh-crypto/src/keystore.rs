@@ -332,7 +332,9 @@ impl KeyStore {
             return Err(full("holds 1,000 keys already, retire old ones first"));
         }
         if created > name::LAST_DATE {
-            return Err(full("would hold a key dated after the year 9999, set the clock"));
+            return Err(full(
+                "would hold a key dated after the year 9999, set the clock",
+            ));
         }
         let name = Name {
             created,
