@@ -63,6 +63,7 @@ fn python_refuses_changed_and_repeated_messages() {
     }
 }
 
+// threat 26
 #[test]
 fn rust_refuses_changed_and_repeated_messages() {
     for suite in BOTH {
@@ -160,6 +161,7 @@ fn rust_refuses_changed_offers_and_replies() {
     }
 }
 
+// threat 24
 #[test]
 fn python_refuses_changed_repeated_and_reordered_records() {
     let Some(mut sides) = Setup::new(&[Suite::PREFERRED]).rust_initiates() else {
@@ -189,6 +191,7 @@ fn python_refuses_changed_repeated_and_reordered_records() {
     sides.deliver_in_vain(&seal(&mut sealer, Flags::END, b"elsewhere"));
 }
 
+// threat 24
 #[test]
 fn rust_refuses_changed_repeated_and_reordered_records() {
     for suite in [
@@ -256,6 +259,7 @@ fn clocks_too_far_apart_and_offers_of_an_earlier_run_are_refused() {
     assert!(matches!(refused, Error::StaleOffer), "{refused}");
 }
 
+// threat 29
 #[test]
 fn a_suite_that_is_not_ones_own_is_refused() {
     let mut setup = Setup::new(&[Suite::PREFERRED, Suite::CLASSIC]);

@@ -3,7 +3,7 @@
     node_peer.py call  PORT OPTIONS     commands come on standard input, a line of JSON answers each
     node_peer.py serve PORT OPTIONS     answers calls with what it saw of them, until it is ended
 
-    OPTIONS: --name ID --peer ID --certs FILES-WITHOUT-ENDING --ca FILE --rsa FILE [--token T] [--suites 0101,0001]
+    OPTIONS: --name ID --peer ID --certs FILES-WITHOUT-ENDING --ca FILE --rsa FILE [--token T] [--call-token T] [--suites 0101,0001]
 
 Commands of the calling side:
 
@@ -13,8 +13,9 @@ Commands of the calling side:
     post PATH N              a body of N bytes in several records, over Stream
     advance                  on to the next epoch
     first                    another first message, kept and not sent
-    send MESSAGE             what the node says to `first`, `changed`, `resumption`, or to bytes in hex
+    send MESSAGE             what the node says to `first`, `changed` or `resumption`
     close                    ends the session
+    reopen                   goes on as if it had not been ended
 """
 
 from __future__ import annotations
@@ -156,6 +157,7 @@ class Caller:
         self.initiator = Initiator(local, options.peer)
         self.session: Session | None = None
         self.kept: dict[str, bytes] = {}
+        self.call_token: str = options.call_token
 
     def ask(self, message: bytes) -> bytes:
         answer = self.stub.Handshake(messages.HandshakeMessage(message=message), timeout=20, metadata=self.metadata())
@@ -165,7 +167,8 @@ class Caller:
         return [("mesh-service", self.service)]
 
     def in_use(self) -> Session:
-        assert self.session, "no session yet"
+        if not self.session:
+            raise Refused("no session yet")
         return self.session
 
     def run(self, line: str) -> dict[str, Any]:
@@ -175,7 +178,7 @@ class Caller:
         except grpc.RpcError as error:
             trailers = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
             return {"failed": error.code().name, "details": error.details(), "trailers": trailers}
-        except Refused as refused:
+        except (Refused, KeyError) as refused:
             return {"refused": str(refused)}
         return found
 
@@ -201,11 +204,16 @@ class Caller:
         return {}
 
     def do_send(self, message: str) -> dict[str, Any]:
-        return {"kind": self.ask(self.kept.get(message) or bytes.fromhex(message))[1]}
+        return {"kind": self.ask(self.kept[message])[1]}
+
+    def head(self, method: str, path: str, headers: carriage.Headers) -> bytes:
+        # The handshake's token is for the node; each call shows one for the service, which the document leaves out.
+        shown = [("x-mesh-token", self.call_token)] if self.call_token else []
+        return carriage.request_head(method, path, self.service, headers + shown)
 
     def do_get(self, path: str) -> dict[str, Any]:
         exchange = self.in_use().begin(self.service.encode())
-        head = carriage.request_head("GET", path, self.service, [("x-from", "python")])
+        head = self.head("GET", path, [("x-from", "python")])
         flags, text = carriage.encode_record(b"", head)
         record = messages.Record(sealed=exchange.seal(text, flags | END))
         answer = Answer(exchange)
@@ -218,7 +226,7 @@ class Caller:
         body = bytes(i % 251 for i in range(int(size)))
 
         def records() -> Iterator[Any]:
-            head = carriage.request_head("POST", path, self.service, [("content-type", "application/octet-stream")])
+            head = self.head("POST", path, [("content-type", "application/octet-stream")])
             flags, text = carriage.encode_record(b"", head)
             yield messages.Record(sealed=exchange.seal(text, flags))
             for at in range(0, len(body), 50_000):
@@ -241,8 +249,12 @@ class Caller:
             pass
         return {}
 
+    def do_reopen(self) -> dict[str, Any]:
+        self.in_use().closed = False
+        return {}
 
-class Called(services.SecureMeshServicer):  # type: ignore[misc]
+
+class Called(services.SecureMeshServicer):  # type: ignore[misc, name-defined]
     """The called side."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -287,7 +299,6 @@ class Called(services.SecureMeshServicer):  # type: ignore[misc]
                 print(json.dumps({"closed": session.id.hex()}), flush=True)
                 return
             head, _, body = carriage.decode_record(flags, text)
-            assert head is not None, "HEAD marks the first record"
             while not flags & END:
                 with self.lock:
                     flags, text = exchange.open(next(requests).sealed)
@@ -295,6 +306,7 @@ class Called(services.SecureMeshServicer):  # type: ignore[misc]
         except Refused as refused:
             print(json.dumps({"refused": str(refused), "told": refused.told}), flush=True)
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, refused.told)
+        assert head is not None, "HEAD marks the first record"
         method, path, authority, headers = carriage.read_request_head(head)
         seen = {"method": method, "path": path, "authority": authority, "headers": dict(headers), "route": route,
                 "sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body), "suite": str(session.suite),
@@ -335,6 +347,7 @@ def main() -> None:
         for name in ("--certs", "--ca", "--rsa"):
             side.add_argument(name, type=Path, required=True)
         side.add_argument("--token", default="")
+        side.add_argument("--call-token", default="")
         side.add_argument("--suites", default="0101,0001")
     options = parser.parse_args()
     if options.role == "serve":
