@@ -175,12 +175,12 @@ impl FrameWriter {
         let mut record = self.buffer.split_off(self.buffer.len());
         record.put_bytes(0, Sealer::HEADER_ROOM);
         record.extend_from_slice(plaintext);
-        let sealed = sealer.seal(flags, &mut record);
+        let done = sealer.seal(flags, &mut record);
         self.buffer.unsplit(record);
-        if sealed.is_err() {
+        if done.is_err() {
             self.buffer.truncate(before);
         }
-        sealed
+        done
     }
 
     /// What is to be written. Take off it what was written, such as with `AsyncWriteExt::write_all_buf`, or clear it.
