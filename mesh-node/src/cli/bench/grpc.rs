@@ -52,6 +52,7 @@ use super::Measured;
 use super::Plan;
 use super::ends::ANSWERER;
 use super::ends::Ends;
+use super::ends::Pinned;
 use super::latency::Latencies;
 use super::peer::PeerProcess;
 use super::peer::now;
@@ -67,7 +68,7 @@ pub(super) async fn serve(
     let table = SessionTable::new(TableConfig::default(), now())?;
     let sessions = SessionServer::new(
         Arc::new(responders),
-        (Arc::clone(&ends.pinned) as _, no_token()),
+        (Arc::<Pinned>::clone(&ends.pinned), no_token()),
         Arc::new(table),
         (unlimited(), wall_clock),
         tasks.clone(),
@@ -172,7 +173,7 @@ fn pool(ends: &Ends) -> SessionPool {
     );
     let connections = Dialer::new(Arc::clone(&ends.tls), PeerConfig::default(), tasks)
         .pool(ends.address.to_string(), ends.peer.clone());
-    client.pool(connections, Arc::clone(&ends.pinned) as _)
+    client.pool(connections, Arc::<Pinned>::clone(&ends.pinned))
 }
 
 /// Sessions are made in a row here to see how long one takes.

@@ -97,7 +97,7 @@ pub(super) async fn load(
 }
 
 impl Link {
-    fn new(stream: TcpStream) -> io::Result<(TcpStream, FrameReader, FrameWriter)> {
+    fn parts(stream: TcpStream) -> io::Result<(TcpStream, FrameReader, FrameWriter)> {
         stream.set_nodelay(true)?;
         Ok((stream, FrameReader::new(2 * MAX_SIZE), FrameWriter::new()))
     }
@@ -107,7 +107,7 @@ impl Link {
         responder: &Responder,
         stream: TcpStream,
     ) -> Result<Self, BoxError> {
-        let (mut stream, mut reader, mut writer) = Self::new(stream)?;
+        let (mut stream, mut reader, mut writer) = Self::parts(stream)?;
         writer.put(responder.offer())?;
         stream.write_all_buf(writer.buffer()).await?;
         let init = receive(&mut stream, &mut reader).await?;
@@ -125,7 +125,7 @@ impl Link {
 
     async fn connect(ends: &Ends) -> Result<Self, BoxError> {
         let stream = TcpStream::connect(ends.address).await?;
-        let (mut stream, mut reader, mut writer) = Self::new(stream)?;
+        let (mut stream, mut reader, mut writer) = Self::parts(stream)?;
         let offer = receive(&mut stream, &mut reader).await?;
         let peer = PeerKey::from_offer(&ends.local, &offer, &*ends.pinned)?;
         let (initiator, init) = Initiator::start(&ends.local, &peer, b"", unix_now())?;
