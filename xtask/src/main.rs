@@ -19,12 +19,16 @@ mod demo;
 mod deny;
 mod deps;
 mod features;
+mod flag;
 mod flood;
+mod fuzz;
 mod reference;
 mod servers;
 mod step;
 mod test;
 mod tidy;
+mod timing;
+mod transcripts;
 mod workspace;
 
 fn main() -> ExitCode {
@@ -56,9 +60,12 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         ("deps", []) => deps::run(&workspace),
         ("features", []) => features::run(&workspace),
         ("flood", rest) => flood::run(&workspace, rest),
+        ("fuzz", rest) => fuzz::run(&workspace, rest),
         ("reference" | "readme", rest) => reference::run(&workspace, rest),
         ("servers", []) => servers::run(&workspace),
         ("tidy", []) => tidy::run(&workspace),
+        ("timing", rest) => timing::run(&workspace, rest),
+        ("transcripts", rest) => transcripts::run(&workspace, rest),
         ("deny" | "deps" | "features" | "servers" | "tidy", _) => {
             bail!("`{command}` takes no arguments")
         }
@@ -79,4 +86,10 @@ cargo xtask COMMAND
                    write README.md of these crates, or of all, from the crate documentation (also: readme)
   demo [ARGS]      run `mesh-node demo` in a release build
   bench [ARGS]     run the benchmarks
-  flood [SECONDS]  flood a node with handshakes for a minute, and say what its callers notice";
+  flood [SECONDS]  flood a node with handshakes for a minute, and say what its callers notice
+  fuzz [TARGET] [--secs N]
+                   fuzz every parser of bytes from outside, or one, for a minute each (needs a C++ compiler)
+  transcripts [--count N]
+                   change a million handshakes, resumptions and records; none may be accepted
+  timing [--samples N]
+                   measure whether the time of a refusal says what was wrong, on both engines";

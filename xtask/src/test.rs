@@ -9,6 +9,7 @@ use anyhow::bail;
 use crate::deny;
 use crate::deps;
 use crate::features;
+use crate::fuzz;
 use crate::servers;
 use crate::step::execute;
 use crate::step::succeeds;
@@ -62,6 +63,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
     timed("doctests", || {
         cargo(&["test", "--quiet", "--workspace", "--all-features", "--doc"])
     })?;
+    timed("corpora", || fuzz::replay(workspace))?;
+    timed("model", || model(workspace))?;
     // No step around the tests: the summary of the runner is the last line.
     println!("==> test");
     tests(workspace)
@@ -70,6 +73,24 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
 fn doc(workspace: &Workspace) -> anyhow::Result<()> {
     let mut command = workspace.cargo(&["doc", "--workspace", "--no-deps", "--all-features"]);
     execute(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Every interleaving of the threads that share the numbers of a sealing key: loom needs a build of its own.
+fn model(workspace: &Workspace) -> anyhow::Result<()> {
+    let arguments = [
+        "test",
+        "--quiet",
+        "--package",
+        "mesh-crypto",
+        "--no-default-features",
+        "--lib",
+        "numbers",
+    ];
+    let mut command = workspace.cargo(&arguments);
+    command
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("CARGO_TARGET_DIR", workspace.target().join("loom"));
+    execute(&mut command)
 }
 
 fn tests(workspace: &Workspace) -> anyhow::Result<()> {
