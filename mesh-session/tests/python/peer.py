@@ -102,6 +102,7 @@ class Peer:
             assert self.listener is not None
             self.connection, _ = self.listener.accept()
             self.connection.settimeout(20)
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self.connection
 
     def now_in_use(self, session: Session) -> str:
@@ -128,6 +129,7 @@ class Peer:
         if self.connection:
             self.connection.close()
         self.connection = socket.create_connection(("127.0.0.1", int(port)), timeout=20)
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return "connected"
 
     def ask(self, message: bytes) -> bytes:
