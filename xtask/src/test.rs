@@ -89,7 +89,7 @@ fn model(workspace: &Workspace) -> anyhow::Result<()> {
     let mut command = workspace.cargo(&arguments);
     command
         .env("RUSTFLAGS", "--cfg loom")
-        .env("CARGO_TARGET_DIR", workspace.target().join("loom"));
+        .env("CARGO_TARGET_DIR", workspace.target.join("loom"));
     execute(&mut command)
 }
 

@@ -38,6 +38,13 @@ impl Numbers {
         Ok(number)
     }
 
+    /// Takes as little memory as it can until the next claim.
+    pub(crate) fn pack(&self) {
+        if let Self::Claimed(window) = self {
+            window.lock().pack();
+        }
+    }
+
     /// Takes `number` out of a window.
     pub(crate) fn claim(&self, number: u64) -> Result<(), Error> {
         let Self::Claimed(window) = self else {

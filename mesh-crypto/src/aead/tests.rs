@@ -5,11 +5,14 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::aws_lc;
+#[cfg(feature = "aws-lc")]
+use crate::engine::aws_lc as engine;
+#[cfg(not(feature = "aws-lc"))]
+use crate::engine::rustcrypto as engine;
 use crate::hex::decode;
 
 fn key(algorithm: AeadAlgorithm, hex: &str) -> AeadKey {
-    aws_lc().aead_key(algorithm, &decode(hex).unwrap()).unwrap()
+    engine().aead_key(algorithm, &decode(hex).unwrap()).unwrap()
 }
 
 /// The vectors give the whole nonce: as IV with number and index 0 it is used unchanged.
@@ -89,7 +92,7 @@ fn agrees_with_the_published_vectors() {
 
 fn sealing(iv: [u8; 12]) -> Arc<SealingKey> {
     Arc::new(SealingKey::counting(
-        aws_lc()
+        engine()
             .aead_key(AeadAlgorithm::Aes256Gcm, &[7; 32])
             .unwrap(),
         iv,
@@ -107,7 +110,7 @@ fn a_dropped_stream_never_gives_its_number_back() {
 // threat 27
 #[test]
 fn a_claimed_number_is_granted_once() {
-    let key = aws_lc()
+    let key = engine()
         .aead_key(AeadAlgorithm::Aes128Gcm, &[7; 16])
         .unwrap();
     let key = Arc::new(SealingKey::claiming(key, [0; 12], 64));
@@ -149,7 +152,7 @@ fn stops_when_the_key_is_spent() {
 #[test]
 fn a_successor_and_a_key_that_comes_back_grant_no_number_twice() {
     let fresh = |byte| {
-        aws_lc()
+        engine()
             .aead_key(AeadAlgorithm::Aes256Gcm, &[byte; 32])
             .unwrap()
     };
@@ -177,7 +180,7 @@ fn a_successor_and_a_key_that_comes_back_grant_no_number_twice() {
 
 #[test]
 fn a_key_of_the_wrong_length_is_refused() {
-    let made = aws_lc().aead_key(AeadAlgorithm::Aes192Gcm, &[0; 32]);
+    let made = engine().aead_key(AeadAlgorithm::Aes192Gcm, &[0; 32]);
     assert!(matches!(
         made,
         Err(Error::KeyLength {
@@ -206,7 +209,7 @@ proptest! {
     ) {
         let mut sealed = text.clone();
         let tag = sealing([9; 12]).next_stream().unwrap().seal(&aad, &mut sealed).unwrap();
-        let key = || OpeningKey::new(aws_lc().aead_key(AeadAlgorithm::Aes256Gcm, &[7; 32]).unwrap(), [9; 12]);
+        let key = || OpeningKey::new(engine().aead_key(AeadAlgorithm::Aes256Gcm, &[7; 32]).unwrap(), [9; 12]);
         let mut all: Vec<u8> = sealed.iter().chain(&tag).chain(&aad).copied().collect();
         let at = at.index(all.len());
         all[at] ^= 1 << bit;

@@ -3,9 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::handshake;
-use crate::support::now;
+use crate::support::*;
+use mesh_session::Config;
 use mesh_session::Error;
+use mesh_session::Flags;
+use mesh_session::Initiator;
+use mesh_session::PeerKey;
+use mesh_session::Responder;
+use mesh_session::Resuming;
+use mesh_session::Session;
 use mesh_session::SessionTable;
 use mesh_session::TableConfig;
 
@@ -79,4 +85,148 @@ fn bounds_out_of_range_are_refused() {
             Err(Error::Config { .. })
         ));
     }
+}
+
+/// Other sessions of the same two peers, without an RSA operation for each.
+fn many(first: &Handshake, count: usize) -> Vec<Arc<Session>> {
+    let alice = alice();
+    let resume = |_| {
+        let (_, message) = Resuming::start(&alice, &first.alice, b"alice's token", NOW).unwrap();
+        let resumed = (&*first.bob, message.as_slice());
+        let resumed = first
+            .responder
+            .resume(resumed, b"bob's token", &Pinned::alice(), NOW);
+        Arc::new(resumed.unwrap().1)
+    };
+    (0..count).map(resume).collect()
+}
+
+#[test]
+fn an_idle_session_is_kept_small_and_works_again() {
+    let start = now();
+    let table = SessionTable::new(TableConfig::default(), start).unwrap();
+    let Handshake { alice, bob, .. } = handshake();
+    let id = bob.id();
+    alice.advance().unwrap();
+    let call = |bob: &Arc<Session>| {
+        let mut record = seal(&mut alice.begin(b"r", start).unwrap().0, Flags::END, b"x");
+        let replay = record.clone();
+        bob.accept(b"r", &mut record, start).unwrap();
+        replay
+    };
+    let replay = call(&bob);
+    table.insert(bob, start);
+    let is_frozen = || table.sessions()[0].is_frozen;
+    let idle = start + Duration::from_secs(60);
+    let held = table.get(&id, start).unwrap();
+    table.sweep(idle);
+    assert!(!is_frozen(), "somebody still holds it");
+    drop(held);
+    table.sweep(start + Duration::from_secs(5));
+    assert!(!is_frozen(), "it was used a moment ago");
+    table.sweep(idle);
+    assert!(
+        !is_frozen(),
+        "the overlap with the epoch before is not over"
+    );
+    let idle = idle + Duration::from_secs(30);
+    table.sweep(idle);
+    assert!(is_frozen());
+    assert_eq!(table.sessions()[0].counters.exchanges, 1);
+    let again = table.get(&id, idle).unwrap();
+    assert!(!is_frozen());
+    assert_eq!(
+        (again.id(), again.epoch(), again.peer_name()),
+        (id, 1, ALICE)
+    );
+    // What it accepted before, it still knows.
+    assert!(matches!(
+        again.accept(b"r", &mut replay.clone(), idle),
+        Err(Error::Open)
+    ));
+    call(&again);
+    assert_eq!(again.counters().exchanges, 2);
+}
+
+#[test]
+fn a_hundred_thousand_idle_sessions_take_a_kilobyte_each() {
+    const SESSIONS: usize = 4_000;
+    let start = now();
+    let table = SessionTable::new(TableConfig::default(), start).unwrap();
+    let first = handshake();
+    let idle = start + Duration::from_secs(60);
+    let fill = |count| {
+        // A few at a time, so that what was expanded is used again.
+        for _ in 0..count / 100 {
+            for session in many(&first, 100) {
+                table.insert(session, start);
+            }
+            table.sweep(idle);
+        }
+    };
+    // What the first ones take beside themselves is not counted.
+    fill(SESSIONS);
+    let before = resident_bytes();
+    fill(2 * SESSIONS);
+    let each = resident_bytes().saturating_sub(before) / (2 * SESSIONS);
+    assert!(table.sessions().iter().all(|session| session.is_frozen));
+    assert!(each <= 1_024, "{each} bytes a session");
+}
+
+/// Memory of this process that is in use: `/proc/self/statm`, second number, in pages of 4 KiB.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4_096
+}
+
+#[test]
+fn a_peer_with_many_sessions_loses_its_own_and_not_those_of_others() {
+    let start = now();
+    let config = TableConfig::default().with_capacity(16 * 8);
+    let table = SessionTable::new(config, start).unwrap();
+    let greedy = handshake();
+    // The other peer's session is the one used longest ago of all.
+    let other = other_peer();
+    let id = other.id();
+    table.insert(other, start);
+    for session in many(&greedy, 600) {
+        table.insert(session, start + Duration::from_secs(1));
+    }
+    assert!(table.stats().evicted > 400);
+    assert!(table.get(&id, start + Duration::from_secs(2)).is_some());
+}
+
+#[test]
+fn sessions_of_a_peer_that_is_trusted_no_more_are_taken_out() {
+    let start = now();
+    let table = SessionTable::new(TableConfig::default(), start).unwrap();
+    let first = handshake();
+    for session in many(&first, 5) {
+        table.insert(session, start);
+    }
+    let (other, id) = (other_peer(), first.bob.id());
+    let kept = other.id();
+    table.insert(other, start);
+    table.insert(first.bob, start);
+    table.sweep(start + Duration::from_secs(60));
+    let fingerprint = ALICE_KEY.public().fingerprint();
+    assert_eq!(table.remove_peers(|_, key| key == fingerprint), 6);
+    assert!(table.get(&id, start).is_none());
+    assert!(table.get(&kept, start).is_some());
+}
+
+/// A session that somebody else than Alice has with Bob.
+fn other_peer() -> Arc<Session> {
+    let eve = local(ALICE, &EVE_KEY, Config::default());
+    let responder = Responder::new(bob()).unwrap();
+    let peer = PeerKey::from_offer(&eve, responder.offer(), &Pinned::bob()).unwrap();
+    let (_, init) = Initiator::start(&eve, &peer, b"alice's token", NOW).unwrap();
+    let checked = responder.check(&init, NOW).unwrap();
+    let pinned = Pinned {
+        fingerprint: EVE_KEY.public().fingerprint(),
+        ..Pinned::alice()
+    };
+    let answered = responder.respond(&checked, b"", &pinned, NOW);
+    Arc::new(answered.unwrap().1)
 }
