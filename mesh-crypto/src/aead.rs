@@ -74,7 +74,6 @@ impl fmt::Debug for AeadKey {
 }
 
 /// A key that seals, and sees to it that no nonce is used twice under it.
-#[derive(Debug)]
 pub struct SealingKey {
     key: AeadKey,
     iv: [u8; NONCE_LEN],
@@ -167,6 +166,17 @@ impl SealingKey {
     }
 }
 
+// The IVs of a session are derived in secret, so neither kind of key shows its own.
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealingKey")
+            .field("key", &self.key)
+            .field("numbers", &self.numbers)
+            .field("spent", &self.spent)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What is left of a [`SealingKey`] that was put aside: some hundred bytes, and no key.
 #[derive(Debug)]
 pub struct ParkedKey {
@@ -243,7 +253,6 @@ impl SealingStream {
 }
 
 /// A key that opens. Which messages it may see, and how often, is for the caller to check.
-#[derive(Debug)]
 pub struct OpeningKey {
     key: AeadKey,
     iv: [u8; NONCE_LEN],
@@ -273,6 +282,14 @@ impl OpeningKey {
         self.key
             .ops
             .open(nonce(&self.iv, at.0, at.1), aad, in_out, tag)
+    }
+}
+
+impl fmt::Debug for OpeningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpeningKey")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 

@@ -66,6 +66,16 @@ impl Protection for Passphrase {
     }
 
     fn open(&self, der: &Secret) -> Result<Option<Secret>, Error> {
+        let opened = self.decrypt(der);
+        wipe_stack();
+        opened
+    }
+}
+
+impl Passphrase {
+    // In a frame of its own, so that what it leaves on the stack lies below its caller's.
+    #[inline(never)]
+    fn decrypt(&self, der: &Secret) -> Result<Option<Secret>, Error> {
         let Ok(info) = EncryptedPrivateKeyInfoRef::try_from(der.expose()) else {
             return Err(Error::KeyRejected {
                 what: "the encrypted PKCS#8 key",
@@ -90,6 +100,13 @@ impl Debug for Passphrase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Passphrase(redacted)")
     }
+}
+
+/// Overwrites what the functions that were called before left on the stack: the decryption of the library keeps blocks of
+/// the key there.
+#[inline(never)]
+fn wipe_stack() {
+    std::hint::black_box(&mut [0_u8; 16 * 1024]);
 }
 
 /// Whether opening takes less than about ten seconds and 256 MiB, whatever the file says.
