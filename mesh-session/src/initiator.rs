@@ -80,9 +80,16 @@ impl Initiator {
         let transcript = schedule::transcript_init(engine, &init);
 
         let identity = &local.identity;
-        let mut inner = Vec::new();
+        let key = identity.key().public();
+        let mut inner = schedule::room_for(&[
+            identity.name().len(),
+            key.spki_der().len(),
+            identity.attestation().len(),
+            token.len(),
+            key.bits().modulus_len(),
+        ]);
         wire::put(&mut inner, "the name", identity.name().as_bytes())?;
-        wire::put(&mut inner, "the key", identity.key().public().spki_der())?;
+        wire::put(&mut inner, "the key", key.spki_der())?;
         wire::put(&mut inner, "the attestation", identity.attestation())?;
         wire::put(&mut inner, "the token", token)?;
         let message = schedule::to_sign(engine, schedule::SIGN_INIT, &transcript, &inner);

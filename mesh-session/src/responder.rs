@@ -200,15 +200,12 @@ impl Responder {
             .collect();
         let prk = schedule::extract(engine, &transcript, &secrets);
 
-        let mut inner = Vec::new();
+        let key = self.local.identity.key();
+        let signature_len = key.public().bits().modulus_len();
+        let mut inner = schedule::room_for(&[token.len(), signature_len]);
         wire::put(&mut inner, "the token", token)?;
         let message = schedule::to_sign(engine, schedule::SIGN_REPLY, &transcript, &inner);
-        let signature = self
-            .local
-            .identity
-            .key()
-            .sign_pss(&message, random)
-            .map_err(Error::Crypto)?;
+        let signature = key.sign_pss(&message, random).map_err(Error::Crypto)?;
         wire::put(&mut inner, "the signature", &signature)?;
         let sealed = SealedBox::derive(engine, &prk, BoxOf::Reply, &transcript)?.seal(inner)?;
         wire::put(&mut out, "the sealed part", &sealed)?;

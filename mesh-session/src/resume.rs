@@ -226,7 +226,7 @@ pub(crate) fn answer(
 }
 
 fn token_inner(token: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut inner = Vec::new();
+    let mut inner = schedule::room_for(&[token.len()]);
     wire::put(&mut inner, "the token", token)?;
     Ok(inner)
 }

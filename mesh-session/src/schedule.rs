@@ -98,6 +98,13 @@ pub(crate) fn extract(engine: &dyn Engine, transcript: &Transcript, secrets: &[&
     Prk::extract(engine, transcript, &parts)
 }
 
+/// Room for what is to be sealed: fields of these lengths, and what sealing adds. It never grows, which would leave a copy
+/// of what is in it, a token perhaps, in memory that nobody wipes.
+pub(crate) fn room_for(fields: &[usize]) -> Vec<u8> {
+    let fields = fields.iter().map(|len| len.saturating_add(2));
+    Vec::with_capacity(fields.fold(BOX_OVERHEAD, usize::saturating_add))
+}
+
 /// Which message a box is in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum BoxOf {
