@@ -22,24 +22,28 @@ use mesh_crypto::aead::OpeningKey;
 use mesh_crypto::aead::SealingKey;
 use mesh_crypto::aead::SealingStream;
 use mesh_crypto::engine::aws_lc;
+use mesh_session::Agreement;
 use mesh_session::Config;
 use mesh_session::Flags;
 use mesh_session::Initiator;
 use mesh_session::KeyClaim;
 use mesh_session::Local;
 use mesh_session::LocalIdentity;
+use mesh_session::MacCover;
 use mesh_session::PeerKey;
 use mesh_session::PeerRefused;
 use mesh_session::Responder;
+use mesh_session::Resuming;
 use mesh_session::Sealer;
 use mesh_session::Session;
+use mesh_session::Suite;
 use mesh_session::TokenContext;
 use mesh_session::UnixTime;
 use mesh_session::VerifyPeer;
 
 fn main() {
     let mut criterion = benches::criterion();
-    let ends = Ends::new();
+    let ends = Ends::new(Config::default());
     seal(&mut criterion, &ends);
     open(&mut criterion, &ends);
     exchange(&mut criterion, &ends);
@@ -50,12 +54,27 @@ fn main() {
 fn seal(criterion: &mut Criterion, ends: &Ends) {
     let now = benches::now();
     let mut group = criterion.benchmark_group("session_seal");
+    let suite = Suite::new(
+        Agreement::X25519,
+        AeadAlgorithm::Aes256Gcm,
+        MacCover::HeaderAndTag,
+    );
+    let tagged = Ends::new(Config::default().with_suites(vec![suite]));
     for size in benches::SIZES {
         group.throughput(Throughput::Bytes(size.try_into().unwrap()));
         let (users, _orders) = ends.session();
         let (mut sealer, _answer) = users.begin(ROUTE, now).unwrap();
         let mut record = plain(size);
         group.bench_function(BenchmarkId::new("record", size), |b| {
+            b.iter(|| {
+                record.truncate(Sealer::HEADER_ROOM + size);
+                sealer.seal(Flags::NONE, black_box(&mut record)).unwrap();
+            });
+        });
+        let (users, _orders) = tagged.session();
+        let (mut sealer, _answer) = users.begin(ROUTE, now).unwrap();
+        let mut record = plain(size);
+        group.bench_function(BenchmarkId::new("record_mac_of_tag", size), |b| {
             b.iter(|| {
                 record.truncate(Sealer::HEADER_ROOM + size);
                 sealer.seal(Flags::NONE, black_box(&mut record)).unwrap();
@@ -149,6 +168,10 @@ fn handshake(criterion: &mut Criterion, ends: &Ends) {
         .sampling_mode(SamplingMode::Flat)
         .measurement_time(Duration::from_secs(2));
     group.bench_function("both_sides", |b| b.iter(|| ends.session()));
+    let classic = Ends::new(Config::default().with_suites(vec![Suite::CLASSIC]));
+    group.bench_function("both_sides_without_ml_kem", |b| {
+        b.iter(|| classic.session());
+    });
     let private = &ends.users.identity().key();
     let random = SystemRandom::new();
     let wrapped = private
@@ -166,6 +189,10 @@ fn handshake(criterion: &mut Criterion, ends: &Ends) {
     });
     let (_, init) = Initiator::start(&ends.users, &ends.peer, b"token", NOW).unwrap();
     group.sampling_mode(SamplingMode::Auto);
+    let (users, orders) = ends.session();
+    group.bench_function("resumption_both_sides", |b| {
+        b.iter(|| ends.resumed(&users, &orders));
+    });
     // What a flood of first messages costs before anything private is touched.
     group.bench_function("check_alone", |b| {
         b.iter(|| ends.responder.check(black_box(&init), NOW).unwrap());
@@ -183,9 +210,9 @@ struct Ends {
 }
 
 impl Ends {
-    fn new() -> Self {
-        let (users, knows_users) = local("spiffe://example.org/user-service");
-        let (orders, knows_orders) = local("spiffe://example.org/order-service");
+    fn new(config: Config) -> Self {
+        let (users, knows_users) = local("spiffe://example.org/user-service", config.clone());
+        let (orders, knows_orders) = local("spiffe://example.org/order-service", config);
         let responder = Responder::new(orders).unwrap();
         let peer = PeerKey::from_offer(&users, responder.offer(), &knows_orders).unwrap();
         Self {
@@ -208,6 +235,18 @@ impl Ends {
         let users = initiator.finish(&reply, &self.knows_orders, NOW).unwrap();
         (Arc::new(users), Arc::new(orders))
     }
+
+    /// A session that follows another one.
+    fn resumed(&self, users: &Arc<Session>, orders: &Session) -> (Session, Session) {
+        let (waiting, message) = Resuming::start(&self.users, users, b"token", NOW).unwrap();
+        let resumed = (orders, message.as_slice());
+        let (reply, orders) = self
+            .responder
+            .resume(resumed, b"token", &self.knows_users, NOW)
+            .unwrap();
+        let users = waiting.finish(&reply, &self.knows_orders, NOW).unwrap();
+        (users, orders)
+    }
 }
 
 struct Pinned(Fingerprint);
@@ -226,14 +265,14 @@ impl VerifyPeer for Pinned {
     }
 }
 
-fn local(name: &str) -> (Arc<Local>, Pinned) {
+fn local(name: &str, config: Config) -> (Arc<Local>, Pinned) {
     let engine = aws_lc();
     let key = Arc::new(RsaKeyPair::generate(&*engine, RsaBits::B4096).unwrap());
     let pinned = Pinned(key.public().fingerprint());
     let identity = LocalIdentity::new(name.to_owned(), key, Vec::new());
     let random = Arc::new(SystemRandom::new());
     (
-        Arc::new(Local::new(Config::default(), engine, random, identity).unwrap()),
+        Arc::new(Local::new(config, engine, random, identity).unwrap()),
         pinned,
     )
 }

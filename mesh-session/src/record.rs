@@ -121,18 +121,17 @@ impl Header {
         Ok(Self::read(header))
     }
 
+    #[rustfmt::skip]
     pub(crate) fn write(&self) -> [u8; HEADER_LEN] {
-        let mut out = [0; HEADER_LEN];
-        let first = [self.version, self.epoch, self.flags, self.direction];
-        let bytes = first
-            .into_iter()
-            .chain(self.session.0)
-            .chain(self.exchange.to_be_bytes())
-            .chain(self.index.to_be_bytes());
-        for (to, from) in out.iter_mut().zip(bytes) {
-            *to = from;
-        }
-        out
+        let [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15] = self.session.0;
+        let [e0, e1, e2, e3, e4, e5, e6, e7] = self.exchange.to_be_bytes();
+        let [i0, i1, i2, i3] = self.index.to_be_bytes();
+        [
+            self.version, self.epoch, self.flags, self.direction,
+            s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15,
+            e0, e1, e2, e3, e4, e5, e6, e7,
+            i0, i1, i2, i3,
+        ]
     }
 
     #[rustfmt::skip]

@@ -134,7 +134,10 @@ pub(super) mod duration {
 
 /// The same, or nothing.
 pub(super) mod optional_duration {
-    use super::*;
+    use super::Deserializer;
+    use super::Duration;
+    use super::Serializer;
+    use super::duration;
 
     pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,

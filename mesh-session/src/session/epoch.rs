@@ -129,12 +129,19 @@ impl Epochs {
         Ok(())
     }
 
+    /// An epoch ends with the first record of a later one that was opened here: until then the peer may not know of it.
     fn drop_older(&mut self, overlap: Duration, now: Instant) {
-        if !self.previous.is_empty() {
-            self.previous.retain_mut(|(_, ended)| {
-                now.saturating_duration_since(*ended.get_or_insert(now)) < overlap
-            });
+        if self.previous.is_empty() {
+            return;
         }
+        let heard = self.heard;
+        self.previous.retain_mut(|(epoch, ended)| {
+            if epoch.number < heard {
+                now.saturating_duration_since(*ended.get_or_insert(now)) < overlap
+            } else {
+                true
+            }
+        });
     }
 
     /// Goes on from epoch `from` to the next, if that has not happened yet and the peer is not too far behind.

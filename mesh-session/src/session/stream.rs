@@ -90,9 +90,10 @@ impl Sealer {
                 (self.stream.number(), index),
             )
         };
-        let aad = associated_data(&header.write(), &self.route);
+        let header = header.write();
+        let aad = associated_data(&header, &self.route);
         let (room, text) = buf.split_at_mut(HEADER_LEN);
-        room.copy_from_slice(&header.write());
+        room.copy_from_slice(&header);
         let tag = self.stream.seal(&aad, text).map_err(|error| match error {
             mesh_crypto::Error::Exhausted => Error::Exhausted,
             other => Error::Crypto(other),
@@ -104,7 +105,7 @@ impl Sealer {
         let mac = &self.epoch.sealing_mac;
         let mac = match session.suite().mac() {
             MacCover::Record => mac.sign(&[&self.route, buf]),
-            MacCover::HeaderAndTag => mac.sign(&[&self.route, &header.write(), &tag]),
+            MacCover::HeaderAndTag => mac.sign(&[&self.route, &header, &tag]),
         };
         buf.extend_from_slice(&mac);
         self.state = if flags.contains(Flags::END) {

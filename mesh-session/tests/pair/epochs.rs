@@ -146,6 +146,24 @@ fn a_long_stream_changes_its_keys_under_way_and_a_slow_reader_still_reads_it() {
     reader.finish().unwrap();
 }
 
+#[test]
+fn a_peer_that_heard_nothing_of_an_epoch_is_not_shut_out() {
+    let (alice, bob) = pair();
+    let late = now() + Duration::from_secs(300);
+    let ask = |at| {
+        let mut record = seal(&mut alice.begin(ROUTE, at).unwrap().0, Flags::END, b"x");
+        bob.accept(ROUTE, &mut record, at).unwrap().0
+    };
+    let mut answer = ask(now());
+    bob.advance().unwrap();
+    // What would have told her never arrives.
+    drop(seal(&mut answer, Flags::END, b"lost"));
+    drop(ask(now()));
+    drop(ask(late));
+    call(&alice, &bob, Duration::from_secs(301));
+    assert_eq!((alice.epoch(), bob.epoch()), (1, 1));
+}
+
 // threat 24
 #[test]
 fn a_stream_does_not_go_back_to_an_older_epoch() {

@@ -10,11 +10,13 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use bytes::BytesMut;
+use http::HeaderMap;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
 use http::header;
 use http_body_util::BodyExt;
+use http_body_util::Full;
 use mesh_session::HandshakeLimiter;
 use mesh_session::Limited;
 use mesh_session::LimiterConfig;
@@ -198,7 +200,7 @@ impl SessionServer {
         if message.is_empty() {
             self.limiter.give_back(peer);
             let responder = self.responders.current();
-            return Ok(grpc(Body::from(frame::message(responder.offer()))));
+            return Ok(handshake_answer(responder.offer()));
         }
         if let Some(id) = resumed_session_of(&message) {
             return self.resume(peer, &id, &message);
@@ -234,7 +236,7 @@ impl SessionServer {
         let answered = self.tasks.blocking(work).await.map_err(not_accepted)?;
         let (reply, session) = answered?;
         drop(self.table.insert(Arc::new(session), instant()));
-        Ok(grpc(Body::from(frame::message(&reply))))
+        Ok(handshake_answer(&reply))
     }
 
     /// Answers a resumption: no private key, a tenth of a millisecond, right here.
@@ -260,7 +262,7 @@ impl SessionServer {
             .map_err(refused)?;
         self.limiter.give_back(peer);
         drop(self.table.insert(Arc::new(session), instant()));
-        Ok(grpc(Body::from(frame::message(&reply))))
+        Ok(handshake_answer(&reply))
     }
 
     /// Ends a session of `peer`, which asks for it with an exchange on [`CLOSE_ROUTE`].
@@ -450,6 +452,16 @@ fn assemble(
     let length = Length::of(&mut head.headers)?;
     let body = OpenedBody::body(records, opener, first, length)?;
     Ok(Request::from_parts(head, body))
+}
+
+/// One message, then the status that gRPC ends with.
+fn handshake_answer(message: &[u8]) -> Response<Body> {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let message = Full::new(frame::message(message)).map_err(BoxError::from);
+    grpc(Body::boxed(
+        message.with_trailers(std::future::ready(Some(Ok(trailers)))),
+    ))
 }
 
 fn grpc(body: Body) -> Response<Body> {

@@ -152,11 +152,11 @@ fn epochs(security: &SecurityConfig) -> EpochLimits {
 }
 
 fn key_store(security: &SecurityConfig) -> Result<KeyStore, Error> {
-    let files = Arc::new(OsFileSystem::new());
-    let store = KeyStore::open(Arc::clone(&files) as _, &security.keys_dir)?;
+    let files = OsFileSystem::new();
+    let store = KeyStore::open(Arc::new(files), &security.keys_dir)?;
     match &security.keys_passphrase_file {
         Some(path) => {
-            let passphrase = read_passphrase(&*files, path)?;
+            let passphrase = read_passphrase(&files, path)?;
             Ok(store.with_passphrase(passphrase, Arc::new(SystemRandom::new())))
         }
         None => Ok(store),
