@@ -303,5 +303,6 @@ fn nonce(iv: &[u8; NONCE_LEN], number: u64, index: u32) -> [u8; NONCE_LEN] {
     out
 }
 
-#[cfg(all(test, not(loom), any(feature = "aws-lc", feature = "rustcrypto")))]
+#[cfg(test)]
+#[cfg(all(not(loom), any(feature = "aws-lc", feature = "rustcrypto")))]
 mod tests;

@@ -396,8 +396,8 @@ fn identity_and_session_keys_are_replaced_under_traffic() {
     load.go_on();
     let keys = fs::read_dir(mesh.order.dir().join("keys")).unwrap();
     let keys = keys.filter(|entry| {
-        let name = entry.as_ref().unwrap().file_name();
-        name.to_str().unwrap().ends_with(".pem")
+        let path = entry.as_ref().unwrap().path();
+        path.extension().is_some_and(|extension| extension == "pem")
     });
     assert!(keys.count() <= 4, "old keys are deleted");
     assert_eq!(load.end(), Vec::<String>::new());

@@ -39,6 +39,28 @@ impl Passphrase {
     pub(super) fn new(passphrase: Secret, random: Arc<dyn Random>) -> Self {
         Self { passphrase, random }
     }
+
+    // In a frame of its own, so that what it leaves on the stack lies below its caller's.
+    #[inline(never)]
+    fn decrypt(&self, der: &Secret) -> Result<Option<Secret>, Error> {
+        let Ok(info) = EncryptedPrivateKeyInfoRef::try_from(der.expose()) else {
+            return Err(Error::KeyRejected {
+                what: "the encrypted PKCS#8 key",
+            });
+        };
+        let EncryptionScheme::Pbes2(parameters) = &info.encryption_algorithm else {
+            return Err(UNSUPPORTED);
+        };
+        if !is_affordable(&parameters.kdf) {
+            return Err(UNSUPPORTED);
+        }
+        let mut buffer = Zeroizing::new(info.encrypted_data.as_bytes().to_vec());
+        match parameters.decrypt_in_place(self.passphrase.expose(), &mut buffer) {
+            Ok(der) => Ok(Some(Secret::from_slice(der))),
+            Err(pkcs8::pkcs5::Error::DecryptFailed) => Ok(None),
+            Err(_) => Err(UNSUPPORTED),
+        }
+    }
 }
 
 impl Protection for Passphrase {
@@ -69,30 +91,6 @@ impl Protection for Passphrase {
         let opened = self.decrypt(der);
         wipe_stack();
         opened
-    }
-}
-
-impl Passphrase {
-    // In a frame of its own, so that what it leaves on the stack lies below its caller's.
-    #[inline(never)]
-    fn decrypt(&self, der: &Secret) -> Result<Option<Secret>, Error> {
-        let Ok(info) = EncryptedPrivateKeyInfoRef::try_from(der.expose()) else {
-            return Err(Error::KeyRejected {
-                what: "the encrypted PKCS#8 key",
-            });
-        };
-        let EncryptionScheme::Pbes2(parameters) = &info.encryption_algorithm else {
-            return Err(UNSUPPORTED);
-        };
-        if !is_affordable(&parameters.kdf) {
-            return Err(UNSUPPORTED);
-        }
-        let mut buffer = Zeroizing::new(info.encrypted_data.as_bytes().to_vec());
-        match parameters.decrypt_in_place(self.passphrase.expose(), &mut buffer) {
-            Ok(der) => Ok(Some(Secret::from_slice(der))),
-            Err(pkcs8::pkcs5::Error::DecryptFailed) => Ok(None),
-            Err(_) => Err(UNSUPPORTED),
-        }
     }
 }
 

@@ -117,7 +117,7 @@ fn an_idle_session_is_kept_small_and_works_again() {
     let replay = call(&bob);
     table.insert(bob, start);
     let is_frozen = || table.sessions()[0].is_frozen;
-    let idle = start + Duration::from_secs(60);
+    let idle = start + Duration::from_mins(1);
     let held = table.get(&id, start).unwrap();
     table.sweep(idle);
     assert!(!is_frozen(), "somebody still holds it");
@@ -154,7 +154,7 @@ fn a_hundred_thousand_idle_sessions_take_a_kilobyte_each() {
     let start = now();
     let table = SessionTable::new(TableConfig::default(), start).unwrap();
     let first = handshake();
-    let idle = start + Duration::from_secs(60);
+    let idle = start + Duration::from_mins(1);
     let fill = |count| {
         // A few at a time, so that what was expanded is used again.
         for _ in 0..count / 100 {
@@ -209,7 +209,7 @@ fn sessions_of_a_peer_that_is_trusted_no_more_are_taken_out() {
     let kept = other.id();
     table.insert(other, start);
     table.insert(first.bob, start);
-    table.sweep(start + Duration::from_secs(60));
+    table.sweep(start + Duration::from_mins(1));
     let fingerprint = ALICE_KEY.public().fingerprint();
     assert_eq!(table.remove_peers(|_, key| key == fingerprint), 6);
     assert!(table.get(&id, start).is_none());
