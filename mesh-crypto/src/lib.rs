@@ -26,6 +26,16 @@
 //! # }
 //! ```
 //!
+//! # Where to start
+//!
+//! | you want | see |
+//! |---|---|
+//! | data sealed for one recipient and signed, in a file or a queue | [`envelope`], `examples/envelope.rs`, `ENVELOPE.md` |
+//! | an identity key on disk that is made, rotated and retired | [`keystore`] |
+//! | to seal messages without thinking of nonces | [`aead`] |
+//! | a channel between two services | the crate `mesh-session`, which stands on this one |
+//! | no C compiler | the feature `rustcrypto` instead of `aws-lc`, and its advisory below |
+//!
 //! # What this crate does not do
 //!
 //! - It has no TLS, certificates or tokens; other crates do those.

@@ -46,14 +46,36 @@
 //! `PROTOCOL.md` beside this gives every byte, the key schedule and why it holds. `examples/pair.rs` is the above as a
 //! program.
 //!
+//! # Where to start
+//!
+//! | you want | see |
+//! |---|---|
+//! | the whole of it in one process, without input or output | `examples/pair.rs` |
+//! | calls over one TCP connection, many in flight | `examples/tcp.rs`, [`framing`] |
+//! | the same over gRPC, with mutual TLS and limits | `mesh-transport`, feature `session` |
+//! | one message for one recipient, in a file or a queue | `mesh_crypto::envelope` |
+//! | another implementation | `PROTOCOL.md`, `vectors/`, and the one in Python under `tests/python` |
+//!
+//! The life of a session, and who calls what:
+//!
+//! ```text
+//!   initiator                                  responder
+//!   PeerKey::from_offer  ◀──── offer ─────────  Responders::current().offer()
+//!   Initiator::start     ──── first message ─▶  Responders::check, HandshakeLimiter, Responder::respond
+//!   Initiator::finish    ◀──── reply ─────────
+//!   Session::begin       ──── records ───────▶  session_id_of, SessionTable::get, Session::accept
+//!   Sealer, Opener       ◀──── records ──────▶  Sealer, Opener              (keys change by themselves)
+//!   Resuming::start      ──── resumption ────▶  resumed_session_of, Responder::resume
+//! ```
+//!
 //! # What this crate does not do
 //!
 //! - It moves no bytes and reads no clock: the caller carries messages and records, and says what time it is.
 //! - It trusts no key by itself: [`VerifyPeer`] decides, with pins or certificates that only the caller understands.
 //! - Its next keys come from the last ones by one-way steps ([`EpochLimits`]); fresh secrets come in with a resumption
 //!   ([`Resuming`]) or a handshake, which the caller decides on.
-//! - It does not limit how many handshakes run: [`Responder::check`] is cheap, [`Responder::respond`] is not, and the
-//!   caller bounds the pool that it runs on.
+//! - It starts no thread: [`Responder::respond`] and both steps of [`Initiator`] use private keys, and the caller runs
+//!   them on a bounded pool. [`HandshakeLimiter`] says whose turn it is.
 //!
 //! # Modules
 //!
@@ -76,7 +98,8 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | none | |
+//! | `aws-lc` (default) | `mesh_crypto::engine::aws_lc`, which needs a C compiler |
+//! | `rustcrypto` | `mesh_crypto::engine::rustcrypto`, pure Rust |
 
 mod config;
 mod cookie;

@@ -1,3 +1,5 @@
+//! Cookies that are good, old, of somebody else, or no cookies at all.
+
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,

@@ -1,3 +1,5 @@
+//! Frames cut anywhere, too large, or not whole.
+
 use proptest::prelude::*;
 
 use super::*;

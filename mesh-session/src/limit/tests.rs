@@ -1,3 +1,5 @@
+//! The limiter against an exact model, and its bounds.
+
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
