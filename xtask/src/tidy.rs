@@ -2,6 +2,7 @@
 
 mod errors;
 mod paths;
+mod threats;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,6 +25,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     }
     found.extend(tree.fuzz_targets_without_test());
     found.extend(paths::missing(&workspace.root, &tree));
+    found.extend(threats::missing(&tree));
     found.extend(reference::differences(workspace)?);
     if found.is_empty() {
         return Ok(());

@@ -96,7 +96,7 @@ fn how_much_of_a_tag_was_right_does_not_show_in_the_time() {
     for (name, check) in checks() {
         let runs = (0..3).map(|_| measure(&check, 20_000, &mut dice));
         // Stops at the first run without an alarm.
-        let alarms: Vec<_> = runs.take_while(|run| is_alarm(run)).collect();
+        let alarms: Vec<_> = runs.take_while(is_alarm).collect();
         assert!(alarms.len() < 3, "{name}: {alarms:?}");
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn nanoseconds<T>(work: impl FnOnce() -> T) -> f64 {
     took.as_secs_f64() * 1e9
 }
 
-/// Chance that can be repeated (SplitMix64; Steele, Lea and Flood 2014).
+/// Chance that can be repeated (`SplitMix64`; Steele, Lea and Flood 2014).
 pub(crate) struct Dice(u64);
 
 impl Dice {

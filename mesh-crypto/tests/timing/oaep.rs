@@ -38,17 +38,17 @@ impl Times {
         rounds: usize,
         dice: &mut Dice,
     ) -> Self {
-        let prober = Prober::new(engine, key.public());
-        let probes: Vec<Vec<_>> = classes
+        let maker = Prober::new(engine, key.public());
+        let pools: Vec<Vec<_>> = classes
             .iter()
-            .map(|class| (0..POOL).map(|_| prober.probe(*class)).collect())
+            .map(|class| (0..POOL).map(|_| maker.probe(*class)).collect())
             .collect();
         let mut times: Vec<_> = classes.iter().map(|class| (*class, Vec::new())).collect();
         let mut order: Vec<usize> = (0..classes.len()).collect();
         for round in 0..WARM_UP + rounds {
             dice.shuffle(&mut order);
             for at in order.iter().copied() {
-                let probe = &probes[at][dice.below(POOL)];
+                let probe = &pools[at][dice.below(POOL)];
                 let time =
                     nanoseconds(|| key.decrypt_oaep_or_random(probe, LABEL, SECRET_LEN, &RANDOM));
                 if round >= WARM_UP {
@@ -187,15 +187,15 @@ fn judge(pairs: &[(Class, Class, Paired)]) {
     for (one, other, pair) in pairs {
         let holds_zero = pair.low <= 0.0 && pair.high >= 0.0;
         let is_tiny = pair.half_width() <= BAR && pair.median.abs() <= BAR;
-        let passes = (holds_zero || is_tiny) && pair.p() > 1e-5;
-        passed += usize::from(passes);
+        let is_within = (holds_zero || is_tiny) && pair.p() > 1e-5;
+        passed += usize::from(is_within);
         println!(
             "{:<33} {:>10.1} {:>22} {:>9.1e} {:>9}",
             format!("{} - {}", one.name(), other.name()),
             pair.median,
             format!("{:.1} to {:.1}", pair.low, pair.high),
             pair.p(),
-            if passes { "pass" } else { "FAIL" },
+            if is_within { "pass" } else { "FAIL" },
         );
     }
     let widest = pairs.iter().map(|(_, _, pair)| pair.half_width());
