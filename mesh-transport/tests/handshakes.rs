@@ -279,7 +279,7 @@ fn busy_node(busy: usize, millis: &'static str) -> (Served, Arc<AtomicUsize>, Se
 }
 
 // Refusals that came before the message had arrived reset their streams, and a thousand of those ended the connection.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_refusals_leave_the_connection_as_it_is() {
     let pki = Pki::new("example.org");
     let sessions = Arc::new(server(1));
@@ -297,7 +297,10 @@ async fn thousands_of_refusals_leave_the_connection_as_it_is() {
         for _ in 0..64 {
             let connection = Arc::clone(&connection);
             calls.spawn(async move {
-                let body = Body::boxed(Slow(Some(Bytes::from(vec![7; 3_000])), false));
+                let body = Body::boxed(Slow {
+                    left: 12,
+                    is_due: false,
+                });
                 let request = Request::post(HANDSHAKE_PATH).body(body).unwrap();
                 connection.send(request).await.map(drop)
             });
@@ -306,8 +309,11 @@ async fn thousands_of_refusals_leave_the_connection_as_it_is() {
     }
 }
 
-/// Gives its bytes a turn after its head has gone.
-struct Slow(Option<Bytes>, bool);
+/// A message in so many pieces, each a turn after the one before.
+struct Slow {
+    left: u32,
+    is_due: bool,
+}
 
 impl http_body::Body for Slow {
     type Data = Bytes;
@@ -317,11 +323,16 @@ impl http_body::Body for Slow {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if !std::mem::replace(&mut self.1, true) {
+        self.is_due = !self.is_due;
+        if self.is_due {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+        let Some(left) = self.left.checked_sub(1) else {
+            return Poll::Ready(None);
+        };
+        self.left = left;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[7; 500])))))
     }
 }
 
