@@ -255,6 +255,7 @@ fn sealed(sealer: &mut Sealer) -> BytesMut {
 
 /// Functions that were called before leave things behind on the stack, until others are.
 #[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "the stack is what this is about")]
 fn use_the_stack() {
     std::hint::black_box(&mut [0_u8; 256 * 1024]);
 }

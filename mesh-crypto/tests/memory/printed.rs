@@ -25,6 +25,7 @@ use mesh_crypto::engine::rustcrypto;
 use mesh_crypto::envelope::Decryptor;
 use mesh_crypto::envelope::Encryptor;
 use mesh_crypto::envelope::Envelope;
+use mesh_crypto::keystore::FileSystem;
 use mesh_crypto::keystore::KeySet;
 use mesh_crypto::keystore::OsFileSystem;
 use mesh_crypto::keystore::PreviousKey;
@@ -118,13 +119,12 @@ fn nothing_that_holds_a_private_key_prints_it() {
     ];
     let folder = tempfile::tempdir().unwrap();
     let text = Secret::from_slice(include_bytes!("../data/keys/alice-2048.pem"));
-    let files = Arc::new(OsFileSystem::new());
-    let random = Arc::new(SystemRandom::new());
+    let files: Arc<dyn FileSystem> = Arc::new(OsFileSystem::new());
+    let random: Arc<dyn Random> = Arc::new(SystemRandom::new());
     for engine in [aws_lc(), rustcrypto()] {
         let key = RsaKeyPair::from_pkcs8_pem(&*engine, &text).unwrap();
-        let store = KeyStore::open(Arc::clone(&files) as _, &folder.path().join("keys")).unwrap();
-        let store =
-            store.with_passphrase(Secret::from_slice(b"e547adc8"), Arc::clone(&random) as _);
+        let store = KeyStore::open(Arc::clone(&files), &folder.path().join("keys")).unwrap();
+        let store = store.with_passphrase(Secret::from_slice(b"e547adc8"), Arc::clone(&random));
         let envelope = Envelope::new(&*engine, &*random).with_aad(b"e547adc8");
         let encryptor = envelope.encryptor(key.public(), &key).unwrap();
         let decryptor = envelope.decryptor(&key, key.public());

@@ -103,6 +103,7 @@ fn symmetric_keys_are_gone_when_they_were_dropped() {
 }
 
 #[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "the stack is what this is about")]
 fn use_the_stack() {
     std::hint::black_box(&mut [0_u8; 64 * 1024]);
 }

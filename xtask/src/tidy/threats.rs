@@ -53,14 +53,20 @@ mod tests {
     #[test]
     fn a_test_must_be_where_the_page_says() {
         let page = "| 1 | what | `mesh-x/tests/a.rs: is_there`, `also_there`; `mesh-x/tests/a.rs: gone`; `mesh-x/b.rs` |";
-        let files = [(PAGE, page), ("mesh-x/tests/a.rs", "fn is_there() {} fn also_there() {}")];
+        let files = [
+            (PAGE, page),
+            ("mesh-x/tests/a.rs", "fn is_there() {} fn also_there() {}"),
+        ];
         let files = files.map(|(path, text)| (path.to_owned(), text.to_owned()));
         let tree = Tree {
             files: BTreeMap::from(files),
         };
         let found = missing(&tree);
         assert_eq!(found.len(), 2, "{found:?}");
-        assert!(found[0].contains("gone") && found[1].contains("b.rs"), "{found:?}");
+        assert!(
+            found[0].contains("gone") && found[1].contains("b.rs"),
+            "{found:?}"
+        );
         let none = Tree {
             files: BTreeMap::new(),
         };
