@@ -129,6 +129,9 @@ impl Config {
 
 /// When a session goes on to its next keys, and how long it still takes exchanges under the ones before.
 ///
+/// The sixteen keys before the newest are kept at the most: limits so low that a session goes through more of them while
+/// a record is under way lose that record.
+///
 /// Whichever limit is reached first counts, on whichever side it is reached first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]

@@ -233,12 +233,18 @@ impl Session {
         Arc::clone(self.epochs.lock().current())
     }
 
-    /// Epoch `number` as a stream that was in `epoch` so far finds it: a later one that has begun, or one of the next.
+    /// Epoch `number` as a stream that was in `epoch` so far finds it: one that its own leads to, or one that the session
+    /// still has, or one of the next.
     fn epoch_after(&self, epoch: &Arc<Epoch>, number: u8) -> Result<Arc<Epoch>, Error> {
         let distance = number.checked_sub(epoch.number).ok_or(Error::Open)?;
+        if let Some(later) = epoch.after(distance) {
+            return Ok(later);
+        }
+        let mut epochs = self.epochs.lock();
+        // Another stream may have taken the session there meanwhile, or this one was silent for many epochs.
         match epoch.after(distance) {
-            Some(later) => Ok(Arc::clone(later)),
-            None => self.epochs.lock().candidate(&self.setting, number),
+            Some(later) => Ok(later),
+            None => epochs.find(&self.setting, number),
         }
     }
 

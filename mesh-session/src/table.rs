@@ -3,6 +3,7 @@
 //! A session that nobody used for a while is kept without its expanded keys, in well under 1 KiB, and gets them back
 //! when it is looked up.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -24,9 +25,8 @@ use crate::session::Frozen;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct TableConfig {
-    /// The most sessions held; at the bound, a new one replaces one in its sixteenth of the table: of the peer that has
-    /// the most there, the one used longest ago. So no peer drives out another's sessions with many of its own. Default
-    /// 100,000, at least 16.
+    /// The most sessions held; at the bound, a new one replaces another, found among 32: of the peer that has the most of
+    /// these, by its name, the one used longest ago. So a peer with many drives out its own. Default 100,000, at least 16.
     pub capacity: usize,
     /// How long a session lives without being looked up. Default 15 min, more than 0.
     pub idle_timeout: Duration,
@@ -110,10 +110,10 @@ enum Held {
 }
 
 impl Held {
-    fn peer(&self) -> Option<Fingerprint> {
+    fn peer(&self) -> Option<&str> {
         match self {
-            Self::Ready(session) => Some(session.peer_fingerprint()),
-            Self::Frozen(frozen) => Some(frozen.peer().fingerprint),
+            Self::Ready(session) => Some(session.peer_name()),
+            Self::Frozen(frozen) => Some(&frozen.peer().name),
             Self::Nothing => None,
         }
     }
@@ -203,25 +203,31 @@ impl SessionTable {
         })
     }
 
-    /// Adds a session. If its part of the table is full, expired ones make room, or else another one, which is told.
+    /// Adds a session. If its part of the table is full, an expired one makes room, or else another one, which is told.
     pub fn insert(&self, session: Arc<Session>, now: Instant) -> Option<SessionSummary> {
         let now = now.saturating_duration_since(self.start);
         let id = session.id();
+        // What was resumed is as old as the trust that it stands on.
+        let inserted = now.saturating_sub(session.created().since(session.authenticated()));
         let mut shard = self.shard(&id).write();
         let mut evicted = None;
         if shard.len() >= self.shard_capacity {
-            self.drop_expired(&mut shard, now);
-        }
-        if shard.len() >= self.shard_capacity {
-            evicted = to_evict(&shard).and_then(|id| shard.remove(&id));
-            self.evicted.fetch_add(1, Ordering::Relaxed);
+            let victim = self.to_evict(&shard, now);
+            evicted = victim.and_then(|id| shard.remove(&id));
+            evicted = evicted.filter(|entry| self.is_live(entry, now));
+            let counter = if evicted.is_some() {
+                &self.evicted
+            } else {
+                &self.expired
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
         }
         self.inserted.fetch_add(1, Ordering::Relaxed);
         shard.insert(
             id,
             Entry {
                 held: Held::Ready(session),
-                inserted: now,
+                inserted,
                 used: AtomicU64::new(millis(now)),
             },
         );
@@ -312,6 +318,21 @@ impl SessionTable {
         dropped
     }
 
+    /// Among some entries: one that has expired, or else of the peer that has the most of them, the one used longest ago.
+    fn to_evict(&self, shard: &HashMap<SessionId, Entry>, now: Duration) -> Option<SessionId> {
+        let some = || shard.iter().take(SAMPLE);
+        if let Some((id, _)) = some().find(|(_, entry)| !self.is_live(entry, now)) {
+            return Some(*id);
+        }
+        let count = |peer: Option<&str>| {
+            let others = some().map(|(_, entry)| entry.held.peer());
+            others.filter(|other| *other == peer).count()
+        };
+        let rank = |entry: &Entry| (count(entry.held.peer()), Reverse(entry.used()));
+        let (id, _) = some().max_by_key(|(_, entry)| rank(entry))?;
+        Some(*id)
+    }
+
     fn is_live(&self, entry: &Entry, now: Duration) -> bool {
         now.saturating_sub(entry.used()) < self.idle_timeout
             && now.saturating_sub(entry.inserted) < self.max_age
@@ -327,20 +348,6 @@ impl Entry {
     fn used(&self) -> Duration {
         Duration::from_millis(self.used.load(Ordering::Relaxed))
     }
-}
-
-/// Of the peer that has the most sessions here, the one used longest ago.
-fn to_evict(shard: &HashMap<SessionId, Entry>) -> Option<SessionId> {
-    let mut counts = HashMap::<_, usize>::new();
-    for entry in shard.values() {
-        *counts.entry(entry.held.peer()).or_default() += 1;
-    }
-    let most = counts.values().copied().max()?;
-    let (id, _) = shard
-        .iter()
-        .filter(|(_, entry)| counts.get(&entry.held.peer()) == Some(&most))
-        .min_by_key(|(_, entry)| entry.used())?;
-    Some(*id)
 }
 
 /// What a [`SessionTable`] did.
@@ -363,3 +370,5 @@ fn millis(duration: Duration) -> u64 {
 
 /// Enough that threads seldom meet on one lock.
 const SHARDS: usize = 16;
+/// How many entries are looked at to find one to evict: enough that a peer with most of the table has most of these.
+const SAMPLE: usize = 32;

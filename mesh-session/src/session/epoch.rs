@@ -2,11 +2,12 @@
 //!
 //! Epochs form a chain of links from older to newer. A stream holds the epoch of its last record, and with it every
 //! later one, so that a record that was long under way still finds its keys; an epoch that no stream holds is dropped,
-//! and its keys are wiped with it.
+//! and its keys are wiped with it. A peer that steps for the sake of stepping must not make the chain long: the links
+//! of epochs that are far behind are cut.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::Weak;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use mesh_crypto::MacKey;
 use mesh_crypto::aead::OpeningKey;
 use mesh_crypto::aead::ParkedKey;
 use mesh_crypto::aead::SealingKey;
+use parking_lot::RwLock;
 
 use crate::EpochLimits;
 use crate::Error;
@@ -34,13 +36,13 @@ pub(crate) struct Epoch {
     pub(crate) opening_mac: MacKey,
     opened_blocks: AtomicU64,
     records: AtomicU64,
-    newer: OnceLock<Arc<Self>>,
+    newer: RwLock<Option<Arc<Self>>>,
 }
 
 impl Epoch {
     /// The epoch that comes `distance` after this one, if it has begun.
-    pub(crate) fn after(self: &Arc<Self>, distance: u8) -> Option<&Arc<Self>> {
-        (0..distance).try_fold(self, |epoch, _| epoch.newer.get())
+    pub(crate) fn after(self: &Arc<Self>, distance: u8) -> Option<Arc<Self>> {
+        (0..distance).try_fold(Arc::clone(self), |epoch, _| epoch.newer.read().clone())
     }
 
     pub(crate) fn sealed(&self) {
@@ -82,6 +84,8 @@ pub(crate) struct Epochs {
     candidates: VecDeque<(Chain, Arc<Epoch>)>,
     /// The newest of which the peer was heard.
     heard: u8,
+    /// Those that were left last, whose links to the next are not cut yet.
+    left: VecDeque<Weak<Epoch>>,
 }
 
 impl Epochs {
@@ -103,6 +107,7 @@ impl Epochs {
             previous: Vec::new(),
             candidates: VecDeque::new(),
             heard,
+            left: VecDeque::new(),
         }
     }
 
@@ -156,8 +161,7 @@ impl Epochs {
         Ok(())
     }
 
-    /// The epoch that the first record of an exchange may be of: the current one, one whose overlap lasts, or one of the
-    /// next.
+    /// The epoch that a record may be of, whatever its stream: the current one, one whose overlap lasts, or one of the next.
     pub(crate) fn find(&mut self, setting: &Setting, number: u8) -> Result<Arc<Epoch>, Error> {
         if number == self.current.number {
             return Ok(Arc::clone(&self.current));
@@ -203,12 +207,25 @@ impl Epochs {
         while self.current.number < number
             && let Some((chain, epoch)) = self.candidates.pop_front()
         {
-            // It was empty: each epoch is followed once.
-            drop(self.current.newer.set(Arc::clone(&epoch)));
+            *self.current.newer.write() = Some(Arc::clone(&epoch));
             let ended = std::mem::replace(&mut self.current, epoch);
+            self.left.push_back(Arc::downgrade(&ended));
             self.previous.push((ended, None));
+            self.cut();
             self.chain = chain;
             self.since = None;
+        }
+    }
+
+    /// Lets go of what is further behind than it may be.
+    fn cut(&mut self) {
+        if self.previous.len() > BEHIND {
+            self.previous.remove(0);
+        }
+        if self.left.len() > BEHIND
+            && let Some(epoch) = self.left.pop_front().and_then(|left| left.upgrade())
+        {
+            *epoch.newer.write() = None;
         }
     }
 
@@ -275,10 +292,13 @@ fn new_epoch(
         opening_mac: keys.opening_mac,
         opened_blocks: AtomicU64::new(opened_blocks),
         records: AtomicU64::new(records),
-        newer: OnceLock::new(),
+        newer: RwLock::new(None),
     }))
 }
 
 /// How many epochs a side may be ahead of what it heard of the other: enough for records that overtake each other, few
 /// enough that a forged number costs little.
 const AHEAD: u8 = 4;
+/// How many epochs behind the newest are kept at the most, for exchanges that begin late and for streams whose reader is
+/// slow: a tebibyte, or sixteen hours, by the limits that are preset.
+const BEHIND: usize = 16;

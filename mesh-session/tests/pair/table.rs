@@ -173,13 +173,6 @@ fn a_hundred_thousand_idle_sessions_take_a_kilobyte_each() {
     assert!(each <= 1_024, "{each} bytes a session");
 }
 
-/// Memory of this process that is in use: `/proc/self/statm`, second number, in pages of 4 KiB.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4_096
-}
-
 #[test]
 fn a_peer_with_many_sessions_loses_its_own_and_not_those_of_others() {
     let start = now();
@@ -218,12 +211,13 @@ fn sessions_of_a_peer_that_is_trusted_no_more_are_taken_out() {
 
 /// A session that somebody else than Alice has with Bob.
 fn other_peer() -> Arc<Session> {
-    let eve = local(ALICE, &EVE_KEY, Config::default());
+    let eve = local("spiffe://example.org/eve", &EVE_KEY, Config::default());
     let responder = Responder::new(bob()).unwrap();
     let peer = PeerKey::from_offer(&eve, responder.offer(), &Pinned::bob()).unwrap();
     let (_, init) = Initiator::start(&eve, &peer, b"alice's token", NOW).unwrap();
     let checked = responder.check(&init, NOW).unwrap();
     let pinned = Pinned {
+        name: "spiffe://example.org/eve",
         fingerprint: EVE_KEY.public().fingerprint(),
         ..Pinned::alice()
     };
