@@ -1,5 +1,11 @@
 //! Frames cut anywhere, too large, or not whole.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
 use proptest::prelude::*;
 
 use super::*;

@@ -230,6 +230,7 @@ impl Epochs {
     }
 
     /// Puts everything away but what can't be derived again, if no stream needs the expanded keys.
+    #[expect(clippy::result_large_err, reason = "it is put back where it came from")]
     pub(crate) fn park(mut self, limits: &EpochLimits, now: Instant) -> Result<Parked, Self> {
         self.drop_older(limits.overlap, now);
         if !self.previous.is_empty() {
