@@ -63,10 +63,12 @@ pub fn sealed_head(data: &[u8]) {
         let mut out = BytesMut::new();
         if head::put_request(&mut out, &read).is_ok() {
             let again = head::request(&out).unwrap();
-            assert_eq!(
-                (again.method, again.headers),
-                (read.method.clone(), read.headers.clone())
-            );
+            assert_eq!(again.method, read.method);
+            // The path is read as any target of a request, so that it may hold an authority, and that is what is written;
+            // whether the two agree is for whoever makes the request canonical.
+            if read.uri.authority().is_none() {
+                assert_eq!(again.headers, read.headers);
+            }
         }
     }
     if let Ok(read) = head::answer(data) {

@@ -225,10 +225,6 @@ fn rearrange_once(dice: &mut Dice, all: &mut Vec<BytesMut>, old: &[BytesMut]) ->
             all.insert(to, all[at].clone());
             "one repeated"
         }
-        2 => {
-            all.swap(at, to);
-            "two exchanged"
-        }
         3 => {
             all.insert(at, dice.of(old).clone());
             "one of another stream put in"
@@ -237,10 +233,15 @@ fn rearrange_once(dice: &mut Dice, all: &mut Vec<BytesMut>, old: &[BytesMut]) ->
             all.truncate(at.max(1));
             "the end cut off"
         }
-        _ => {
+        // What is left of one that was cut short may have no fields to change.
+        2 if all[at].len() >= 32 => {
             let other = dice.of(old).clone();
             all[at] = of(&change(dice, (&all[at], &other), layout).0);
             "one changed"
+        }
+        _ => {
+            all.swap(at, to);
+            "two exchanged"
         }
     }
 }
