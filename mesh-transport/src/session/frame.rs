@@ -6,6 +6,8 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::ops::Range;
+
 use bytes::Buf;
 use bytes::BufMut;
 use bytes::Bytes;
@@ -79,6 +81,37 @@ impl Decoder {
 
     /// The field of the next whole message, if it is there.
     pub(crate) fn next(&mut self) -> Result<Option<BytesMut>, FrameError> {
+        let Some(field) = self.field()? else {
+            return Ok(None);
+        };
+        if self.buffer.len() < field.end {
+            return Ok(None);
+        }
+        self.buffer.advance(field.start);
+        Ok(Some(self.buffer.split_to(field.len())))
+    }
+
+    /// The first `len` bytes of the next message's field, or all of a shorter one, once they are there.
+    pub(crate) fn front(&self, len: usize) -> Result<Option<&[u8]>, FrameError> {
+        let Some(field) = self.field()? else {
+            return Ok(None);
+        };
+        let end = field.end.min(field.start.saturating_add(len));
+        Ok(self.buffer.get(field.start..end))
+    }
+
+    /// Gives up the message that has begun, and says how many bytes of it are still to come.
+    pub(crate) fn give_up(&mut self) -> usize {
+        let end = self
+            .field()
+            .map_or(0, |field| field.map_or(0, |field| field.end));
+        let missing = end.saturating_sub(self.buffer.len());
+        self.buffer.clear();
+        missing
+    }
+
+    /// Where the field of the next message lies in the buffer, as far as it is there, once its length is.
+    fn field(&self) -> Result<Option<Range<usize>>, FrameError> {
         let Some((prefix, rest)) = self.buffer.split_first_chunk::<GRPC_PREFIX>() else {
             return Ok(None);
         };
@@ -90,27 +123,36 @@ impl Decoder {
         if compressed != 0 {
             return Err(FrameError::Malformed);
         }
-        if rest.len() < len {
-            return Ok(None);
+        if len == 0 {
+            return Ok(Some(GRPC_PREFIX..GRPC_PREFIX));
         }
-        self.buffer.advance(GRPC_PREFIX);
-        let mut message = self.buffer.split_to(len);
-        if message.is_empty() {
-            return Ok(Some(message));
-        }
-        if message.get_u8() != FIELD_1_BYTES {
-            return Err(FrameError::Malformed);
+        let mut message = rest.get(..len).unwrap_or(rest).iter();
+        let mut start = GRPC_PREFIX;
+        let mut next = || {
+            start = start.saturating_add(1);
+            message.next().copied()
+        };
+        // What is not there yet may still come, unless the message ends before.
+        let end = GRPC_PREFIX.saturating_add(len);
+        let cut_short = if rest.len() < len {
+            Ok(None)
+        } else {
+            Err(FrameError::Malformed)
+        };
+        match next() {
+            Some(FIELD_1_BYTES) => {}
+            Some(_) => return Err(FrameError::Malformed),
+            None => return cut_short,
         }
         let mut field = 0usize;
         for shift in [0, 7, 14, 21] {
-            let Some(byte) = message.first().copied() else {
-                return Err(FrameError::Malformed);
+            let Some(byte) = next() else {
+                return cut_short;
             };
-            message.advance(1);
             field |= usize::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return if field == message.len() {
-                    Ok(Some(message))
+                return if start.saturating_add(field) == end {
+                    Ok(Some(start..end))
                 } else {
                     Err(FrameError::Malformed)
                 };

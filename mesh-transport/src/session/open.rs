@@ -11,8 +11,12 @@ use http::HeaderMap;
 use http_body::Body as HttpBody;
 use http_body::Frame;
 use http_body::SizeHint;
+use http_body_util::BodyExt;
 use mesh_session::Flags;
 use mesh_session::Opener;
+use mesh_session::Sealer;
+use mesh_session::SessionId;
+use mesh_session::session_id_of;
 
 use crate::body::Body;
 use crate::error::BoxError;
@@ -65,15 +69,51 @@ impl Records {
             if let Some(record) = self.decoder.next()? {
                 return Poll::Ready(Ok(Some(record)));
             }
-            match ready!(Pin::new(&mut self.outer).poll_frame(cx)).transpose()? {
-                None if self.decoder.is_empty() => return Poll::Ready(Ok(None)),
-                None => return Poll::Ready(Err(FrameError::Truncated.into())),
-                Some(frame) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.decoder.push(data);
-                    }
-                }
+            if !ready!(self.poll_more(cx))? {
+                return Poll::Ready(Ok(None));
             }
+        }
+    }
+
+    /// The session that the next record says it belongs to, as soon as its front is there, or `None` at the end of the
+    /// stream. The record stays.
+    pub(crate) fn poll_session(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<SessionId>, BoxError>> {
+        loop {
+            if let Some(front) = self.decoder.front(SHORTEST_RECORD)? {
+                return Poll::Ready(Ok(Some(session_id_of(front)?)));
+            }
+            if !ready!(self.poll_more(cx))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// Reads more of the stream; `false` where it ended after a whole record.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BoxError>> {
+        match ready!(Pin::new(&mut self.outer).poll_frame(cx)).transpose()? {
+            None if self.decoder.is_empty() => Poll::Ready(Ok(false)),
+            None => Poll::Ready(Err(FrameError::Truncated.into())),
+            Some(frame) => {
+                if let Ok(data) = frame.into_data() {
+                    self.decoder.push(data);
+                }
+                Poll::Ready(Ok(true))
+            }
+        }
+    }
+
+    /// Lets the rest of the record that has begun pass by and holds none of it, for the reason that
+    /// [`poll_end`](Self::poll_end) has.
+    pub(crate) async fn skip(&mut self) {
+        let mut missing = self.decoder.give_up();
+        while missing > 0 {
+            let Some(Ok(frame)) = self.outer.frame().await else {
+                break;
+            };
+            missing = missing.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
         }
     }
 
@@ -268,3 +308,6 @@ impl HttpBody for OpenedBody {
         }
     }
 }
+
+/// No record is shorter, and this much of one names its session.
+const SHORTEST_RECORD: usize = Sealer::HEADER_ROOM + Sealer::TRAILER_ROOM;

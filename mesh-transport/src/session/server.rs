@@ -30,7 +30,6 @@ use mesh_session::SessionTable;
 use mesh_session::UnixTime;
 use mesh_session::VerifyPeer;
 use mesh_session::resumed_session_of;
-use mesh_session::session_id_of;
 use tokio::sync::Semaphore;
 
 use crate::body::Body;
@@ -246,14 +245,12 @@ impl SessionServer {
         id: &SessionId,
         message: &[u8],
     ) -> Result<Response<Body>, Refused> {
-        let Some(session) = self.table.get(id, instant()) else {
+        let session = self.session_of(peer, id).inspect_err(|refused| {
             // Whoever knew us before a restart can't know better.
-            self.limiter.give_back(peer);
-            return Err(Refused::NoSession);
-        };
-        if session.peer_name() != peer.as_str() {
-            return Err(Refused::WrongPeer);
-        }
+            if matches!(refused, Refused::NoSession) {
+                self.limiter.give_back(peer);
+            }
+        })?;
         let token = (self.token)(peer.as_str());
         let responder = self.responders.current();
         let resumed = (&*session, message);
@@ -291,18 +288,55 @@ impl SessionServer {
     }
 
     /// The first record of an exchange, and the session of `peer` that it says it belongs to.
+    ///
+    /// Nothing is authentic before the whole of it is there, so what may wait for its end is bounded: by time, and to
+    /// peers that have the session which its front names (threat 39).
     async fn first_record(
         &self,
         peer: &PeerId,
         records: &mut Records,
     ) -> Result<(Arc<Session>, BytesMut), Refused> {
-        let first = poll_fn(|cx| records.poll_next(cx)).await;
-        let first = first.map_err(not_accepted)?;
-        let first = first.ok_or_else(|| not_accepted("the exchange has no record"))?;
-        let id = session_id_of(&first).map_err(not_accepted)?;
-        let session = self.table.get(&id, instant()).ok_or(Refused::NoSession)?;
+        let first = self.first_record_of(peer, records);
+        let first = tokio::time::timeout(FIRST_RECORD_DEADLINE, first).await;
+        first.map_err(not_accepted)?
+    }
+
+    async fn first_record_of(
+        &self,
+        peer: &PeerId,
+        records: &mut Records,
+    ) -> Result<(Arc<Session>, BytesMut), Refused> {
+        let none = || not_accepted("the exchange has no record");
+        let id = poll_fn(|cx| records.poll_session(cx)).await;
+        let id = id.map_err(not_accepted)?.ok_or_else(none)?;
+        let known = match self.session_of(peer, &id) {
+            Ok(session) => session,
+            Err(refused) => {
+                records.skip().await;
+                return Err(refused);
+            }
+        };
+        let mut has_waited = false;
+        let first = poll_fn(|cx| {
+            let first = records.poll_next(cx);
+            has_waited |= first.is_pending();
+            first
+        });
+        let first = first.await.map_err(not_accepted)?.ok_or_else(none)?;
+        // It may have ended meanwhile, by the peer's wish or ours.
+        let session = if has_waited {
+            self.session_of(peer, &id)?
+        } else {
+            known
+        };
+        Ok((session, first))
+    }
+
+    /// The session with this id, if it is one of `peer`.
+    fn session_of(&self, peer: &PeerId, id: &SessionId) -> Result<Arc<Session>, Refused> {
+        let session = self.table.get(id, instant()).ok_or(Refused::NoSession)?;
         if session.peer_name() == peer.as_str() {
-            Ok((session, first))
+            Ok(session)
         } else {
             Err(Refused::WrongPeer)
         }
@@ -477,3 +511,7 @@ fn grpc(body: Body) -> Response<Body> {
 const HEAD_CAPACITY: usize = 512;
 /// A first message is sent in one piece; who needs longer is slow on purpose (threat 33).
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(5);
+/// An honest first record is sealed before its first byte is sent, so its time is that of the way alone: at most 128 KiB of
+/// head and data, at 13 KiB a second. A body that is slow to come does not hold it up. Twice what a handshake's message has,
+/// for it shares the connection with other calls.
+const FIRST_RECORD_DEADLINE: Duration = Duration::from_secs(10);
