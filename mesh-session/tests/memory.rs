@@ -280,8 +280,10 @@ fn the_secrets_of_a_session_are_gone_when_it_was_dropped() {
         let live = left(&canaries);
         assert!(live.iter().any(|(name, _)| *name == "chain_0"), "{live:?}");
         drop(session);
-        println!("{}: on the stack {:?}", engine.name(), left(&canaries));
-        use_the_stack();
+        if engine.name() == "rustcrypto" {
+            // It leaves AES keys on the stack, as SECURITY.md says.
+            use_the_stack();
+        }
         assert_eq!(left(&canaries), [], "{}", engine.name());
     }
 }

@@ -51,9 +51,10 @@ fn overwrite(dice: &mut Dice, bytes: &mut [u8]) -> &'static str {
 }
 
 fn truncate(dice: &mut Dice, bytes: &mut Vec<u8>) -> &'static str {
-    let len = match dice.one_in(2) {
-        true => bytes.len() - 1 - dice.below(bytes.len().min(64)),
-        false => dice.below(bytes.len()),
+    let len = if dice.one_in(2) {
+        bytes.len() - 1 - dice.below(bytes.len().min(64))
+    } else {
+        dice.below(bytes.len())
     };
     bytes.truncate(len);
     "cut short"
@@ -84,9 +85,10 @@ fn remove(dice: &mut Dice, bytes: &mut Vec<u8>) -> &'static str {
 fn splice(dice: &mut Dice, bytes: &mut [u8], other: &[u8]) -> &'static str {
     let shorter = bytes.len().min(other.len());
     let start = dice.below(shorter);
-    let end = match dice.one_in(2) {
-        true => shorter,
-        false => start + dice.below(shorter - start) + 1,
+    let end = if dice.one_in(2) {
+        shorter
+    } else {
+        start + dice.below(shorter - start) + 1
     };
     bytes[start..end].copy_from_slice(&other[start..end]);
     "spliced with another one"
@@ -138,9 +140,10 @@ fn of_a_field(
 /// The first or last bytes of a field as a number: a length, a time, a suite, an index.
 fn number(dice: &mut Dice, field: &mut [u8]) {
     let width = (*dice.of(&[1, 2, 4, 8])).min(field.len());
-    let start = match dice.one_in(2) {
-        true => 0,
-        false => field.len() - width,
+    let start = if dice.one_in(2) {
+        0
+    } else {
+        field.len() - width
     };
     let place = &mut field[start..start + width];
     let mut number = place

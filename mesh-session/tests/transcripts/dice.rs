@@ -2,7 +2,7 @@
 //!
 //! # Sources
 //!
-//! Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014 (SplitMix64).
+//! Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014 (`SplitMix64`).
 
 /// A stream of numbers that the seed decides.
 pub(crate) struct Dice(u64);

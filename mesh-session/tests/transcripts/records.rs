@@ -70,9 +70,10 @@ impl Records {
             .unwrap_err();
         let mut answer = seal(&mut answering, Flags::HEAD, b"an answer");
         answered.open(&mut answer).unwrap();
-        let (sealer, opener): (_, &mut Opener) = match dice.one_in(2) {
-            true => (&mut asking, &mut asked),
-            false => (&mut answering, &mut answered),
+        let (sealer, opener): (_, &mut Opener) = if dice.one_in(2) {
+            (&mut asking, &mut asked)
+        } else {
+            (&mut answering, &mut answered)
         };
         let good = seal(sealer, Flags::END, b"a later one");
         let (changed, _) = change(dice, (&good, &old), layout);
@@ -87,7 +88,7 @@ impl Records {
     /// was sealed, and is complete only if all of it is.
     pub(crate) fn stream(&mut self, dice: &mut Dice) -> (&'static str, &'static str) {
         let pair = self.pair(dice);
-        let (mut sealer, _) = pair.alice.begin(ROUTE, now()).unwrap();
+        let (mut asking, _) = pair.alice.begin(ROUTE, now()).unwrap();
         let len = 2 + dice.below(4);
         let sealed: Vec<_> = (0..len)
             .map(|at| {
@@ -99,7 +100,7 @@ impl Records {
                 } else {
                     Flags::NONE
                 };
-                seal(&mut sealer, flags, &[u8::try_from(at).unwrap(); 20])
+                seal(&mut asking, flags, &[u8::try_from(at).unwrap(); 20])
             })
             .collect();
         let (delivered, how) = rearrange(dice, &sealed, &pair.old);

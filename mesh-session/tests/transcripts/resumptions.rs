@@ -60,12 +60,12 @@ impl Resumable {
             .with_replay_capacity(REMEMBERED);
         let [alice, bob] = [(ALICE, &ALICE_KEY), (BOB, &BOB_KEY)]
             .map(|(name, key)| local(name, key, config.clone()));
-        let make = || Self {
+        let agree = || Self {
             alice: Arc::clone(&alice),
             handshake: handshake_of(&alice, Arc::clone(&bob)),
             old: Vec::new(),
         };
-        let (mut made, other) = (make(), make());
+        let (mut made, other) = (agree(), agree());
         for at in 0..8 {
             let from = if at % 2 == 0 { &made } else { &other };
             let (_, message) = from.start();
