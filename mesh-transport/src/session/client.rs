@@ -225,13 +225,15 @@ impl SessionPool {
         if let Some(error) = self.failures.since(failures) {
             return Err(error);
         }
+        // Taken before anything is verified: what is agreed on while our trust changes counts as of the trust before.
+        let generation = self.connections.generation();
         let handshake = self.handshake_in_time(&connection);
         let agreed = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
         let agreed = agreed.unwrap_or_else(|elapsed| Err(failed(&connection, elapsed)));
         let session = Arc::new(agreed.inspect_err(|error| self.failures.note(error))?);
         *self.last.lock() = Some(Last {
             session: Arc::clone(&session),
-            generation: self.connections.generation(),
+            generation,
         });
         let until = self.until(&session);
         let entry = Entry {
