@@ -451,16 +451,18 @@ where
 /// Who made the private key work for nothing pays for it; what is our fault, or only took too long here, is not charged.
 fn settle(place: Place<PeerId>, refused: Option<&Refused>) {
     match refused {
-        Some(Refused::NotAccepted(source)) if !is_late(source) => place.fail(instant()),
+        Some(Refused::NotAccepted(source)) if !is_ours(source) => place.fail(instant()),
         Some(Refused::WrongPeer) => place.fail(instant()),
         _ => drop(place),
     }
 }
 
-fn is_late(source: &BoxError) -> bool {
+/// Too late for its turn, our token too long, or our engine failing. What a peer's bytes do to a key is none of these.
+fn is_ours(source: &BoxError) -> bool {
+    use mesh_session::Error;
     matches!(
         source.downcast_ref(),
-        Some(mesh_session::Error::Clock { .. })
+        Some(Error::Clock { .. } | Error::TooLong { .. } | Error::Crypto(_))
     )
 }
 
