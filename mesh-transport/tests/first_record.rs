@@ -4,93 +4,47 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use bytes::BytesMut;
 use http::Request;
 use http_body::Frame;
-use mesh_crypto::RsaBits;
-use mesh_crypto::RsaKeyPair;
-use mesh_crypto::SystemRandom;
 use mesh_session::Flags;
 use mesh_session::Initiator;
-use mesh_session::KeyClaim;
-use mesh_session::Local;
-use mesh_session::LocalIdentity;
 use mesh_session::PeerKey;
-use mesh_session::PeerRefused;
-use mesh_session::Responders;
 use mesh_session::Sealer;
 use mesh_session::Session;
-use mesh_session::SessionTable;
-use mesh_session::TableConfig;
-use mesh_session::TokenContext;
-use mesh_session::UnixTime;
-use mesh_session::VerifyPeer;
 use mesh_transport::Body;
 use mesh_transport::BoxError;
 use mesh_transport::session::CLOSE_ROUTE;
 use mesh_transport::session::MESH_SERVICE;
 use mesh_transport::session::Refused;
-use mesh_transport::session::SessionConfig;
 use mesh_transport::session::SessionServer;
 use mesh_transport::tls::PeerId;
 
 mod support;
 
-use support::tasks;
-
-/// Takes every key and token.
-#[derive(Debug)]
-struct Anyone;
-
-impl VerifyPeer for Anyone {
-    fn verify_key(&self, _: &KeyClaim<'_>) -> Result<(), PeerRefused> {
-        Ok(())
-    }
-
-    fn verify_token(&self, _: &str, _: &[u8], _: &TokenContext<'_>) -> Result<(), PeerRefused> {
-        Ok(())
-    }
-}
-
-fn local(name: &str) -> Arc<Local> {
-    static KEY: OnceLock<Arc<RsaKeyPair>> = OnceLock::new();
-    let engine = mesh_crypto::engine::aws_lc();
-    let key = KEY.get_or_init(|| Arc::new(RsaKeyPair::generate(&*engine, RsaBits::B2048).unwrap()));
-    let identity = LocalIdentity::new(name.to_owned(), Arc::clone(key), Vec::new());
-    let random = Arc::new(SystemRandom::new());
-    Arc::new(Local::new(mesh_session::Config::default(), engine, random, identity).unwrap())
-}
+use support::session;
+use support::session::Verifier;
+use support::session::framed;
 
 /// A server, and a session of `users` with it.
 fn server() -> (SessionServer, Arc<Session>) {
-    let responders = Responders::new(local("orders"), Duration::from_mins(1)).unwrap();
-    let since = support::now().duration_since(SystemTime::UNIX_EPOCH);
-    let unix = UnixTime::from_secs(since.unwrap().as_secs());
-    let now = tokio::time::Instant::now().into_std();
-    let users = local("users");
+    let (responders, anyone) = (session::responders("orders"), Verifier::anyone());
+    let (users, now) = (session::local("users"), session::unix_now());
     let responder = responders.current();
-    let key = PeerKey::from_offer(&users, responder.offer(), &Anyone).unwrap();
-    let (initiator, init) = Initiator::start(&users, &key, b"", unix).unwrap();
-    let checked = responder.check(&init, unix).unwrap();
-    let (reply, theirs) = responder.respond(&checked, b"", &Anyone, unix).unwrap();
-    let session = initiator.finish(&reply, &Anyone, unix).unwrap();
-    let table = SessionTable::new(TableConfig::default(), now).unwrap();
-    table.insert(Arc::new(theirs), now);
-    let server = SessionServer::new(
-        Arc::new(responders),
-        (Arc::new(Anyone), Arc::new(|_: &str| Vec::new())),
-        Arc::new(table),
-        (SessionConfig::default(), support::now),
-        tasks(),
-    );
-    (server, Arc::new(session))
+    let key = PeerKey::from_offer(&users, responder.offer(), &*anyone).unwrap();
+    let (initiator, init) = Initiator::start(&users, &key, b"", now).unwrap();
+    let checked = responder.check(&init, now).unwrap();
+    let (reply, theirs) = responder.respond(&checked, b"", &*anyone, now).unwrap();
+    let ours = initiator.finish(&reply, &*anyone, now).unwrap();
+    let server = session::server(&responders, anyone);
+    let start = tokio::time::Instant::now().into_std();
+    server.table().insert(Arc::new(theirs), start);
+    (server, Arc::new(ours))
 }
 
 /// A first and last record as it goes over the wire.
@@ -117,21 +71,6 @@ fn head() -> Vec<u8> {
     let head = [line, vec![0, 1], text("x-long"), text(&"x".repeat(60_000))].concat();
     let len = u32::try_from(head.len()).unwrap().to_be_bytes();
     [&len[..], &head].concat()
-}
-
-/// One gRPC message whose field 1 is `field`.
-fn framed(field: &[u8]) -> Bytes {
-    let mut len = Vec::new();
-    let mut rest = field.len();
-    while rest >= 0x80 {
-        len.push(u8::try_from(rest & 0x7f).unwrap() | 0x80);
-        rest >>= 7;
-    }
-    len.push(u8::try_from(rest).unwrap());
-    let size = u32::try_from(1 + len.len() + field.len()).unwrap();
-    [&[0][..], &size.to_be_bytes(), &[0x0a], &len, field]
-        .concat()
-        .into()
 }
 
 /// Gives its pieces one by one, some time after each other, and then its end or nothing more.

@@ -5,6 +5,8 @@ use std::future::poll_fn;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -112,6 +114,8 @@ pub struct SessionServer {
     verifier: Arc<dyn VerifyPeer>,
     token: Arc<TokenFor>,
     table: Arc<SessionTable>,
+    /// Counts how often all sessions were ended; see [`SessionServer::end_sessions`].
+    trust: AtomicU64,
     slots: Arc<Semaphore>,
     limiter: HandshakeLimiter<PeerId>,
     clock: fn() -> SystemTime,
@@ -146,6 +150,7 @@ impl SessionServer {
             verifier,
             token,
             table,
+            trust: AtomicU64::new(0),
             slots,
             limiter: HandshakeLimiter::new(config.limits, instant()),
             clock,
@@ -162,6 +167,26 @@ impl SessionServer {
     pub fn sweep(&self) {
         self.table.sweep(instant());
         self.responders.sweep(instant());
+    }
+
+    /// Ends all sessions, those too that are being agreed on, and says how many there were. To be called after the
+    /// verifier's trust has changed: whoever is still trusted makes a new one with a full handshake, and nobody else can
+    /// go on, or resume.
+    pub fn end_sessions(&self) -> usize {
+        // First the count: a session is put in before the count is read again, so either finds the other.
+        self.trust.fetch_add(1, Ordering::SeqCst);
+        self.table.remove_peers(|_, _| true)
+    }
+
+    /// Puts in a session that was agreed on under `trust`, unless that has ended meanwhile.
+    fn keep(&self, session: Session, trust: u64) -> Result<(), Refused> {
+        let id = session.id();
+        drop(self.table.insert(Arc::new(session), instant()));
+        if self.trust.load(Ordering::SeqCst) == trust {
+            return Ok(());
+        }
+        drop(self.table.remove(&id));
+        Err(Refused::NoSession)
     }
 
     /// What was asked for in handshakes so far, and what was refused.
@@ -215,6 +240,7 @@ impl SessionServer {
         let place = self.limiter.begin(peer)?;
         let slots = Arc::clone(&self.slots);
         let slot = slots.acquire_owned().await.map_err(not_accepted)?;
+        let trust = self.trust.load(Ordering::SeqCst);
         let (verifier, now) = (Arc::clone(&self.verifier), self.now());
         let (token, peer) = ((self.token)(peer.as_str()), peer.clone());
         let work = move || {
@@ -234,7 +260,7 @@ impl SessionServer {
         };
         let answered = self.tasks.blocking(work).await.map_err(not_accepted)?;
         let (reply, session) = answered?;
-        drop(self.table.insert(Arc::new(session), instant()));
+        self.keep(session, trust)?;
         Ok(handshake_answer(&reply))
     }
 
@@ -245,6 +271,7 @@ impl SessionServer {
         id: &SessionId,
         message: &[u8],
     ) -> Result<Response<Body>, Refused> {
+        let trust = self.trust.load(Ordering::SeqCst);
         let session = self.session_of(peer, id).inspect_err(|refused| {
             // Whoever knew us before a restart can't know better.
             if matches!(refused, Refused::NoSession) {
@@ -258,7 +285,7 @@ impl SessionServer {
             .resume(resumed, &token, &*self.verifier, self.now())
             .map_err(refused)?;
         self.limiter.give_back(peer);
-        drop(self.table.insert(Arc::new(session), instant()));
+        self.keep(session, trust)?;
         Ok(handshake_answer(&reply))
     }
 

@@ -40,6 +40,9 @@ use rustls_pki_types::UnixTime;
 use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
 
+#[cfg(all(feature = "session", feature = "spiffe"))]
+pub(crate) mod session;
+
 /// When all tests happen: certificates and verifiers take the time as an argument.
 const NOW: Duration = Duration::from_hours(24 * 365 * 60);
 
