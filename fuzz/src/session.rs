@@ -317,22 +317,22 @@ pub fn record(data: &[u8]) {
     let flags = [Flags::NONE, Flags::HEAD, Flags::TRAILERS, Flags::END][usize::from(how >> 2 & 3)];
     let good = sealed(&mut sealer, flags);
     let (changes, rest) = data.as_chunks::<3>();
-    let mut changed = good.clone();
+    let mut record = good.clone();
     for [high, low, with] in changes.iter().take(8) {
-        let at = usize::from(u16::from_be_bytes([*high, *low])) % changed.len().max(1);
-        changed
+        let at = usize::from(u16::from_be_bytes([*high, *low])) % record.len().max(1);
+        record
             .iter_mut()
             .skip(at)
             .take(1)
             .for_each(|byte| *byte ^= with);
     }
     match rest {
-        [cut] => changed.truncate(usize::from(*cut) % 128),
-        [more, _] => changed.extend_from_slice(&[*more]),
+        [cut] => record.truncate(usize::from(*cut) % 128),
+        [more, _] => record.extend_from_slice(&[*more]),
         _ => {}
     }
-    let is_same = changed == good;
-    match bob.accept(b"route", &mut changed, world.now) {
+    let is_same = record == good;
+    match bob.accept(b"route", &mut record, world.now) {
         Ok(_) => assert!(is_same, "a changed record was accepted"),
         Err(_) => assert!(!is_same, "a good record was refused"),
     }
