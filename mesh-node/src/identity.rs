@@ -14,9 +14,11 @@ use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::svid;
 use mesh_transport::spiffe::SpiffeLeaf;
 use mesh_transport::tls::Credentials;
+use mesh_transport::tls::TlsIdentity;
 use mesh_transport::tls::TlsStore;
 use mesh_transport::tls::TrustBundles;
 use mesh_transport::tls::certificates;
+use rustls_pki_types::CertificateDer;
 
 use crate::config::IdentitySource;
 use crate::config::NodeConfig;
@@ -28,7 +30,16 @@ pub(crate) struct Identity {
     credentials: Credentials,
     bundles: TrustBundles,
     not_after: SystemTime,
-    inputs: u64,
+    seen: Seen,
+}
+
+/// What the sources said, to tell what is new when they are read again.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// The same for the same files.
+    pub(crate) inputs: u64,
+    /// The roots that are trusted.
+    pub(crate) roots: Vec<CertificateDer<'static>>,
 }
 
 /// Reads the identity anew when asked.
@@ -157,13 +168,16 @@ impl Source {
                 "the certificate of {found} is valid from {from} to {to}, which is not now"
             )));
         }
-        let bundles =
-            TrustBundles::new().with_domain(&self.trust_domain, &certificates(&roots)?)?;
+        let roots = certificates(&roots)?;
+        let bundles = TrustBundles::new().with_domain(&self.trust_domain, &roots)?;
         Ok(Identity {
             credentials,
             bundles,
             not_after: facts.not_after,
-            inputs: inputs.finish(),
+            seen: Seen {
+                inputs: inputs.finish(),
+                roots,
+            },
         })
     }
 
@@ -191,8 +205,8 @@ impl Source {
 }
 
 impl Identity {
-    /// A store that holds this identity.
-    pub(crate) fn into_store(self) -> Result<(Arc<TlsStore>, SystemTime), Error> {
+    /// A store that holds this identity, until when that is valid, and what it was made of.
+    pub(crate) fn into_store(self) -> Result<(Arc<TlsStore>, SystemTime, Seen), Error> {
         let clock = Arc::new(rustls::time_provider::DefaultTimeProvider);
         let store = TlsStore::new(
             Arc::new(SpiffeLeaf::new()),
@@ -200,7 +214,7 @@ impl Identity {
             self.credentials,
             self.bundles,
         )?;
-        Ok((Arc::new(store), self.not_after))
+        Ok((Arc::new(store), self.not_after, self.seen))
     }
 
     /// What it presents.
@@ -208,15 +222,19 @@ impl Identity {
         &self.credentials
     }
 
-    /// The same for the same files.
-    pub(crate) fn inputs(&self) -> u64 {
-        self.inputs
+    /// What it was made of.
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.clone()
     }
 
-    /// Puts this identity in place of the one that `store` holds.
-    pub(crate) fn replace(self, store: &TlsStore) -> Result<SystemTime, Error> {
-        store.replace(self.credentials, self.bundles)?;
-        Ok(self.not_after)
+    /// Until when its certificate is valid.
+    pub(crate) fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// Makes what `store` needs to hold this identity; nothing is changed yet.
+    pub(crate) fn prepare(self, store: &TlsStore) -> Result<TlsIdentity, Error> {
+        Ok(store.prepare(self.credentials, self.bundles)?)
     }
 }
 

@@ -371,6 +371,56 @@ fn new_certificate_files_are_taken_over_under_traffic(encryption: &str) {
 }
 
 #[test]
+fn a_peer_whose_authority_is_trusted_no_more_has_no_session_any_more() {
+    // threat 63
+    let mut mesh = Mesh::new("hybrid");
+    let Some(app) = App::start(mesh.path()) else {
+        return;
+    };
+    cli(mesh.path(), "ca init --trust-domain example.org --dir new");
+    let dir = mesh.path().to_owned();
+    let issue = |name: &str| {
+        let args = format!("ca issue {name}-service --dir new --out {name}/certs --lifetime 1h");
+        cli(&dir, &args);
+    };
+    // The caller trusts both authorities; the other node will trust one at a time.
+    let both = ["ca", "new"].map(|of| fs::read_to_string(dir.join(of).join("ca.crt")).unwrap());
+    let both = both.concat();
+    fs::write(mesh.user.dir().join("certs/ca.crt"), &both).unwrap();
+    mesh.order.serve(app.port);
+    mesh.user.configure(json!({ "resilience": {
+        "retry": { "max_attempts": 1 }, "circuit_breaker": { "threshold": 100_000 },
+    } }));
+    mesh.order.start();
+    mesh.user.start();
+    mesh.call("/api/before", &[]).expect(200);
+
+    issue("order");
+    wait_until("the sessions are ended", || {
+        mesh.order.log().contains("sessions ended")
+    });
+    for _ in 0..5 {
+        assert_ne!(mesh.call("/api/after", &[]).status, 200);
+    }
+    assert_eq!(app.count("after"), 0);
+    let log = mesh.order.log();
+    assert!(log.contains("certificate is not trusted"), "{log}");
+
+    issue("user");
+    wait_until("a certificate of the new one is good", || {
+        mesh.call("/api/again", &[]).status == 200
+    });
+    // A new root beside the old one ends nothing.
+    let ended = || mesh.order.log().matches("sessions ended").count();
+    let replaced = || mesh.order.log().matches("identity replaced").count();
+    let (ended_before, replaced_before) = (ended(), replaced());
+    fs::write(mesh.order.dir().join("certs/ca.crt"), &both).unwrap();
+    wait_until("both are trusted", || replaced() > replaced_before);
+    assert_eq!(ended(), ended_before);
+    mesh.call("/api/still", &[]).expect(200);
+}
+
+#[test]
 fn identity_and_session_keys_are_replaced_under_traffic() {
     // threat 31
     let mut mesh = Mesh::new("hybrid");

@@ -190,10 +190,28 @@ impl TlsStore {
     ///
     /// [`Error::Identity`]; then the current one stays.
     pub fn replace(&self, credentials: Credentials, bundles: TrustBundles) -> Result<(), Error> {
-        let generation = self.current.load().generation + 1;
-        let identity = TlsIdentity::build(&self.rules, generation, credentials, bundles)?;
-        self.current.store(Arc::new(identity));
+        self.put(self.prepare(credentials, bundles)?);
         Ok(())
+    }
+
+    /// Makes a new identity, which is not in use before it is [put](Self::put) in place: all that can fail.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Identity`] when the TLS library refuses it.
+    pub fn prepare(
+        &self,
+        credentials: Credentials,
+        bundles: TrustBundles,
+    ) -> Result<TlsIdentity, Error> {
+        TlsIdentity::build(&self.rules, 0, credentials, bundles)
+    }
+
+    /// Puts an identity that this store prepared in place of the current one. Open connections stay; pools stop handing
+    /// them out.
+    pub fn put(&self, mut next: TlsIdentity) {
+        next.generation = self.current.load().generation + 1;
+        self.current.store(Arc::new(next));
     }
 
     /// The identity now.

@@ -102,8 +102,7 @@ pub(super) fn parts(
     let tokens = tokens(config, &own)?;
     let source = Source::new(config)?;
     let identity = source.load(wall_clock())?;
-    let inputs = identity.inputs();
-    let (tls, not_after) = identity.into_store()?;
+    let (tls, not_after, seen) = identity.into_store()?;
     let telemetry = Arc::new(Telemetry::new());
     telemetry.show_certificate_end(not_after);
     let recorder = Arc::new(Recorder {
@@ -151,7 +150,7 @@ pub(super) fn parts(
         inbound,
         tls: Arc::clone(&tls),
         own_principal: Arc::from(own.id.to_string()),
-        sessions: server,
+        sessions: server.clone(),
         peers: RwLock::default(),
         server: Server::new(&ServerConfig::default(), tasks.clone()),
         counted: Mutex::default(),
@@ -161,8 +160,9 @@ pub(super) fn parts(
         source,
         tls,
         not_after,
-        inputs,
+        seen,
         session: session_identity,
+        server,
         telemetry,
         auditor: auditor.clone(),
         clock: wall_clock,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use mesh_audit::Event;
 use mesh_audit::EventKind;
+use mesh_transport::session::SessionServer;
 use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::TlsStore;
 use notify::RecursiveMode;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::audit::Auditor;
 use crate::error::Error;
+use crate::identity::Seen;
 use crate::identity::Source;
 use crate::node::session_identity::SessionIdentity;
 use crate::stack::outbound::chain;
@@ -25,8 +27,9 @@ pub(crate) struct Rotation {
     pub(crate) source: Source,
     pub(crate) tls: Arc<TlsStore>,
     pub(crate) not_after: SystemTime,
-    pub(crate) inputs: u64,
-    pub(crate) session: Option<SessionIdentity>,
+    pub(crate) seen: Seen,
+    pub(crate) session: Option<Arc<SessionIdentity>>,
+    pub(crate) server: Option<Arc<SessionServer>>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) auditor: Option<Auditor>,
     pub(crate) clock: fn() -> SystemTime,
@@ -65,38 +68,53 @@ impl Rotation {
     /// Takes over a new identity whole, or nothing of it; `None` where the files say what they said before.
     fn replace(&mut self, by_change: bool) -> Result<Option<SystemTime>, Error> {
         let identity = self.source.load((self.clock)())?;
-        if by_change && identity.inputs() == self.inputs {
+        let (seen, not_after) = (identity.seen(), identity.not_after());
+        if by_change && seen.inputs == self.seen.inputs {
             return Ok(None);
         }
-        let inputs = identity.inputs();
-        let session = self.session.as_ref();
+        let session = self.session.as_deref();
         let renewed = session
             .map(|session| session.renewed(identity.credentials()))
             .transpose()?;
-        let not_after = identity.replace(&self.tls)?;
+        let next = identity.prepare(&self.tls)?;
         if let (Some(session), Some(local)) = (session, renewed) {
             session.take_over(local)?;
         }
-        self.inputs = inputs;
+        // Nothing can fail from here on.
+        self.tls.put(next);
+        if self
+            .seen
+            .roots
+            .iter()
+            .any(|root| !seen.roots.contains(root))
+        {
+            self.end_sessions();
+        }
+        self.seen = seen;
         Ok(Some(not_after))
     }
 
+    /// A root is trusted no more that was before, and no session shows any more which root vouched for it. (One that is
+    /// new ends nothing.)
+    fn end_sessions(&self) {
+        if let Some(server) = &self.server {
+            let sessions = server.end_sessions();
+            tracing::info!(sessions, "a root is trusted no more; sessions ended");
+        }
+    }
+
     /// Looks after the RSA key of sessions, off the request threads: making one takes seconds.
-    async fn refresh_key(&mut self) {
-        let Some(mut session) = self.session.take() else {
+    async fn refresh_key(&self) {
+        let Some(session) = self.session.clone() else {
             return;
         };
         let (tls, at) = (Arc::clone(&self.tls), (self.clock)());
-        let work = move || {
-            let found = session.refresh(tls.current().credentials(), at);
-            (session, found)
-        };
+        let work = move || session.refresh(tls.current().credentials(), at);
         let found = match self.tasks.blocking(work).await {
-            Ok((session, found)) => {
-                self.session = Some(session);
-                found
+            Ok(found) => found,
+            Err(error) => {
+                return tracing::error!(%error, "no new identity key; the old one stays");
             }
-            Err(error) => return tracing::error!(%error, "identity keys are not replaced any more"),
         };
         match found {
             Ok(None) => {}
@@ -174,3 +192,6 @@ async fn sleep(duration: Option<Duration>) {
 
 /// Whoever replaces certificate and key does so within this.
 const SETTLE: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests;

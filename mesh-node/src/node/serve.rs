@@ -72,7 +72,7 @@ pub(crate) struct Gate {
     pub(crate) tls: Arc<TlsStore>,
     pub(crate) own_principal: Arc<str>,
     /// Where calls must be sealed end to end; a call that is not is refused, so nobody can downgrade.
-    pub(crate) sessions: Option<SessionServer>,
+    pub(crate) sessions: Option<Arc<SessionServer>>,
     pub(crate) peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
     pub(crate) server: Server,
     /// Sessions and handshakes that the metrics have counted.

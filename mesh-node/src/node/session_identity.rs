@@ -23,7 +23,7 @@ use crate::stack::outbound::unix_seconds;
 /// The RSA key whose attestation the certificate signs, and where both are in use.
 pub(crate) struct SessionIdentity {
     name: String,
-    key: Arc<RsaKeyPair>,
+    key: ArcSwap<RsaKeyPair>,
     life: KeyLife,
     config: mesh_session::Config,
     engine: Arc<dyn Engine>,
@@ -68,7 +68,7 @@ impl SessionIdentity {
         let responders = Responders::new(Arc::clone(&local), life.overlap)?;
         Ok(Self {
             name,
-            key,
+            key: ArcSwap::new(key),
             life,
             config,
             engine,
@@ -110,7 +110,7 @@ impl SessionIdentity {
     pub(crate) fn renewed(&self, credentials: &Credentials) -> Result<Arc<Local>, Error> {
         attested(
             credentials,
-            (&self.name, &self.key),
+            (&self.name, &self.key.load()),
             (&self.config, &self.engine),
         )
     }
@@ -125,7 +125,7 @@ impl SessionIdentity {
     /// Makes a new key if this one is too old, takes over the newest one of the folder, and deletes those whose overlap
     /// is over. Says which key is new, if one is. It takes seconds where a key is made: not for request threads.
     pub(crate) fn refresh(
-        &mut self,
+        &self,
         credentials: &Credentials,
         at: SystemTime,
     ) -> Result<Option<mesh_crypto::Fingerprint>, Error> {
@@ -142,7 +142,7 @@ impl SessionIdentity {
         };
         life.store.retire(engine, life.overlap, seconds)?;
         let fingerprint = key.public().fingerprint();
-        if fingerprint == self.key.public().fingerprint() {
+        if fingerprint == self.key.load().public().fingerprint() {
             return Ok(None);
         }
         let key = Arc::new(key);
@@ -152,7 +152,7 @@ impl SessionIdentity {
             (&self.config, &self.engine),
         )?;
         self.take_over(local)?;
-        self.key = key;
+        self.key.store(key);
         Ok(Some(fingerprint))
     }
 }
@@ -174,7 +174,7 @@ impl fmt::Debug for SessionIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionIdentity")
             .field("name", &self.name)
-            .field("key", &self.key.public().fingerprint())
+            .field("key", &self.key.load().public().fingerprint())
             .finish_non_exhaustive()
     }
 }

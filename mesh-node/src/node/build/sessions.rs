@@ -42,9 +42,9 @@ use crate::stack::now;
 
 /// Both ends of secure sessions.
 pub(super) struct Sessions {
-    pub(super) identity: SessionIdentity,
+    pub(super) identity: Arc<SessionIdentity>,
     pub(super) client: SessionClient,
-    pub(super) server: SessionServer,
+    pub(super) server: Arc<SessionServer>,
 }
 
 pub(super) fn sessions(
@@ -102,9 +102,9 @@ pub(super) fn sessions(
         tasks.clone(),
     );
     Ok(Sessions {
-        identity,
+        identity: Arc::new(identity),
         client,
-        server,
+        server: Arc::new(server),
     })
 }
 

@@ -1,0 +1,185 @@
+//! An identity that fails half way, or whose key can't be made.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use mesh_auth::ca::Authority;
+use mesh_auth::spiffe::TrustDomain;
+use mesh_crypto::AeadAlgorithm;
+use mesh_crypto::Engine;
+use mesh_crypto::Error as CryptoError;
+use mesh_crypto::KeyStore;
+use mesh_crypto::MacKey;
+use mesh_crypto::Random;
+use mesh_crypto::RsaBits;
+use mesh_crypto::RsaKeyPair;
+use mesh_crypto::RsaPublicKey;
+use mesh_crypto::Secret;
+use mesh_crypto::aead::AeadKey;
+use mesh_crypto::agreement::MlKem768Key;
+use mesh_crypto::agreement::X25519Key;
+use mesh_crypto::keystore::OsFileSystem;
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use super::*;
+use crate::config::IdentityConfig;
+use crate::config::NodeConfig;
+use crate::node::session_identity::KeyLife;
+use crate::node::wall_clock;
+
+/// Does what the real one does, until it is broken.
+#[derive(Debug)]
+struct Brittle {
+    real: Arc<dyn Engine>,
+    /// It makes no shares.
+    is_broken: AtomicBool,
+}
+
+impl Engine for Brittle {
+    fn name(&self) -> &'static str {
+        "brittle"
+    }
+
+    fn sha256(&self, parts: &[&[u8]]) -> [u8; 32] {
+        self.real.sha256(parts)
+    }
+
+    fn mac_key(&self, key: &[u8]) -> MacKey {
+        self.real.mac_key(key)
+    }
+
+    fn aead_key(&self, algorithm: AeadAlgorithm, key: &[u8]) -> Result<AeadKey, CryptoError> {
+        self.real.aead_key(algorithm, key)
+    }
+
+    fn x25519_key(&self, random: &dyn Random) -> Result<X25519Key, CryptoError> {
+        if self.is_broken.load(Ordering::SeqCst) {
+            return Err(CryptoError::Random);
+        }
+        self.real.x25519_key(random)
+    }
+
+    fn ml_kem_768_key(&self, random: &dyn Random) -> Result<MlKem768Key, CryptoError> {
+        self.real.ml_kem_768_key(random)
+    }
+
+    fn ml_kem_768_encapsulate(
+        &self,
+        key: &[u8],
+        random: &dyn Random,
+    ) -> Result<(Vec<u8>, Secret), CryptoError> {
+        self.real.ml_kem_768_encapsulate(key, random)
+    }
+
+    fn generate_rsa(&self, bits: RsaBits) -> Result<RsaKeyPair, CryptoError> {
+        assert!(
+            !self.is_broken.load(Ordering::SeqCst),
+            "a fault of the engine"
+        );
+        self.real.generate_rsa(bits)
+    }
+
+    fn rsa_from_pkcs8(&self, der: &Secret) -> Result<RsaKeyPair, CryptoError> {
+        self.real.rsa_from_pkcs8(der)
+    }
+
+    fn rsa_from_spki(&self, der: &[u8]) -> Result<RsaPublicKey, CryptoError> {
+        self.real.rsa_from_spki(der)
+    }
+}
+
+/// Writes a fresh certificate and its roots.
+fn issue(dir: &Path, authority: &Authority) {
+    let id = "spiffe://example.org/a".parse().unwrap();
+    let issued = authority.issue(&id, Duration::from_hours(1), wall_clock(), &[]);
+    let issued = issued.unwrap();
+    fs::write(dir.join("a.crt"), issued.certificate_pem).unwrap();
+    fs::write(dir.join("a.key"), issued.key_pem.as_bytes()).unwrap();
+    fs::write(dir.join("ca.crt"), authority.certificate_pem()).unwrap();
+}
+
+fn rotation(dir: &Path, engine: &Arc<Brittle>) -> Rotation {
+    let file = |name: &str| dir.join(name);
+    let identity = IdentityConfig::from_files(
+        "example.org",
+        &file("a.crt"),
+        &file("a.key"),
+        &file("ca.crt"),
+    );
+    let source = Source::new(&NodeConfig::new("a", identity)).unwrap();
+    let identity = source.load(wall_clock()).unwrap();
+    let (tls, not_after, seen) = identity.into_store().unwrap();
+    let life = KeyLife {
+        store: KeyStore::open(Arc::new(OsFileSystem::new()), &file("keys")).unwrap(),
+        bits: RsaBits::B2048,
+        interval: Some(Duration::ZERO),
+        overlap: Duration::from_hours(1),
+    };
+    let config = mesh_session::Config::default().with_min_rsa_bits(RsaBits::B2048);
+    let session = SessionIdentity::new(
+        tls.current().credentials(),
+        "spiffe://example.org/a".to_owned(),
+        life,
+        (config, Arc::clone(engine) as Arc<dyn Engine>),
+        wall_clock(),
+    );
+    Rotation {
+        source,
+        tls,
+        not_after,
+        seen,
+        session: Some(Arc::new(session.unwrap())),
+        server: None,
+        telemetry: Arc::new(Telemetry::new()),
+        auditor: None,
+        clock: wall_clock,
+        tasks: Tasks::new(Handle::current()),
+    }
+}
+
+fn parts() -> (TempDir, Authority, Arc<Brittle>) {
+    let domain = TrustDomain::parse("example.org").unwrap();
+    let authority = Authority::generate(&domain, Duration::from_hours(10), wall_clock()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    issue(dir.path(), &authority);
+    let engine = Brittle {
+        real: mesh_crypto::engine::aws_lc(),
+        is_broken: AtomicBool::new(false),
+    };
+    (dir, authority, Arc::new(engine))
+}
+
+#[tokio::test]
+async fn an_identity_that_sessions_can_t_take_over_is_not_taken_over_by_tls_either() {
+    // threat 63
+    let (dir, authority, engine) = parts();
+    let mut rotation = rotation(dir.path(), &engine);
+    let before = rotation.tls.current().credentials().chain().to_vec();
+    issue(dir.path(), &authority);
+    engine.is_broken.store(true, Ordering::SeqCst);
+    rotation.replace(true).unwrap_err();
+    assert_eq!(rotation.tls.current().credentials().chain(), before);
+    // Nothing of it counts as seen: the next look takes it over.
+    engine.is_broken.store(false, Ordering::SeqCst);
+    assert!(rotation.replace(true).unwrap().is_some());
+    assert_ne!(rotation.tls.current().credentials().chain(), before);
+}
+
+#[tokio::test]
+async fn certificates_are_attested_after_making_a_key_has_panicked() {
+    // threat 63
+    let (dir, authority, engine) = parts();
+    let mut rotation = rotation(dir.path(), &engine);
+    engine.is_broken.store(true, Ordering::SeqCst);
+    rotation.refresh_key().await;
+    engine.is_broken.store(false, Ordering::SeqCst);
+    let local = rotation.session.as_ref().unwrap().local();
+    let before = local.load_full();
+    issue(dir.path(), &authority);
+    rotation.replace(true).unwrap();
+    assert!(!Arc::ptr_eq(&before, &local.load()));
+    rotation.refresh_key().await;
+}
