@@ -14,6 +14,7 @@ use mesh_session::Local;
 use mesh_session::LocalIdentity;
 use mesh_session::Responders;
 use mesh_transport::tls::Credentials;
+use parking_lot::Mutex;
 
 use crate::adapt::peer_key::attest;
 use crate::error::Error;
@@ -25,6 +26,9 @@ pub(crate) struct SessionIdentity {
     name: String,
     key: ArcSwap<RsaKeyPair>,
     life: KeyLife,
+    /// Of the newest key that this process made after one from the future: the date in its name, and when that was; in
+    /// seconds since 1970.
+    ahead: Mutex<Option<(u64, u64)>>,
     config: mesh_session::Config,
     engine: Arc<dyn Engine>,
     local: Arc<ArcSwap<Local>>,
@@ -70,6 +74,7 @@ impl SessionIdentity {
             name,
             key: ArcSwap::new(key),
             life,
+            ahead: Mutex::default(),
             config,
             engine,
             local: Arc::new(ArcSwap::new(local)),
@@ -96,6 +101,7 @@ impl SessionIdentity {
     pub(crate) fn look_after(&self, now: SystemTime) -> Duration {
         let due = || {
             let made = self.life.store.newest_created().ok()??;
+            let made = self.made(made, unix_seconds(now));
             let due = Duration::from_secs(made) + self.life.interval?;
             let left = (SystemTime::UNIX_EPOCH + due).duration_since(now);
             Some(left.unwrap_or_default())
@@ -131,12 +137,19 @@ impl SessionIdentity {
     ) -> Result<Option<mesh_crypto::Fingerprint>, Error> {
         let (life, engine) = (&self.life, &*self.engine);
         let seconds = unix_seconds(at);
-        let is_old = |made: u64| {
-            let age = Duration::from_secs(seconds.saturating_sub(made));
+        let is_old = |dated: u64| {
+            let age = Duration::from_secs(seconds.saturating_sub(self.made(dated, seconds)));
             life.interval.is_some_and(|interval| age >= interval)
         };
-        let key = if life.store.newest_created()?.is_some_and(is_old) {
-            life.store.rotate(engine, life.bits, seconds)?
+        let newest = life.store.newest_created()?;
+        let key = if newest.is_some_and(is_old) {
+            let key = life.store.rotate(engine, life.bits, seconds)?;
+            if newest.is_some_and(|dated| is_ahead(dated, seconds)) {
+                let dir = life.store.path().display();
+                tracing::warn!(%dir, "the newest identity key is dated in the future, and so is the one that replaces it; check the clock, and move the keys of the future away");
+                *self.ahead.lock() = life.store.newest_created()?.map(|dated| (dated, seconds));
+            }
+            key
         } else {
             life.load(engine, at)?
         };
@@ -155,6 +168,23 @@ impl SessionIdentity {
         self.key.store(key);
         Ok(Some(fingerprint))
     }
+
+    /// When the newest key was made, which says `dated` of itself; in seconds since 1970, as `now` is.
+    ///
+    /// A date in the future, left by a clock that was wrong, would keep a key for as long. So such a key counts as old,
+    /// except one that this process made: what replaces it must be dated after it, or it would not be the newest.
+    fn made(&self, dated: u64, now: u64) -> u64 {
+        if !is_ahead(dated, now) {
+            return dated;
+        }
+        let ahead = self.ahead.lock().filter(|(ours, _)| *ours == dated);
+        ahead.map_or(0, |(_, made)| made)
+    }
+}
+
+/// Whether a date is further in the future than clocks differ; both in seconds since 1970.
+fn is_ahead(dated: u64, now: u64) -> bool {
+    dated > now.saturating_add(CLOCK_FAULT.as_secs())
 }
 
 /// What a session needs of this side, attested by the certificate in `credentials`.
@@ -181,3 +211,8 @@ impl fmt::Debug for SessionIdentity {
 
 /// Where a key can't be made, the next try is not at once.
 const SHORTEST_LOOK: Duration = Duration::from_secs(1);
+/// A key dated later than this was dated by a clock that was wrong: those that are right differ by far less.
+const CLOCK_FAULT: Duration = Duration::from_hours(24);
+
+#[cfg(test)]
+mod tests;
