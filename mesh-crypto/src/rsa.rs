@@ -134,7 +134,8 @@ impl RsaKeyPair {
         let instead = Secret::random(len, random)?;
         Ok(match self.ops.decrypt_oaep(ciphertext, label) {
             Ok(secret) if secret.len() == len => secret,
-            Ok(_) | Err(_) => instead,
+            // As much copying as where there is one, and `instead` is wiped in either case.
+            Ok(_) | Err(_) => Secret::from_slice(instead.expose()),
         })
     }
 

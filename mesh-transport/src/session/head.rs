@@ -23,6 +23,7 @@ use http::Method;
 use http::StatusCode;
 use http::Uri;
 use http::header;
+use http::uri::PathAndQuery;
 
 /// A head that is not of the form above, or says what HTTP forbids.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -70,7 +71,12 @@ pub(crate) fn put_trailers(out: &mut BytesMut, trailers: &HeaderMap) -> Result<(
 pub(crate) fn request(mut bytes: &[u8]) -> Result<http::request::Parts, HeadError> {
     let bytes = &mut bytes;
     let method = Method::from_bytes(take_str(bytes)?).map_err(|_| HeadError)?;
-    let path = Uri::try_from(take_str(bytes)?).map_err(|_| HeadError)?;
+    let path = take_str(bytes)?;
+    // In any other form it could name an authority that the head's own does not.
+    if path.first() != Some(&b'/') && path != b"*" {
+        return Err(HeadError);
+    }
+    let path = PathAndQuery::try_from(path).map_err(|_| HeadError)?;
     let authority = HeaderValue::from_bytes(take_str(bytes)?).map_err(|_| HeadError)?;
     let mut headers = take_headers(bytes)?;
     if headers.insert(header::HOST, authority).is_some() || !bytes.is_empty() {
@@ -78,7 +84,7 @@ pub(crate) fn request(mut bytes: &[u8]) -> Result<http::request::Parts, HeadErro
     }
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = method;
-    parts.uri = path;
+    parts.uri = Uri::from(path);
     parts.headers = headers;
     Ok(parts)
 }
@@ -203,6 +209,23 @@ mod tests {
             (back.method, back.uri, back.headers),
             (parts.method, parts.uri, parts.headers)
         );
+    }
+
+    #[test]
+    fn a_target_that_is_no_path_is_refused() {
+        let head = |target: &[u8]| {
+            let mut bytes = BytesMut::new();
+            put_str(&mut bytes, b"GET").unwrap();
+            put_str(&mut bytes, target).unwrap();
+            put_str(&mut bytes, b"order-service").unwrap();
+            bytes.put_u16(0);
+            request(&bytes)
+        };
+        for target in ["", "0", "other-service:80", "http://other-service/", "a/b"] {
+            assert_eq!(head(target.as_bytes()).unwrap_err(), HeadError, "{target}");
+        }
+        assert_eq!(head(b"*").unwrap().uri.path(), "*");
+        assert_eq!(head(b"/a?b").unwrap().uri, "/a?b");
     }
 
     #[test]

@@ -283,7 +283,11 @@ impl SessionServer {
         let resumed = (&*session, message);
         let (reply, session) = responder
             .resume(resumed, &token, &*self.verifier, self.now())
-            .map_err(refused)?;
+            .map_err(|error| match error {
+                // What was resumed lately may not be forgotten; a handshake is remembered elsewhere.
+                mesh_session::Error::Busy => Refused::NoSession,
+                other => not_accepted(other),
+            })?;
         self.limiter.give_back(peer);
         self.keep(session, trust)?;
         Ok(handshake_answer(&reply))
