@@ -2,7 +2,11 @@
 //!
 //! `MESH_SESSION_VECTORS=write cargo test -p mesh-session --test vectors` writes them anew, with the keys of
 //! those that are there.
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test helper may panic"
+)]
 
 mod derive;
 mod generate;

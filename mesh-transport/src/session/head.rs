@@ -45,7 +45,7 @@ pub(crate) fn put_request(
     let path = request
         .uri
         .path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str);
+        .map_or("/", PathAndQuery::as_str);
     put_str(out, path.as_bytes())?;
     let host = request.headers.get(header::HOST).map(HeaderValue::as_bytes);
     let authority = request
