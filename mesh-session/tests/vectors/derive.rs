@@ -222,6 +222,18 @@ fn reply(
     session(engine, out, (&prk, &t_r, sealed));
 }
 
+/// Whether these are the secrets that the reply was sealed with.
+pub(crate) fn opens_reply(engine: &dyn Engine, file: &Value, secrets: &[Vec<u8>]) -> bool {
+    let (transcript, reply) = (field(file, "t_r"), field(file, "reply"));
+    let secrets: Vec<_> = secrets.iter().map(Vec::as_slice).collect();
+    let prk = extract(engine, &transcript, &secrets);
+    let keys = expand(engine, &prk, &[b"mesh-session v1 reply box\0"], 76);
+    let sealed = &reply[field(file, "clear_r").len() + 2..];
+    let (body, tag) = sealed.split_at(sealed.len() - 32);
+    let mac = engine.mac_key(&keys[44..]);
+    mac.verify(&[&transcript, body], tag).is_ok()
+}
+
 /// What follows from a resumption's messages and secrets.
 pub(crate) fn resumption(
     engine: &dyn Engine,

@@ -119,6 +119,24 @@ fn same(found: &Value, read: &Value) {
     }
 }
 
+// threat 31: whoever has recorded everything and holds both RSA keys still lacks what came of the fresh shares.
+#[test]
+fn without_any_one_of_its_secrets_a_handshake_stays_closed() {
+    let engine = mesh_crypto::engine::aws_lc();
+    for file in &FILES {
+        let read = file.read();
+        let names = ["secret_i", "secret_r", "d_o", "d_e", "k_o", "k_e"];
+        let names = names.into_iter().filter(|name| read.get(name).is_some());
+        let secrets: Vec<_> = names.map(|name| hex::field(&read, name)).collect();
+        assert!(derive::opens_reply(&*engine, &read, &secrets));
+        for unknown in 0..secrets.len() {
+            let mut guessed = secrets.clone();
+            guessed[unknown].fill(0);
+            assert!(!derive::opens_reply(&*engine, &read, &guessed));
+        }
+    }
+}
+
 #[test]
 fn what_must_be_refused_is_refused() {
     for file in &FILES {
