@@ -52,6 +52,7 @@ pub struct Session {
     authenticated: UnixTime,
     resumption: Secret,
     epochs: Mutex<Epochs>,
+    last_route: LastRoute,
     /// The numbers of the current epoch and of the newest that the peer was heard in, for streams to see without the
     /// lock.
     newest: AtomicU8,
@@ -88,6 +89,7 @@ impl Session {
             authenticated: times.authenticated,
             resumption: agreed.resumption,
             epochs: Mutex::new(epochs),
+            last_route: LastRoute::default(),
             newest: AtomicU8::new(0),
             heard: AtomicU8::new(0),
             totals: Totals::default(),
@@ -111,7 +113,7 @@ impl Session {
             Arc::clone(epochs.current())
         };
         let stream = epoch.sealing.next_stream().or(Err(Error::Exhausted))?;
-        Ok(self.exchange((epoch, stream), self.setting.engine.sha256(&[route])))
+        Ok(self.exchange((epoch, stream), self.route_hash(route)))
     }
 
     /// Accepts an exchange on `route` by opening its first record, whose plaintext is left in `first_record`.
@@ -141,7 +143,7 @@ impl Session {
         record: &mut BytesMut,
         now: Instant,
     ) -> Result<(Sealer, Opener, Opened), Error> {
-        let route = self.setting.engine.sha256(&[route]);
+        let route = self.route_hash(route);
         let header = Header::of(record)?;
         let expected = Header {
             flags: header.flags,
@@ -174,6 +176,21 @@ impl Session {
         opener.opened(flags, record.len());
         let exchange = header.exchange;
         Ok((sealer, opener, Opened { flags, exchange }))
+    }
+
+    /// The hash of a route, computed only where it is another one than the last: an engine's hash may allocate.
+    fn route_hash(&self, route: &[u8]) -> [u8; 32] {
+        let mut last = self.last_route.lock();
+        if let Some((known, hash)) = &*last
+            && **known == *route
+        {
+            return *hash;
+        }
+        let hash = self.setting.engine.sha256(&[route]);
+        if route.len() <= MAX_KEPT_ROUTE {
+            *last = Some((route.into(), hash));
+        }
+        hash
     }
 
     fn exchange(
@@ -330,6 +347,12 @@ impl Session {
         Err(Error::Open)
     }
 }
+
+/// The route of the last exchange, and its hash.
+type LastRoute = Mutex<Option<(Box<[u8]>, [u8; 32])>>;
+
+/// Names of services are shorter; what comes with a record that is not authentic may be longer.
+const MAX_KEPT_ROUTE: usize = 256;
 
 /// What the first record of an exchange said.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

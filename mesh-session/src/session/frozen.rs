@@ -69,6 +69,7 @@ impl Frozen {
             authenticated: self.times.authenticated,
             resumption: self.resumption,
             epochs: Mutex::new(epochs),
+            last_route: Mutex::default(),
             newest: AtomicU8::new(self.number),
             // Too low at worst: hearing of an epoch again changes nothing.
             heard: AtomicU8::new(0),
