@@ -7,9 +7,10 @@ use criterion::BatchSize;
 use criterion::BenchmarkId;
 use criterion::Criterion;
 use http::request::Parts;
-use mesh_auth::policy::Caller;
+use mesh_auth::caller::Caller;
 use mesh_auth::policy::Policy;
 use mesh_auth::policy::PolicyConfig;
+use mesh_auth::policy::Query;
 use mesh_auth::policy::RuleConfig;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
@@ -49,8 +50,10 @@ fn decide(criterion: &mut Criterion) {
             let caller = Caller::new(Some(SpiffeId::for_service(&domain, &name).unwrap()), None);
             for (verdict, path) in [("allow", &*path), ("deny", "/internal/metrics")] {
                 let request = CanonicalRequest::new(parts(path), &Limits::default()).unwrap();
-                let decide =
-                    || policy.decide(black_box(&caller), "order-service", 50051, &request, NOW);
+                let query = Query::new(&caller, "order-service", NOW)
+                    .with_port(50051)
+                    .with_request(&request);
+                let decide = || policy.decide(black_box(&query));
                 assert_eq!(
                     decide().is_allowed(),
                     verdict == "allow",

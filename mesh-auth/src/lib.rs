@@ -1,7 +1,8 @@
 //! SPIFFE identities, service tokens and a policy engine that explains itself.
 //!
 //! ```
-//! use mesh_auth::policy::{Caller, Policy, PolicyConfig, RuleConfig};
+//! use mesh_auth::caller::Caller;
+//! use mesh_auth::policy::{Policy, PolicyConfig, Query, RuleConfig};
 //! use mesh_auth::request::{CanonicalRequest, Limits};
 //! use mesh_auth::spiffe::{SpiffeId, TrustDomain};
 //!
@@ -15,9 +16,9 @@
 //! let caller = Caller::new(Some(SpiffeId::for_service(&domain, "user-service")?), None);
 //! let request = http::Request::get("/public/../api/orders").header("host", "order-service").body(())?;
 //! let request = CanonicalRequest::new(request.into_parts().0, &Limits::default())?;
-//! let decision = policy.decide(&caller, "order-service", 50051, &request, 1_800_000_000);
-//! assert!(decision.is_allowed());
-//! println!("{}", policy.explain(&caller, "order-service", 50051, &request, 1_800_000_000));
+//! let query = Query::new(&caller, "order-service", 1_800_000_000).with_request(&request);
+//! assert!(policy.decide(&query).is_allowed());
+//! println!("{}", policy.explain(&query));
 //! # Ok(())
 //! # }
 //! ```
@@ -33,6 +34,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | `caller` | who calls, as policies see it |
 //! | `spiffe` | SPIFFE ids and trust domains, parsed strictly |
 //! | `svid` | the rules for X.509-SVIDs, leaf and signer |
 //! | `ca` | a small authority that issues X.509-SVIDs |
@@ -44,7 +46,10 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `ca` | the module `ca` (rcgen) |
+//! | `policy` (default) | the modules `policy` and `request` (http) |
+//! | `jwt` (default) | the module `token` (jsonwebtoken) |
+//! | `svid` (default) | the module `svid` (x509-parser) |
+//! | `ca` | the module `ca` (rcgen), and `svid` |
 //! | `serde` | `Deserialize` and `Serialize` for configuration, SPIFFE ids and trust domains |
 //!
 //! ## Errors
@@ -55,9 +60,15 @@
 
 #[cfg(feature = "ca")]
 pub mod ca;
+pub mod caller;
+#[cfg(any(feature = "jwt", feature = "svid"))]
 mod hex;
+#[cfg(feature = "policy")]
 pub mod policy;
+#[cfg(feature = "policy")]
 pub mod request;
 pub mod spiffe;
+#[cfg(feature = "svid")]
 pub mod svid;
+#[cfg(feature = "jwt")]
 pub mod token;

@@ -5,9 +5,8 @@
 //! Matchers are literal (exact, prefix, suffix, template), never regular expressions, so a dot in a
 //! rule is a dot. Rules that can't match anything are refused when the policy is built.
 //!
-//! Identity comes from the peer's certificate alone. A token adds its groups, and only where it
-//! belongs to that peer (or there is no certificate): a token's subject never counts as a SPIFFE id,
-//! since everyone who holds the secret of an HS256 token can write any subject.
+//! Who calls is a [`Caller`]: a workload by its certificate, a user by a credential. A user's subject never counts as a
+//! SPIFFE id, whatever it looks like.
 //!
 //! Rules are indexed by called service and then by source, so that a decision looks only at rules
 //! that name the caller, however many others there are. A decision allocates only where the path
@@ -32,45 +31,15 @@ pub use self::explain::{Condition, Explanation, Nearest};
 
 use self::index::Index;
 use self::rule::Rule;
+use crate::caller::Caller;
 use crate::request::{CanonicalRequest, RequestError, decoded};
-use crate::spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
-use crate::token::Claims;
+use crate::spiffe::{SpiffeIdError, TrustDomain};
 
 /// Most rules of a policy.
 pub const MAX_RULES: usize = 10_000;
 
 /// The name under which decisions report the policy's default; no rule may have it.
 pub const DEFAULT_RULE: &str = "default";
-
-/// Who calls.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Caller {
-    /// The identity in the peer's verified certificate.
-    pub spiffe_id: Option<SpiffeId>,
-    /// The claims of a verified token.
-    pub claims: Option<Arc<Claims>>,
-}
-
-impl Caller {
-    /// A caller known by certificate, token, both, or not at all.
-    pub fn new(spiffe_id: Option<SpiffeId>, claims: Option<Arc<Claims>>) -> Self {
-        Self { spiffe_id, claims }
-    }
-
-    /// The claims that count: those of the peer itself, or of a caller without certificate.
-    fn own_claims(&self) -> Option<&Claims> {
-        let claims = self.claims.as_deref()?;
-        match &self.spiffe_id {
-            Some(id) if *id != claims.subject => None,
-            _ => Some(claims),
-        }
-    }
-
-    fn is_authenticated(&self) -> bool {
-        self.spiffe_id.is_some() || self.claims.is_some()
-    }
-}
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -146,59 +115,14 @@ impl Policy {
         })
     }
 
-    /// Decides about a request to `service` on `port`; `now` in seconds since the Unix epoch.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the five facts a decision rests on"
-    )]
-    pub fn decide(
-        &self,
-        caller: &Caller,
-        service: &str,
-        port: u16,
-        request: &CanonicalRequest,
-        now: u64,
-    ) -> Decision {
-        self.decision(&self.evaluate(&Call::new(caller, service, port, Some(request), now)))
-    }
-
-    /// Decides about a connection that is not HTTP. Allow rules that ask for a method or path do not
-    /// match it; deny and audit rules match whatever method or path they name.
-    pub fn decide_connection(
-        &self,
-        caller: &Caller,
-        service: &str,
-        port: u16,
-        now: u64,
-    ) -> Decision {
-        self.decision(&self.evaluate(&Call::new(caller, service, port, None, now)))
+    /// Decides about a call.
+    pub fn decide(&self, query: &Query<'_>) -> Decision {
+        self.decision(&self.evaluate(&Call::new(query)))
     }
 
     /// Takes the decision of [`Self::decide`] and says why.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the five facts a decision rests on"
-    )]
-    pub fn explain(
-        &self,
-        caller: &Caller,
-        service: &str,
-        port: u16,
-        request: &CanonicalRequest,
-        now: u64,
-    ) -> Explanation {
-        explain::explanation(self, &Call::new(caller, service, port, Some(request), now))
-    }
-
-    /// Takes the decision of [`Self::decide_connection`] and says why.
-    pub fn explain_connection(
-        &self,
-        caller: &Caller,
-        service: &str,
-        port: u16,
-        now: u64,
-    ) -> Explanation {
-        explain::explanation(self, &Call::new(caller, service, port, None, now))
+    pub fn explain(&self, query: &Query<'_>) -> Explanation {
+        explain::explanation(self, &Call::new(query))
     }
 
     /// The names of the rules that have ended by `now`, in seconds since the Unix epoch.
@@ -285,10 +209,49 @@ enum WouldDeny {
     Default,
 }
 
-/// What is decided about.
+/// What is decided about: one request, or one connection that is not HTTP.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    caller: &'a Caller,
+    service: &'a str,
+    port: u16,
+    request: Option<&'a CanonicalRequest>,
+    now: u64,
+}
+
+impl<'a> Query<'a> {
+    /// A connection of `caller` to `service` at `now`, in seconds since the Unix epoch, that is not HTTP.
+    ///
+    /// Allow rules that ask for a method or path do not match it; deny and audit rules match whatever method or path they
+    /// name.
+    pub fn new(caller: &'a Caller, service: &'a str, now: u64) -> Self {
+        Self {
+            caller,
+            service,
+            port: 0,
+            request: None,
+            now,
+        }
+    }
+
+    /// Sets the port of the called service. Default 0, which no rule names.
+    #[must_use]
+    pub fn with_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Sets the request.
+    #[must_use]
+    pub fn with_request(mut self, request: &'a CanonicalRequest) -> Self {
+        self.request = Some(request);
+        self
+    }
+}
+
+/// A query, prepared for matching.
 struct Call<'a> {
     caller: &'a Caller,
-    claims: Option<&'a Claims>,
     service: &'a str,
     port: u16,
     http: Option<HttpCall<'a>>,
@@ -303,14 +266,8 @@ struct HttpCall<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn new(
-        caller: &'a Caller,
-        service: &'a str,
-        port: u16,
-        request: Option<&'a CanonicalRequest>,
-        now: u64,
-    ) -> Self {
-        let http = request.map(|request| {
+    fn new(query: &Query<'a>) -> Self {
+        let http = query.request.map(|request| {
             let path = request.path();
             let plain_path = if path.contains('%') {
                 Cow::Owned(decoded(path).collect())
@@ -324,12 +281,11 @@ impl<'a> Call<'a> {
             }
         });
         Self {
-            caller,
-            claims: caller.own_claims(),
-            service,
-            port,
+            caller: query.caller,
+            service: query.service,
+            port: query.port,
             http,
-            now,
+            now: query.now,
         }
     }
 }

@@ -116,7 +116,9 @@ fn by_default(policy: &Policy, verdict: Verdict, call: &Call<'_>) -> String {
         );
     }
     if !call.caller.is_authenticated() {
-        return format!("{subject} is denied: the caller has neither a certificate nor a token.");
+        return format!(
+            "{subject} is denied: the caller has neither a certificate nor a credential."
+        );
     }
     if policy.is_empty() {
         return format!(
@@ -170,21 +172,18 @@ fn subject(call: &Call<'_>) -> String {
 }
 
 fn caller(call: &Call<'_>) -> String {
-    let groups = match call.claims {
-        Some(claims) if !claims.groups.is_empty() => {
-            format!(" (groups {})", claims.groups.join(", "))
-        }
-        _ => String::new(),
-    };
-    match (&call.caller.spiffe_id, &call.caller.claims) {
-        (Some(id), Some(claims)) if *id != claims.subject => {
-            format!("{id} (with the token of {})", claims.subject)
-        }
-        (Some(id), _) => format!("{id}{groups}"),
-        (None, Some(claims)) => format!(
-            "a token of {}{groups} without a certificate",
-            claims.subject
-        ),
+    let user = call.caller.user.as_ref().map(|user| {
+        let groups = if user.groups.is_empty() {
+            String::new()
+        } else {
+            format!(" (groups {})", user.groups.join(", "))
+        };
+        format!("{} of {}{groups}", user.subject, user.issuer)
+    });
+    match (&call.caller.spiffe_id, user) {
+        (Some(id), Some(user)) => format!("{id} for {user}"),
+        (Some(id), None) => id.to_string(),
+        (None, Some(user)) => format!("{user} without a certificate"),
         (None, None) => "nobody known".to_owned(),
     }
 }

@@ -99,7 +99,7 @@ impl BySource {
         if self.groups.is_empty() {
             return;
         }
-        for group in call.claims.iter().flat_map(|claims| &claims.groups) {
+        for group in call.caller.user.iter().flat_map(|user| &user.groups) {
             self.groups.get(&**group).into_iter().for_each(&mut visit);
         }
     }

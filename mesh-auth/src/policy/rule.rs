@@ -6,7 +6,8 @@ use http::Method;
 
 use super::path::PathPattern;
 use super::time::parse_end;
-use super::{Action, Call, Caller, Condition, DEFAULT_RULE, HttpCall, PolicyError, RuleConfig};
+use super::{Action, Call, Condition, DEFAULT_RULE, HttpCall, PolicyError, RuleConfig};
+use crate::caller::Caller;
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Rule {
         if !self
             .sources
             .iter()
-            .any(|source| source.matches(call.caller, call))
+            .any(|source| source.matches(call.caller))
         {
             return Some(Condition::Source);
         }
@@ -179,14 +180,17 @@ impl Source {
         })
     }
 
-    fn matches(&self, caller: &Caller, call: &Call<'_>) -> bool {
+    fn matches(&self, caller: &Caller) -> bool {
         let id = caller.spiffe_id.as_ref();
         match self {
             Self::Any => caller.is_authenticated(),
             Self::Id(own) => id == Some(own),
             Self::Below(prefix) => id.is_some_and(|id| id.as_str().starts_with(&**prefix)),
             Self::Domain(domain) => id.is_some_and(|id| id.trust_domain() == domain),
-            Self::Group(group) => call.claims.is_some_and(|claims| claims.has_group(group)),
+            Self::Group(group) => caller
+                .user
+                .as_ref()
+                .is_some_and(|user| user.has_group(group)),
         }
     }
 }

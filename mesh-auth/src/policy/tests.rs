@@ -5,7 +5,9 @@ mod reference;
 use http::Request;
 
 use super::*;
+use crate::caller::User;
 use crate::request::Limits;
+use crate::spiffe::SpiffeId;
 
 const NOW: u64 = 1_800_000_000;
 
@@ -43,26 +45,22 @@ fn users() -> Caller {
     peer("spiffe://example.org/user-service")
 }
 
-fn claims(subject: &str, groups: &[&str]) -> Arc<Claims> {
-    Arc::new(Claims {
-        issuer: "example.org".to_owned(),
-        subject: SpiffeId::parse(subject).unwrap(),
-        audience: "orders".to_owned(),
-        expires_at: NOW + 60,
-        not_before: None,
-        issued_at: None,
-        id: None,
-        session: None,
-        groups: groups.iter().map(|&group| group.into()).collect(),
-    })
+fn user(groups: &[&str]) -> Arc<User> {
+    Arc::new(User::new("https://login.example.org", "ada").with_groups(groups))
+}
+
+fn query<'a>(caller: &'a Caller, service: &'a str, request: &'a CanonicalRequest) -> Query<'a> {
+    Query::new(caller, service, NOW)
+        .with_port(80)
+        .with_request(request)
 }
 
 /// Decides, checking on the way that the explanation tells of the same decision.
 fn decide(policy: &Policy, caller: &Caller, method: &str, path: &str) -> Decision {
     let request = request(method, path);
-    let decision = policy.decide(caller, "orders", 80, &request, NOW);
+    let decision = policy.decide(&query(caller, "orders", &request));
     assert_eq!(
-        policy.explain(caller, "orders", 80, &request, NOW).decision,
+        policy.explain(&query(caller, "orders", &request)).decision,
         decision
     );
     decision
@@ -99,12 +97,12 @@ fn denies_what_no_rule_allows() {
     let request = request("GET", "/");
     assert!(
         !policy
-            .decide(&users(), "billing", 80, &request, NOW)
+            .decide(&query(&users(), "billing", &request))
             .is_allowed()
     );
     assert!(
         !policy
-            .decide(&Caller::default(), "orders", 80, &request, NOW)
+            .decide(&query(&Caller::default(), "orders", &request))
             .is_allowed()
     );
 }
@@ -210,26 +208,19 @@ fn sources_are_literal() {
 
 // threat 19
 #[test]
-fn a_token_adds_groups_to_its_own_peer_and_never_an_identity() {
-    let user = "spiffe://example.org/user-service";
-    let id = |id: &str| Some(SpiffeId::parse(id).unwrap());
-    let own_token = Caller::new(id(user), Some(claims(user, &["admin"])));
-    let stolen = Caller::new(
-        id("spiffe://example.org/thief"),
-        Some(claims(user, &["admin"])),
-    );
-    let token_only = Caller::new(None, Some(claims(user, &["admin"])));
+fn a_credential_gives_groups_and_never_an_identity() {
+    let subject = "spiffe://example.org/user-service";
+    let admin = User::new("https://login.example.org", subject).with_groups(&["admin"]);
+    let alone = Caller::new(None, Some(Arc::new(admin)));
+    let sent_on = Caller::new(users().spiffe_id, Some(user(&["admin"])));
     let group = allow("group:admin");
-    assert!(passes(&group, &own_token, "GET", "/") && passes(&group, &token_only, "GET", "/"));
-    assert!(!passes(&group, &stolen, "GET", "/") && !passes(&group, &users(), "GET", "/"));
-    assert!(!passes(&allow("group:admi"), &own_token, "GET", "/"));
-    for source in ["user-service", user, "spiffe://example.org/*"] {
-        assert!(
-            !passes(&allow(source), &token_only, "GET", "/")
-                && !passes(&allow("user-service"), &stolen, "GET", "/")
-        );
+    assert!(passes(&group, &alone, "GET", "/") && passes(&group, &sent_on, "GET", "/"));
+    assert!(!passes(&group, &users(), "GET", "/"));
+    assert!(!passes(&allow("group:admi"), &alone, "GET", "/"));
+    for source in ["user-service", subject, "spiffe://example.org/*"] {
+        assert!(!passes(&allow(source), &alone, "GET", "/"));
     }
-    assert!(passes(&allow("*"), &token_only, "GET", "/"));
+    assert!(passes(&allow("*"), &alone, "GET", "/"));
 }
 
 // threat 8
@@ -323,7 +314,7 @@ fn a_connection_that_is_not_http_has_no_method_and_no_path() {
     let connect = |rules: &[RuleConfig], port| {
         build(rules)
             .unwrap()
-            .decide_connection(&users(), "orders", port, NOW)
+            .decide(&Query::new(&users(), "orders", NOW).with_port(port))
             .is_allowed()
     };
     assert!(
@@ -345,7 +336,11 @@ fn a_rule_ends_by_itself() {
     let policy = build(&[allow("*").with_expires("2027-01-15T08:00:00Z")]).unwrap();
     let at = |now| {
         policy
-            .decide(&users(), "orders", 80, &request("GET", "/"), now)
+            .decide(
+                &Query::new(&users(), "orders", now)
+                    .with_port(80)
+                    .with_request(&request("GET", "/")),
+            )
             .is_allowed()
     };
     assert!(
@@ -353,7 +348,7 @@ fn a_rule_ends_by_itself() {
         "1800000000 is 2027-01-15T08:00:00Z"
     );
     assert_eq!(policy.expired(NOW).collect::<Vec<_>>(), ["r"]);
-    let why = policy.explain(&users(), "orders", 80, &request("GET", "/"), NOW);
+    let why = policy.explain(&query(&users(), "orders", &request("GET", "/")));
     assert_eq!(why.nearest.unwrap().failed, Condition::Expired);
 }
 
@@ -373,7 +368,7 @@ fn explains_in_sentences() {
     .unwrap();
     let say = |caller: &Caller, service, method, path| {
         policy
-            .explain(caller, service, 80, &request(method, path), NOW)
+            .explain(&query(caller, service, &request(method, path)))
             .to_string()
     };
     assert_eq!(
@@ -392,7 +387,8 @@ fn explains_in_sentences() {
     );
     assert!(say(&users(), "stock", "GET", "/").ends_with("is denied: no rule is about stock."));
     assert!(
-        say(&Caller::default(), "orders", "GET", "/").contains("neither a certificate nor a token")
+        say(&Caller::default(), "orders", "GET", "/")
+            .contains("neither a certificate nor a credential")
     );
 }
 

@@ -21,8 +21,9 @@ use http::Request;
 use http::Response;
 use mesh_audit::Event;
 use mesh_audit::EventKind;
-use mesh_auth::policy::Caller;
+use mesh_auth::caller::Caller;
 use mesh_auth::policy::Policy;
+use mesh_auth::policy::Query;
 use mesh_auth::policy::Verdict;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
@@ -226,9 +227,10 @@ impl Inbound {
 
         // Groups in a token count for nothing here: whoever shares the secret can write any.
         let caller = Caller::new(Some(peer.id.clone()), None);
-        let decision = self
-            .policy
-            .decide(&caller, &self.name, self.port, request, now_seconds);
+        let query = Query::new(&caller, &self.name, now_seconds)
+            .with_port(self.port)
+            .with_request(request);
+        let decision = self.policy.decide(&query);
         judged.verdict = match (decision.verdict, &decision.would_deny) {
             (Verdict::Allow, None) => "allow",
             (Verdict::Allow, Some(_)) => "would_deny",

@@ -56,22 +56,22 @@ fn rule() -> impl Strategy<Value = RuleConfig> {
 fn caller() -> impl Strategy<Value = Caller> {
     let id = || proptest::option::of(select(CALLERS.to_vec()));
     let groups = select(vec![vec![], vec!["admin"], vec!["user", "admin"]]);
-    (id(), id(), groups).prop_map(|(id, subject, groups)| {
+    (id(), any::<bool>(), groups).prop_map(|(id, has_user, groups)| {
         let id = id.map(|id| SpiffeId::parse(id).unwrap());
-        Caller::new(id, subject.map(|subject| claims(subject, &groups)))
+        Caller::new(id, has_user.then(|| user(&groups)))
     })
 }
 
 fn covers_source(source: &str, caller: &Caller) -> bool {
     let id = caller.spiffe_id.as_ref().map(ToString::to_string);
     if source == "*" {
-        return id.is_some() || caller.claims.is_some();
+        return id.is_some() || caller.user.is_some();
     }
     if let Some(group) = source.strip_prefix("group:") {
-        return caller.claims.as_ref().is_some_and(|claims| {
-            let is_own = id.is_none_or(|id| id == claims.subject.to_string());
-            is_own && claims.groups.iter().any(|own| **own == *group)
-        });
+        return caller
+            .user
+            .as_ref()
+            .is_some_and(|user| user.has_group(group));
     }
     let Some(id) = id else { return false };
     match (source.strip_prefix("spiffe://"), source.strip_suffix('*')) {
@@ -146,18 +146,19 @@ proptest! {
         let expected = match (first(Action::Deny), first(Action::Allow), first(Action::Audit)) {
             (Some(deny), _, _) => (Verdict::Deny, Some(deny.name.as_str()), None),
             (None, Some(allow), audit) => (Verdict::Allow, Some(allow.name.as_str()), audit.map(|rule| rule.name.as_str())),
-            (None, None, _) if default == DefaultAction::Audit && (caller.spiffe_id.is_some() || caller.claims.is_some()) => {
+            (None, None, _) if default == DefaultAction::Audit && (caller.spiffe_id.is_some() || caller.user.is_some()) => {
                 (Verdict::Allow, None, Some(DEFAULT_RULE))
             }
             _ => (Verdict::Deny, None, None),
         };
 
+        let query = Query::new(&caller, service, NOW).with_port(port);
         let (decision, explanation) = match http {
             Some((method, path)) => {
                 let request = request(method, path);
-                (policy.decide(&caller, service, port, &request, NOW), policy.explain(&caller, service, port, &request, NOW))
+                (policy.decide(&query.with_request(&request)), policy.explain(&query.with_request(&request)))
             }
-            None => (policy.decide_connection(&caller, service, port, NOW), policy.explain_connection(&caller, service, port, NOW)),
+            None => (policy.decide(&query), policy.explain(&query)),
         };
         prop_assert_eq!((decision.verdict, decision.rule.as_deref(), decision.would_deny.as_deref()), expected);
         prop_assert_eq!(&explanation.decision, &decision);

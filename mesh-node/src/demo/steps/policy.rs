@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use mesh_auth::policy::Caller;
+use mesh_auth::caller::Caller;
+use mesh_auth::policy::Query;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_transport::BoxError;
@@ -76,8 +77,10 @@ fn explain(path: &Path) -> Result<(bool, String), BoxError> {
     let request = CanonicalRequest::new(request.into_parts().0, &Limits::default())?;
     let caller = Caller::new(Some(probe::spiffe_id(WEB)?), None);
     let now = unix_seconds(wall_clock());
-    let port = config.service.listen.port();
-    let explained = policy.explain(&caller, PAYMENTS, port, &request, now);
+    let query = Query::new(&caller, PAYMENTS, now)
+        .with_port(config.service.listen.port())
+        .with_request(&request);
+    let explained = policy.explain(&query);
     Ok((explained.decision.is_allowed(), explained.to_string()))
 }
 
