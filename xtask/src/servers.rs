@@ -1,7 +1,7 @@
 //! `cargo xtask servers`: the programs that tests talk to, without root.
 //!
-//! Everything lands in `servers/` of the target directory: a Python environment with gRPC and `cryptography`, and programs
-//! from Debian packages that are unpacked, not installed. A program on the `PATH` that is new enough is used
+//! Everything lands in `servers/` of the target directory: a Python environment with gRPC and `cryptography`, Envoy, and
+//! programs from Debian packages that are unpacked, not installed. A program on the `PATH` that is new enough is used
 //! as it is. `servers/env.json` maps each program's name to its path; tests find that file by the
 //! environment variable [`ENVIRONMENT`], or in the target directory.
 
@@ -53,7 +53,8 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
             skipped.insert(name.to_owned(), json!(format!("{error:#}")));
         }
     };
-    note("python", python::prepare(&home, &mut debian));
+    note("python", python::PROGRAMS.prepare(&home, &mut debian));
+    note("envoy", envoy(&home, &mut debian));
     for program in &PROGRAMS {
         note(program.name, program.prepare(&home, &mut debian));
     }
@@ -72,34 +73,48 @@ struct Program {
     at_least: (u32, u32),
     /// The Debian package that has it.
     package: &'static str,
+    /// The release of Debian that still has the package, where this machine's has not.
+    suite: Option<&'static str>,
     /// Whether it needs the libraries of other packages.
     needs_libraries: bool,
 }
 
-const PROGRAMS: [Program; 4] = [
+const PROGRAMS: [Program; 5] = [
     Program {
         name: "curl",
         at_least: (7, 88),
         package: "curl",
+        suite: None,
         needs_libraries: true,
     },
     Program {
         name: "promtool",
         at_least: (2, 42),
         package: "prometheus",
+        suite: None,
         needs_libraries: false,
     },
     Program {
         name: "h2load",
         at_least: (1, 52),
         package: "nghttp2-client",
+        suite: None,
         needs_libraries: true,
     },
     Program {
         name: "nghttp",
         at_least: (1, 52),
         package: "nghttp2-client",
+        suite: None,
         needs_libraries: true,
+    },
+    // One static file. Debian dropped it after bullseye, the last release before its licence changed.
+    Program {
+        name: "consul",
+        at_least: (1, 8),
+        package: "consul",
+        suite: Some("bullseye"),
+        needs_libraries: false,
     },
 ];
 
@@ -108,6 +123,8 @@ impl Program {
         if let Some(path) = on_path(self.name).filter(|path| self.is_new_enough(path)) {
             return Ok(path);
         }
+        let mut other = self.suite.map(|suite| Debian::of_suite(home, suite));
+        let debian = other.as_mut().unwrap_or(debian);
         debian.unpack(self.package, self.needs_libraries)?;
         let path = debian.wrap(self.name, home)?;
         version(&path).with_context(|| format!("{} does not start", path.display()))?;
@@ -115,9 +132,20 @@ impl Program {
     }
 
     fn is_new_enough(&self, path: &Path) -> bool {
-        version(path)
-            .is_ok_and(|text| first_version(&text).is_some_and(|found| found >= self.at_least))
+        is_at_least(path, self.at_least)
     }
+}
+
+/// Envoy on the `PATH`, or the one that a Python package brings.
+fn envoy(home: &Path, debian: &mut Debian) -> anyhow::Result<PathBuf> {
+    match on_path("envoy").filter(|path| is_at_least(path, (1, 30))) {
+        Some(path) => Ok(path),
+        None => python::envoy(home, debian),
+    }
+}
+
+fn is_at_least(program: &Path, oldest: (u32, u32)) -> bool {
+    version(program).is_ok_and(|text| first_version(&text).is_some_and(|found| found >= oldest))
 }
 
 /// True when an earlier run, with the same plan, found all that the manifest names and skipped nothing.
@@ -138,7 +166,7 @@ fn is_ready(path: &Path, plan: &str) -> bool {
 
 /// What this version of the code would fetch; a change makes the next run fetch again.
 fn plan() -> String {
-    format!("{} {PROGRAMS:?}", python::REQUIREMENTS.join(" "))
+    format!("{:?} {:?} {PROGRAMS:?}", python::PROGRAMS, python::ENVOY)
 }
 
 fn version(program: &Path) -> anyhow::Result<String> {
@@ -178,6 +206,11 @@ mod tests {
                 Some((2, 42)),
             ),
             ("nghttp nghttp2/1.52.0", Some((1, 52))),
+            ("Consul v1.8.7", Some((1, 8))),
+            (
+                "envoy  version: 4f3a29/1.40.0/Clean/RELEASE/BoringSSL",
+                Some((1, 40)),
+            ),
             ("Python 3.11.2", Some((3, 11))),
             ("no version", None),
         ] {

@@ -21,6 +21,8 @@ pub(crate) struct Debian {
     root: PathBuf,
     /// Package lists of our own, for a machine that has none or too old ones.
     lists: PathBuf,
+    /// The release that packages come from, where it is not the one of this machine.
+    suite: Option<&'static str>,
     /// Whether the package lists of our own are in use.
     has_own_lists: bool,
     /// What was unpacked in this run.
@@ -34,6 +36,21 @@ impl Debian {
             archives: home.join("debian/archives"),
             root: home.join("debian/root"),
             lists: home.join("debian/apt"),
+            suite: None,
+            has_own_lists: false,
+            unpacked: BTreeSet::new(),
+        }
+    }
+
+    /// The same for packages of another release of Debian, which this machine's list of sources need not name. They get
+    /// folders of their own, so that no library of theirs meets one of this release.
+    pub(crate) fn of_suite(home: &Path, suite: &'static str) -> Self {
+        let folder = home.join("debian").join(suite);
+        Self {
+            archives: folder.join("archives"),
+            root: folder.join("root"),
+            lists: folder.join("apt"),
+            suite: Some(suite),
             has_own_lists: false,
             unpacked: BTreeSet::new(),
         }
@@ -52,6 +69,9 @@ impl Debian {
         for folder in [&self.archives, &self.root] {
             fs::create_dir_all(folder)
                 .with_context(|| format!("could not make {}", folder.display()))?;
+        }
+        if self.suite.is_some() && !self.has_own_lists {
+            self.update()?;
         }
         let files = match self.download(package, needs_libraries) {
             Ok(files) => files,
@@ -104,8 +124,18 @@ impl Debian {
 
     /// Fetches package lists into a directory of ours, which needs no root.
     fn update(&mut self) -> anyhow::Result<()> {
-        for folder in ["lists/partial", "cache/archives/partial"] {
+        for folder in ["lists/partial", "cache/archives/partial", "sources"] {
             fs::create_dir_all(self.lists.join(folder))?;
+        }
+        if let Some(suite) = self.suite {
+            let sources = format!(
+                "Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n",
+                mirror()
+            );
+            fs::write(
+                self.lists.join("sources").join(format!("{suite}.sources")),
+                sources,
+            )?;
         }
         self.has_own_lists = true;
         output(self.apt("apt-get").arg("update")).context("could not fetch the package lists")?;
@@ -158,6 +188,19 @@ impl Debian {
                     .arg(format!("{option}={}", self.lists.join(folder).display()));
             }
         }
+        if self.suite.is_some() {
+            let sources = self.lists.join("sources");
+            for (option, path) in [
+                ("Dir::Etc::sourcelist", Path::new("/dev/null")),
+                ("Dir::Etc::sourceparts", &sources),
+                ("Dir::Etc::preferences", Path::new("/dev/null")),
+                ("Dir::Etc::preferencesparts", Path::new("/dev/null")),
+            ] {
+                command
+                    .arg("-o")
+                    .arg(format!("{option}={}", path.display()));
+            }
+        }
         command
     }
 
@@ -180,3 +223,15 @@ impl Debian {
         Ok(folders)
     }
 }
+
+/// The mirror that this machine takes Debian's packages from, or the one that Debian names.
+fn mirror() -> String {
+    let sources = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
+    let named = sources
+        .lines()
+        .find_map(|line| line.strip_prefix("URIs:")?.split_whitespace().next());
+    named.unwrap_or("http://deb.debian.org/debian").to_owned()
+}
+
+/// The keys that sign Debian's releases, as Debian itself installs them.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
