@@ -41,6 +41,7 @@
 //! | `request` | the canonical request, and stripping forged identity headers |
 //! | `token` | service tokens: issue, verify, rotate, cache |
 //! | `policy` | rules, decisions and explanations |
+//! | `layer` | the same as tower layers |
 //!
 //! ## Features
 //!
@@ -50,6 +51,7 @@
 //! | `jwt` (default) | the module `token` (jsonwebtoken) |
 //! | `svid` (default) | the module `svid` (x509-parser) |
 //! | `ca` | the module `ca` (rcgen), and `svid` |
+//! | `tower` | the module `layer`, with what of `policy` and `jwt` is there |
 //! | `serde` | `Deserialize` and `Serialize` for configuration, SPIFFE ids and trust domains |
 //!
 //! ## Errors
@@ -63,6 +65,8 @@ pub mod ca;
 pub mod caller;
 #[cfg(any(feature = "jwt", feature = "svid"))]
 mod hex;
+#[cfg(all(feature = "tower", any(feature = "policy", feature = "jwt")))]
+pub mod layer;
 #[cfg(feature = "policy")]
 pub mod policy;
 #[cfg(feature = "policy")]
