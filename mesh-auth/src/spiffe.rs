@@ -5,6 +5,8 @@
 //! - RFC 3986 is deliberately not used to parse: of its grammar SPIFFE allows only a small part,
 //!   and a general parser would accept user information, ports, percent-encoding and dot segments.
 
+mod alias;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -12,6 +14,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use thiserror::Error;
+
+pub use self::alias::{MAX_ALIASES, TrustDomainAliases};
 
 /// Longest trust domain name, in bytes (SPIFFE-ID section 2.3).
 pub const MAX_TRUST_DOMAIN_BYTES: usize = 255;
@@ -259,6 +263,18 @@ pub enum SpiffeIdError {
     /// A path segment is `.` or `..`.
     #[error("a path segment is neither . nor ..")]
     DotSegment,
+    /// There are more aliases than [`MAX_ALIASES`].
+    #[error("{aliases} aliases of a trust domain are more than the limit of {MAX_ALIASES}")]
+    TooManyAliases {
+        /// How many.
+        aliases: usize,
+    },
+    /// A trust domain is given as an alias of itself.
+    #[error("trust domain {domain} is given as an alias of itself")]
+    OwnAlias {
+        /// Which.
+        domain: TrustDomain,
+    },
 }
 
 fn check_domain(name: &[u8]) -> Result<(), SpiffeIdError> {
