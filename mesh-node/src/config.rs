@@ -14,6 +14,7 @@ mod error;
 mod expand;
 mod observe;
 mod policy;
+mod policy_file;
 mod resilience;
 mod rules;
 mod security;
@@ -52,6 +53,7 @@ pub use self::policy::PolicyDefault;
 pub use self::policy::RuleAction;
 pub use self::policy::RuleConfig;
 pub use self::policy::RuleTarget;
+pub use self::policy_file::PolicyDocument;
 pub use self::resilience::Backoff;
 pub use self::resilience::BulkheadConfig;
 pub use self::resilience::CircuitBreakerConfig;
@@ -79,6 +81,7 @@ pub use self::value::SecretText;
 pub use self::window::RateLimitConfig;
 pub use self::window::RateWindow;
 
+use self::policy_file::PolicyFiles;
 use self::tree::Node;
 
 /// The environment that the configuration sees: a map, so that nothing here reads the process's own.
@@ -210,6 +213,8 @@ impl NodeConfig {
                 .as_mut()
                 .and_then(|jwt| jwt.secret_file.as_mut()),
         );
+        paths.extend(&mut self.policy.rules_file);
+        paths.extend(&mut self.policy.shadow_file);
         paths.push(&mut self.security.keys_dir);
         paths.push(&mut self.audit.path);
         if !self.access_log.is_stdout() {
@@ -226,6 +231,7 @@ pub struct Document {
     file: String,
     base: PathBuf,
     root: Node,
+    policies: PolicyFiles,
     /// The variables that name services; no other is kept.
     services: Environment,
 }
@@ -253,10 +259,12 @@ impl Document {
         expand::expand(&mut root, environment, &file)?;
         environment::override_keys(&mut root, environment, &file)?;
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
+        let policies = PolicyFiles::read(&root, (&file, &base), environment)?;
         Ok(Self {
             file,
             base,
             root,
+            policies,
             services: environment::of_services(environment),
         })
     }
@@ -269,6 +277,7 @@ impl Document {
     pub fn config(&self) -> Result<NodeConfig, ConfigError> {
         let mut config: NodeConfig = decode::decode(&self.root, &self.file)?;
         environment::add_services(&mut config, &self.services, &self.file)?;
+        self.policies.fill(&mut config.policy)?;
         rules::check(&config, self)?;
         config.resolve_paths(&self.base);
         self.read_secret(&mut config)?;
@@ -308,9 +317,17 @@ impl Document {
         }
     }
 
-    /// An error about `key`, at its place.
+    /// An error about `key`, at its place: in the file of rules, where that is where it stands.
     pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
-        ConfigError::new(&self.file, self.root.place_of(key), key, message)
+        let message = message.into();
+        let in_rules = self.policies.error(key, &message);
+        in_rules
+            .unwrap_or_else(|| ConfigError::new(&self.file, self.root.place_of(key), key, message))
+    }
+
+    /// The shadow policy's file, where the configuration names one.
+    pub fn shadow(&self) -> Option<&PolicyDocument> {
+        self.policies.shadow.as_ref()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Who may call what.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
@@ -14,6 +16,19 @@ pub struct PolicyConfig {
     pub default: PolicyDefault,
     /// The rules; their order does not matter, and a deny wins over an allow. Default none.
     pub rules: Vec<RuleConfig>,
+    /// File that holds `default` and `rules` in place of this section. It is watched: a change counts at once, whole or
+    /// not at all. Once it is read, `rules` is what stood in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub rules_file: Option<PathBuf>,
+    /// File with a second policy of the same form, which is evaluated beside the first for every call and decides nothing:
+    /// metrics, log and record say where it would have decided otherwise. It is watched too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub shadow_file: Option<PathBuf>,
+    /// What stood in `shadow_file`, once it is read.
+    #[serde(skip)]
+    pub shadow: Option<Box<PolicyConfig>>,
 }
 
 /// What happens to a call that no rule allows.
