@@ -184,8 +184,11 @@ impl Node {
             .arg("-c")
             .arg(self.dir.join("mesh.yaml"))
             .current_dir(&self.dir)
-            .env_clear()
-            .env("JWT_SECRET", &self.secret);
+            .env_clear();
+        // The variable alone would switch tokens on.
+        if self.config["auth"]["jwt"].is_object() {
+            command.env("JWT_SECRET", &self.secret);
+        }
         command
     }
 

@@ -11,6 +11,7 @@
 #![allow(clippy::panic, reason = "a test helper may panic")]
 
 pub(crate) mod client;
+pub(crate) mod envoy;
 pub(crate) mod mesh;
 pub(crate) mod process;
 pub(crate) mod tap;
