@@ -47,7 +47,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `policy` (default) | the modules `policy` and `request` (http) |
+//! | `policy` (default) | the modules `policy` and `request` (http, `serde_json`) |
 //! | `jwt` (default) | the module `token` (jsonwebtoken) |
 //! | `svid` (default) | the module `svid` (x509-parser) |
 //! | `ca` | the module `ca` (rcgen), and `svid` |

@@ -14,6 +14,7 @@
 
 mod config;
 mod explain;
+mod facts;
 mod index;
 mod path;
 mod rule;
@@ -28,6 +29,7 @@ use thiserror::Error;
 
 pub use self::config::{Action, DefaultAction, DestinationConfig, PolicyConfig, RuleConfig};
 pub use self::explain::{Condition, Explanation, Nearest};
+pub use self::facts::{Facts, FactsError, HttpFacts, MAX_FIELD_BYTES, Needs, Replayed, UserFacts};
 
 use self::index::Index;
 use self::rule::Rule;
@@ -82,6 +84,7 @@ pub struct Policy {
     index: Index,
     default: DefaultAction,
     default_name: Arc<str>,
+    needs: Needs,
 }
 
 impl Policy {
@@ -112,6 +115,7 @@ impl Policy {
             index,
             default: config.default,
             default_name: DEFAULT_RULE.into(),
+            needs: Needs::default(),
         })
     }
 
@@ -123,6 +127,11 @@ impl Policy {
     /// Takes the decision of [`Self::decide`] and says why.
     pub fn explain(&self, query: &Query<'_>) -> Explanation {
         explain::explanation(self, &Call::new(query))
+    }
+
+    /// What the rules read beside what every record holds.
+    pub fn needs(&self) -> &Needs {
+        &self.needs
     }
 
     /// The names of the rules that have ended by `now`, in seconds since the Unix epoch.
