@@ -175,7 +175,7 @@ impl Event {
     /// Longest text kept, in bytes before escaping: 4 KiB.
     pub const MAX_TEXT_BYTES: usize = 4096;
     /// Most fields, those of the log itself not counted.
-    pub const MAX_FIELDS: usize = 24;
+    pub const MAX_FIELDS: usize = 32;
     /// Most bytes of all fields together, escaped: 32 KiB.
     pub const MAX_BYTES: usize = 32 * 1024;
 
