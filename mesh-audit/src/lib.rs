@@ -50,6 +50,7 @@
 //! | `log`, `queue`, `driver` | the handle, what waits, the writer |
 //! | `recover` | tells a crash from damage when a log is opened |
 //! | `verify` | the verifier |
+//! | `read` | a reader, for those who search or replay a log |
 //! | `fs` | the file system as a parameter |
 //!
 //! # Features
@@ -74,6 +75,7 @@ mod fs;
 mod lines;
 mod log;
 mod queue;
+mod read;
 pub mod record;
 mod recover;
 mod verify;
@@ -86,4 +88,5 @@ pub use event::{Event, EventKind, Value};
 pub use fs::{File, FileSystem, OsFileSystem};
 pub use log::{AuditLog, Stats, open};
 pub use queue::{Append, Receipt};
+pub use read::{Record, read};
 pub use verify::{Damage, Report, VerifyError, VerifyOptions, verify};
