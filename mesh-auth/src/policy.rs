@@ -142,6 +142,11 @@ impl Policy {
             .map(|rule| &*rule.name)
     }
 
+    /// The names of all rules; decisions carry them.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.rules.iter().map(|rule| &rule.name)
+    }
+
     /// Number of rules.
     pub fn len(&self) -> usize {
         self.rules.len()

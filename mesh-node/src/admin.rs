@@ -108,19 +108,27 @@ impl Admin {
             .auditor
             .as_ref()
             .is_none_or(|auditor| !auditor.log().stats().is_failed);
+        let is_degraded = shared.health.is_degraded();
         let status = match (self.is_ready(shared), is_recorded) {
+            (true, true) if is_degraded => "degraded",
             (true, true) => "ok",
             (true, false) => "audit log failed",
             (false, _) => "not ready",
         };
-        let code = if status == "ok" {
+        // A node that goes on with what it had still does its work.
+        let code = if matches!(status, "ok" | "degraded") {
             StatusCode::OK
         } else {
             StatusCode::SERVICE_UNAVAILABLE
         };
         json_page(
             code,
-            &json!({ "status": status, "service": self.service, "listen": self.addresses }),
+            &json!({
+                "status": status,
+                "service": self.service,
+                "listen": self.addresses,
+                "parts": shared.health.page(),
+            }),
         )
     }
 

@@ -88,11 +88,11 @@ impl Auditor {
         }
     }
 
-    /// Records something that nobody waits for; a failure is counted by the log and seen in its metrics.
+    /// Records something that nobody waits for; a failure is counted by the log and seen in its metrics. What is noted about
+    /// the node itself is recorded always.
     pub(crate) fn note(&self, event: Event) {
-        if self.kinds.contains(&event.kind())
-            && let Err(error) = self.log.try_append(event)
-        {
+        let is_wanted = event.kind() == EventKind::Notice || self.kinds.contains(&event.kind());
+        if is_wanted && let Err(error) = self.log.try_append(event) {
             tracing::error!(%error, "could not write to the audit log");
         }
     }

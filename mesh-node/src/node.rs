@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -18,9 +19,15 @@ use tokio::runtime::Handle;
 
 use crate::admin::Admin;
 use crate::audit::Auditor;
+use crate::config::Environment;
 use crate::config::NodeConfig;
 use crate::error::Error;
+use crate::health::Board;
 use crate::methods::Methods;
+use crate::policy_store::Ending;
+use crate::policy_store::Reload;
+use crate::policy_store::ReloadHandle;
+use crate::policy_store::Shown;
 use crate::stack::outbound::Outbound;
 use crate::stack::outbound::Service;
 use crate::tasks::every;
@@ -41,6 +48,8 @@ pub struct Node {
     listeners: Listeners,
     audit_driver: Option<mesh_audit::Driver>,
     rotation: Rotation,
+    policies: Arc<Shown>,
+    reload: Option<Reload>,
     drain_timeout: Duration,
 }
 
@@ -76,6 +85,7 @@ pub(crate) struct Shared {
     pub(crate) admin: Admin,
     pub(crate) auditor: Option<Auditor>,
     pub(crate) is_ready: Arc<AtomicBool>,
+    pub(crate) health: Arc<Board>,
     pub(crate) tasks: Tasks,
     pub(crate) watches: Vec<(Arc<Service>, mesh_discovery::Watch)>,
     /// Keeps the watches fed; registries that change by themselves come here.
@@ -117,6 +127,7 @@ impl Node {
             admin,
             auditor: built.auditor,
             is_ready,
+            health: Arc::clone(&built.policies.health),
             tasks,
             watches: built.watches,
             _discovery: built.discovery,
@@ -126,8 +137,25 @@ impl Node {
             listeners,
             audit_driver: built.audit_driver,
             rotation: built.rotation,
+            policies: built.policies,
+            reload: None,
             drain_timeout: config.drain.timeout,
         })
+    }
+
+    /// Keeps the policy in step with the configuration at `path`, which was read with `environment`, and with the policy
+    /// files that it names: they are watched while the node runs, and looked at whenever the handle asks for it. A policy
+    /// that can't be enforced is refused whole; the last good one stays, and log, metrics and `/health` say so.
+    pub fn reloads(&mut self, path: &Path, environment: &Environment) -> ReloadHandle {
+        let asked = ReloadHandle::default();
+        self.reload = Some(Reload {
+            path: path.to_owned(),
+            environment: environment.clone(),
+            asked: asked.clone(),
+            shown: Arc::clone(&self.policies),
+            tasks: self.shared.tasks.clone(),
+        });
+        asked
     }
 
     /// Where it listens.
@@ -151,12 +179,21 @@ impl Node {
             listeners,
             audit_driver,
             rotation,
+            policies,
+            reload,
             drain_timeout,
         } = self;
         let writer = audit_driver.map(start_writer).transpose()?;
         let (inbound, from_peers) = drain::channel();
         let (outbound, from_here) = drain::channel();
         start(&shared, &from_here, rotation);
+        if let Some(reload) = reload {
+            until_drain(&shared.tasks, from_here.clone(), reload.run());
+        }
+        let mut ending = Ending::default();
+        every(&shared.tasks, from_here.clone(), LOOK_EVERY, move || {
+            ending.look(&policies);
+        });
         listeners.serve(&shared, &from_peers, &from_here);
         drop((from_peers, from_here));
         shared.is_ready.store(true, Ordering::Release);
@@ -317,5 +354,7 @@ const CLOSE_SESSIONS: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_millis(500);
 /// How stale a line of the access log may be.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// How often rules are looked at that are about to end.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// Connections that one listener has open at once (threat 41).
 const MAX_CONNECTIONS: usize = 16_384;

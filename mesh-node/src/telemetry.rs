@@ -2,7 +2,9 @@
 //!
 //! Names and labels follow Istio's standard metrics and the gRPC client metrics of DESIGN, so that existing
 //! dashboards work; the rest is `mesh_*`. No label takes its value from a request, so the number of series is
-//! bounded by the number of services.
+//! bounded by the number of services and of rules.
+
+mod policy;
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -24,6 +26,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Metric;
 use prometheus_client::registry::Registry;
 
+use self::policy::PolicyMetrics;
+
 /// All metrics of a node.
 pub(crate) struct Telemetry {
     registry: Registry,
@@ -34,8 +38,8 @@ pub(crate) struct Telemetry {
     client_failures: Family<ServiceLabel, Counter>,
     breaker_states: Family<ServiceLabel, Gauge>,
     retries: Family<ServiceLabel, Counter>,
-    /// Verdicts of the policy.
-    pub(crate) decisions: Family<VerdictLabel, Counter>,
+    /// What is counted about policy.
+    pub(crate) policy: PolicyMetrics,
     /// Answers that the mesh made itself.
     pub(crate) refusals: Family<CodeLabel, Counter>,
     /// Handshakes of secure sessions that were made.
@@ -110,11 +114,6 @@ struct ServiceLabel {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(crate) struct VerdictLabel {
-    pub(crate) verdict: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub(crate) struct CodeLabel {
     pub(crate) code: &'static str,
 }
@@ -180,7 +179,7 @@ impl Telemetry {
                 "Circuit breaker of a service: 0 closed, 1 open, 2 half-open",
             ),
             retries: names.register("mesh_resilience_retries", "Attempts beyond the first"),
-            decisions: names.register("mesh_auth_policy_decisions", "Decisions of the policy"),
+            policy: PolicyMetrics::new(&mut names),
             refusals: names.register("mesh_node_refusals", "Answers that the mesh made itself"),
             handshakes: names.register("mesh_session_handshakes", "Secure sessions agreed on"),
             handshake_load: HandshakeLoad::new(&mut names),

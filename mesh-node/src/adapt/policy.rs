@@ -8,6 +8,9 @@ use mesh_auth::policy::PolicyError;
 use mesh_auth::policy::RuleConfig as Rule;
 use mesh_auth::spiffe::TrustDomain;
 
+use crate::config::ConfigError;
+use crate::config::Document;
+use crate::config::NodeConfig;
 use crate::config::PolicyConfig;
 use crate::config::PolicyDefault;
 use crate::config::RuleAction;
@@ -40,4 +43,86 @@ pub(crate) fn compile(config: &PolicyConfig, own: &TrustDomain) -> Result<Policy
         policy = policy.with_rule(own);
     }
     Policy::build(&policy, own)
+}
+
+/// Which of two policies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Which {
+    /// The one that decides.
+    Live,
+    /// The one beside it.
+    Shadow,
+}
+
+impl Which {
+    /// Says of an error which policy it is about.
+    pub(crate) fn fault(self) -> impl Fn(PolicyError) -> PolicyFault {
+        move |source| PolicyFault {
+            which: self,
+            source,
+        }
+    }
+}
+
+/// Why policies can't be put into force.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", match self.which {
+    Which::Live => "policy.rules can't be enforced as they are",
+    Which::Shadow => "the rules of policy.shadow_file can't be enforced as they are",
+})]
+pub(crate) struct PolicyFault {
+    which: Which,
+    source: PolicyError,
+}
+
+impl PolicyFault {
+    /// What is wrong with the rules.
+    pub(crate) fn into_source(self) -> PolicyError {
+        self.source
+    }
+
+    /// The same, with file and line of the rule; `config` came from `document`.
+    pub(crate) fn located(self, config: &NodeConfig, document: &Document) -> Located {
+        let policy = &config.policy;
+        let rules = match self.which {
+            Which::Live => Some(&policy.rules),
+            Which::Shadow => policy.shadow.as_ref().map(|shadow| &shadow.rules),
+        };
+        let named = rule_of(&self.source);
+        let index = named.and_then(|name| rules?.iter().rposition(|rule| rule.name == name));
+        let key = index.map_or_else(|| "rules".to_owned(), |index| format!("rules[{index}]"));
+        let message = "is not a policy that can be enforced";
+        let place = match (self.which, document.shadow()) {
+            (Which::Shadow, Some(shadow)) => shadow.error(&key, message),
+            _ => document.error(&format!("policy.{key}"), message),
+        };
+        Located {
+            place,
+            source: self.source,
+        }
+    }
+}
+
+/// Why policies can't be put into force, with file and line.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}")]
+pub(crate) struct Located {
+    pub(crate) place: ConfigError,
+    pub(crate) source: PolicyError,
+}
+
+/// The rule that an error is about.
+fn rule_of(error: &PolicyError) -> Option<&str> {
+    match error {
+        PolicyError::Name { rule }
+        | PolicyError::DuplicateName { rule }
+        | PolicyError::NoSource { rule }
+        | PolicyError::Source { rule, .. }
+        | PolicyError::Service { rule, .. }
+        | PolicyError::Method { rule, .. }
+        | PolicyError::Path { rule, .. }
+        | PolicyError::Port { rule }
+        | PolicyError::Expires { rule, .. } => Some(rule),
+        _ => None,
+    }
 }

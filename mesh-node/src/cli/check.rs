@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use mesh_auth::policy::PolicyError;
+use mesh_auth::policy::Policy;
 use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::svid;
 use mesh_auth::token::Ring;
@@ -26,11 +26,12 @@ use super::files;
 use super::keys;
 use super::report::Failure;
 use super::report::Report;
-use crate::adapt::policy::compile;
+use crate::adapt::policy::Located;
 use crate::config::Document;
 use crate::config::IdentitySource;
 use crate::config::NodeConfig;
 use crate::config::PolicyDefault;
+use crate::policy_store::PolicyStore;
 
 /// What was checked, and what is worth a second look.
 #[derive(Default)]
@@ -250,26 +251,22 @@ fn policy(
             error,
         )
     })?;
-    let built = compile(&config.policy, &domain).map_err(|error| {
-        let rules = &config.policy.rules;
-        let index =
-            rule_of(&error).and_then(|name| rules.iter().rposition(|rule| rule.name == name));
-        let key = index.map_or_else(
-            || "policy.rules".to_owned(),
-            |index| format!("policy.rules[{index}]"),
-        );
-        Failure::because(
-            document.error(&key, "is not a policy that can be enforced"),
-            error,
-        )
+    let store = PolicyStore::new(&config.policy, domain).map_err(|fault| {
+        let Located { place, source } = fault.located(config, document);
+        Failure::because(place, source)
     })?;
+    let built = &store.current().live;
     let default = match config.policy.default {
         PolicyDefault::Deny => "deny",
         PolicyDefault::Audit => "audit",
     };
+    let shadow = store.current().shadow.as_ref().map(Policy::len);
+    let shadow = shadow.map_or(String::new(), |rules| {
+        format!(", shadow of {rules} rule(s)")
+    });
     findings.checked.push((
         "policy",
-        format!("{} rule(s), default {default}", built.len()),
+        format!("{} rule(s), default {default}{shadow}", built.len()),
     ));
     if built.is_empty()
         && config.policy.default == PolicyDefault::Deny
@@ -359,22 +356,6 @@ fn identity_keys(
     };
     findings.checked.push(("keys", found));
     Ok(())
-}
-
-/// The rule that an error is about.
-fn rule_of(error: &PolicyError) -> Option<&str> {
-    match error {
-        PolicyError::Name { rule }
-        | PolicyError::DuplicateName { rule }
-        | PolicyError::NoSource { rule }
-        | PolicyError::Source { rule, .. }
-        | PolicyError::Service { rule, .. }
-        | PolicyError::Method { rule, .. }
-        | PolicyError::Path { rule, .. }
-        | PolicyError::Port { rule }
-        | PolicyError::Expires { rule, .. } => Some(rule),
-        _ => None,
-    }
 }
 
 /// A clock that stands still: the whole check is about one moment.

@@ -29,12 +29,17 @@ pub(super) fn run(path: &Path, context: &Context) -> Result<Report, Failure> {
         // Before the listeners open, so that a stop signal is never missed.
         let mut terminate = signal(SignalKind::terminate()).map_err(unwatched)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(unwatched)?;
-        let node = Node::build(&config, Local::Listeners).map_err(failed)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(unwatched)?;
+        let mut node = Node::build(&config, Local::Listeners).map_err(failed)?;
+        let reload = node.reloads(path, &context.environment);
         announce(&node);
         let stop = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    Some(()) = hangup.recv() => reload.reload(),
+                }
             }
         };
         node.run(stop).await.map_err(failed)

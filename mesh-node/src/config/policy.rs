@@ -28,7 +28,7 @@ pub struct PolicyConfig {
     pub shadow_file: Option<PathBuf>,
     /// What stood in `shadow_file`, once it is read.
     #[serde(skip)]
-    pub shadow: Option<Box<PolicyConfig>>,
+    pub shadow: Option<Box<Self>>,
 }
 
 /// What happens to a call that no rule allows.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_audit::EventKind;
-use mesh_auth::policy::Policy;
 use mesh_auth::request::Limits;
 use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::spiffe::TrustDomain;
@@ -27,13 +26,14 @@ use mesh_transport::app::AppConfig;
 use mesh_transport::peer::Dialer;
 use mesh_transport::server::Server;
 use mesh_transport::server::ServerConfig;
+use mesh_transport::session::SessionServer;
 use mesh_transport::session::TokenFor;
 use mesh_transport::tasks::Tasks;
+use mesh_transport::tls::TlsStore;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
 use crate::access_log::AccessLog;
-use crate::adapt::policy::compile;
 use crate::audit::Auditor;
 use crate::config::AuditEvent;
 use crate::config::Durability;
@@ -45,6 +45,7 @@ use crate::methods::Methods;
 use crate::node::rotate::Rotation;
 use crate::node::serve::Gate;
 use crate::node::wall_clock;
+use crate::policy_store::Shown;
 use crate::stack::inbound::App;
 use crate::stack::inbound::Inbound;
 use crate::stack::inbound::TokenCheck;
@@ -55,9 +56,11 @@ use crate::stack::record::Recorder;
 use crate::telemetry::Telemetry;
 use crate::trace::Ids;
 
+mod policies;
 mod services;
 mod sessions;
 
+use self::policies::policies;
 use self::services::discovery;
 use self::services::peer_config;
 use self::services::services;
@@ -72,6 +75,7 @@ pub(super) struct Built {
     pub(super) rotation: Rotation,
     pub(super) watches: Vec<(Arc<Service>, mesh_discovery::Watch)>,
     pub(super) discovery: Arc<StaticSource>,
+    pub(super) policies: Arc<Shown>,
 }
 
 /// Who this node is, in the forms that parts need.
@@ -98,7 +102,6 @@ pub(super) fn parts(
     methods: Option<Arc<Methods>>,
 ) -> Result<Built, Error> {
     let own = Own::new(config)?;
-    let policy = Arc::new(policy(config, &own.trust_domain)?);
     let tokens = tokens(config, &own)?;
     let source = Source::new(config)?;
     let identity = source.load(wall_clock())?;
@@ -111,6 +114,7 @@ pub(super) fn parts(
         clock: wall_clock,
     });
     let (auditor, audit_driver) = audit(config)?.unzip();
+    let policies = policies(config, &own.trust_domain, &telemetry, auditor.clone())?;
     let sessions = match config.security.encryption {
         Encryption::Hybrid => Some(sessions(config, (&own, &tokens), &tls, tasks)?),
         Encryption::Mtls => None,
@@ -140,22 +144,13 @@ pub(super) fn parts(
         limits: Limits::default(),
         ids: Ids::new(Arc::clone(&own.seed)),
         token: tokens.calls,
-        policy,
+        policies: Arc::clone(&policies.store),
         limiter: limiter(config)?,
         app: app(config, tasks, methods),
         auditor: auditor.clone(),
         recorder,
     };
-    let gate = Gate {
-        inbound,
-        tls: Arc::clone(&tls),
-        own_principal: Arc::from(own.id.to_string()),
-        sessions: server.clone(),
-        peers: RwLock::default(),
-        server: Server::new(&ServerConfig::default(), tasks.clone()),
-        counted: Mutex::default(),
-        refusals: refusals()?,
-    };
+    let gate = gate(inbound, (&own, &tls), server.clone(), tasks)?;
     let rotation = Rotation {
         source,
         tls,
@@ -176,6 +171,7 @@ pub(super) fn parts(
         rotation,
         watches,
         discovery,
+        policies,
     })
 }
 
@@ -199,9 +195,22 @@ impl Own {
     }
 }
 
-fn policy(config: &NodeConfig, trust_domain: &TrustDomain) -> Result<Policy, Error> {
-    compile(&config.policy, trust_domain)
-        .map_err(|source| Error::config("policy.rules can't be enforced as they are", source))
+fn gate(
+    inbound: Inbound,
+    (own, tls): (&Own, &Arc<TlsStore>),
+    sessions: Option<Arc<SessionServer>>,
+    tasks: &Tasks,
+) -> Result<Gate, Error> {
+    Ok(Gate {
+        inbound,
+        tls: Arc::clone(tls),
+        own_principal: Arc::from(own.id.to_string()),
+        sessions,
+        peers: RwLock::default(),
+        server: Server::new(&ServerConfig::default(), tasks.clone()),
+        counted: Mutex::default(),
+        refusals: refusals()?,
+    })
 }
 
 fn tokens(config: &NodeConfig, own: &Own) -> Result<Tokens, Error> {

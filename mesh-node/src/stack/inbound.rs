@@ -22,7 +22,6 @@ use http::Response;
 use mesh_audit::Event;
 use mesh_audit::EventKind;
 use mesh_auth::caller::Caller;
-use mesh_auth::policy::Policy;
 use mesh_auth::policy::Query;
 use mesh_auth::policy::Verdict;
 use mesh_auth::request::CanonicalRequest;
@@ -42,6 +41,7 @@ use mesh_transport::tls::PeerId;
 use crate::audit::Auditor;
 use crate::audit::Message;
 use crate::methods::Methods;
+use crate::policy_store::PolicyStore;
 use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_REQUEST_ID;
@@ -55,7 +55,6 @@ use crate::stack::outbound::unix_seconds;
 use crate::stack::record::Record;
 use crate::stack::record::Recorder;
 use crate::telemetry::PairSeries;
-use crate::telemetry::VerdictLabel;
 use crate::trace::Ids;
 
 /// Who calls, set for the application from what was verified; what a caller sends under this name is dropped.
@@ -69,7 +68,7 @@ pub(crate) struct Inbound {
     pub(crate) limits: Limits,
     pub(crate) ids: Ids,
     pub(crate) token: Option<Arc<TokenCheck>>,
-    pub(crate) policy: Arc<Policy>,
+    pub(crate) policies: Arc<PolicyStore>,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) app: App,
     pub(crate) auditor: Option<Auditor>,
@@ -230,7 +229,8 @@ impl Inbound {
         let query = Query::new(&caller, &self.name, now_seconds)
             .with_port(self.port)
             .with_request(request);
-        let decision = self.policy.decide(&query);
+        let policies = self.policies.current();
+        let decision = policies.live.decide(&query);
         judged.verdict = match (decision.verdict, &decision.would_deny) {
             (Verdict::Allow, None) => "allow",
             (Verdict::Allow, Some(_)) => "would_deny",
@@ -238,14 +238,20 @@ impl Inbound {
         };
         let is_allowed = decision.is_allowed();
         judged.rule = decision.would_deny.or(decision.rule);
-        let label = VerdictLabel {
-            verdict: judged.verdict,
-        };
-        self.recorder
-            .telemetry
-            .decisions
-            .get_or_create(&label)
-            .inc();
+        let rule = judged.rule.clone().unwrap_or_else(|| "default".into());
+        let metrics = &self.recorder.telemetry.policy;
+        metrics.decided(judged.verdict, &rule);
+        if let Some(shadow) = &policies.shadow {
+            let decision = shadow.decide(&query);
+            let verdict = match (decision.verdict, &decision.would_deny) {
+                (Verdict::Allow, None) => "allow",
+                (Verdict::Allow, Some(_)) => "would_deny",
+                (Verdict::Deny, _) => "deny",
+            };
+            let rule = decision.would_deny.or(decision.rule);
+            let rule = rule.unwrap_or_else(|| "default".into());
+            metrics.shadowed(judged.verdict, verdict, &rule);
+        }
         if is_allowed {
             return Ok(limits);
         }

@@ -61,9 +61,14 @@ impl Process {
 
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: &str) {
         let id = self.id().to_string();
         let sent = Command::new("/bin/kill")
-            .args(["-TERM", &id])
+            .args([signal, &id])
             .status()
             .unwrap();
         assert!(sent.success());
