@@ -37,7 +37,7 @@
 //! | `caller` | who calls, as policies see it |
 //! | `spiffe` | SPIFFE ids and trust domains, parsed strictly |
 //! | `svid` | the rules for X.509-SVIDs, leaf and signer |
-//! | `ca` | a small authority that issues X.509-SVIDs |
+//! | `ca` | a small authority: issues and signs X.509-SVIDs, replaces its root, lets newcomers join |
 //! | `request` | the canonical request, and stripping forged identity headers |
 //! | `token` | service tokens: issue, verify, rotate, cache |
 //! | `policy` | rules, decisions and explanations |
@@ -50,7 +50,7 @@
 //! | `policy` (default) | the modules `policy` and `request` (http, `serde_json`) |
 //! | `jwt` (default) | the module `token` (jsonwebtoken) |
 //! | `svid` (default) | the module `svid` (x509-parser) |
-//! | `ca` | the module `ca` (rcgen), and `svid` |
+//! | `ca` | the module `ca` (rcgen, getrandom), and `svid` |
 //! | `tower` | the module `layer`, with what of `policy` and `jwt` is there |
 //! | `serde` | `Deserialize` and `Serialize` for configuration, SPIFFE ids and trust domains |
 //!

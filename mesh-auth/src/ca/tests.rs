@@ -1,5 +1,6 @@
 //! What the authority issues obeys the rules that peers check.
 
+use super::validity::END_OF_TIME;
 use super::*;
 use crate::svid::{inspect, leaf_identity, signing_identity};
 
@@ -151,6 +152,47 @@ fn is_taken_up_from_its_files() {
     ));
     assert!(matches!(
         Authority::from_pem(first.certificate_pem(), "nothing"),
-        Err(CaError::Key(_))
+        Err(CaError::NoKey)
     ));
+    // Of several keys the certificate's is taken.
+    let two = format!("{}{}", *authority().key_pem(), *first.key_pem());
+    assert_eq!(
+        *Authority::from_pem(first.certificate_pem(), &two)
+            .unwrap()
+            .key_pem(),
+        *first.key_pem()
+    );
+}
+
+#[test]
+fn no_workload_gets_the_name_of_the_authoritys_server() {
+    let authority = authority();
+    let server = authority.server_id().unwrap();
+    assert_eq!(server.as_str(), "spiffe://example.org/mesh-ca");
+    assert!(matches!(
+        authority.issue(&server, BACKDATE, now(), &[]),
+        Err(CaError::Reserved { .. })
+    ));
+    let own = authority
+        .issue_to_server(BACKDATE, now(), &["127.0.0.1"])
+        .unwrap();
+    assert_eq!(leaf_identity(&der(&own.certificate_pem)).unwrap(), server);
+}
+
+#[test]
+fn serial_numbers_are_twenty_octets_and_never_the_same() {
+    let authority = authority();
+    let key = csr::PendingKey::generate().unwrap();
+    let request = SigningRequest::from_pem(key.request_pem().unwrap().as_bytes()).unwrap();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..200 {
+        let signed = authority.sign(&request, &alice(), BACKDATE, now()).unwrap();
+        let serial = inspect(&der(&signed.certificate_pem)).unwrap().serial;
+        assert_eq!(serial, signed.serial);
+        assert_eq!(serial.split(':').count(), 20, "{serial}");
+        assert!(seen.insert(serial));
+    }
+    let (one, other) = (authority.facts(), self::authority());
+    assert_ne!(one.serial, other.facts().serial);
+    assert_ne!(one.subject, other.facts().subject);
 }
