@@ -16,8 +16,11 @@ mod config;
 mod explain;
 mod facts;
 mod index;
+mod intentions;
+mod needs;
 mod path;
 mod rule;
+mod source;
 mod time;
 
 use std::borrow::Cow;
@@ -30,6 +33,9 @@ use thiserror::Error;
 pub use self::config::{Action, DefaultAction, DestinationConfig, PolicyConfig, RuleConfig};
 pub use self::explain::{Condition, Explanation, Nearest};
 pub use self::facts::{Facts, FactsError, HttpFacts, MAX_FIELD_BYTES, Needs, Replayed, UserFacts};
+pub use self::intentions::{
+    IntentionAction, IntentionConfig, IntentionHeader, IntentionPermission,
+};
 
 use self::index::Index;
 use self::rule::Rule;
@@ -42,6 +48,32 @@ pub const MAX_RULES: usize = 10_000;
 
 /// The name under which decisions report the policy's default; no rule may have it.
 pub const DEFAULT_RULE: &str = "default";
+
+/// Where a policy is to hold.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Scope {
+    own: TrustDomain,
+    permissive: bool,
+}
+
+impl Scope {
+    /// Services of the trust domain `own`.
+    pub fn new(own: &TrustDomain) -> Self {
+        Self {
+            own: own.clone(),
+            permissive: false,
+        }
+    }
+
+    /// Sets whether rules about `anonymous` callers may be of any kind: for the listener that takes plain connections
+    /// while a mesh is introduced. Default false: such rules only allow methods and exact paths that they list.
+    #[must_use]
+    pub fn with_permissive(mut self, permissive: bool) -> Self {
+        self.permissive = permissive;
+        self
+    }
+}
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -94,6 +126,17 @@ impl Policy {
     /// When a rule can't be enforced or can't match anything; the error names the rule and says
     /// what to write instead.
     pub fn build(config: &PolicyConfig, own: &TrustDomain) -> Result<Self, PolicyError> {
+        Self::build_in(config, &Scope::new(own))
+    }
+
+    /// As [`Self::build`], for where `scope` says.
+    ///
+    /// # Errors
+    /// As for [`Self::build`].
+    pub fn build_in(config: &PolicyConfig, scope: &Scope) -> Result<Self, PolicyError> {
+        if !config.intentions.is_empty() {
+            return Err(PolicyError::Intentions);
+        }
         if config.rules.len() > MAX_RULES {
             return Err(PolicyError::TooManyRules {
                 rules: config.rules.len(),
@@ -107,15 +150,16 @@ impl Policy {
                     rule: rule.name.clone(),
                 });
             }
-            rules.push(Rule::compile(rule, own)?);
+            rules.push(Rule::compile(rule, scope)?);
         }
         let index = Index::of(&rules);
+        let needs = needs::of(&rules);
         Ok(Self {
             rules,
             index,
             default: config.default,
             default_name: DEFAULT_RULE.into(),
-            needs: Needs::default(),
+            needs,
         })
     }
 
@@ -336,7 +380,7 @@ pub enum PolicyError {
     },
     /// A source is none of the accepted forms.
     #[error(
-        "rule {rule}: no caller can match {from:?}; write a service, a spiffe id, spiffe://domain/path/*, group:name or \"*\""
+        "rule {rule}: no caller can match {from:?}; write a service, a spiffe id, spiffe://domain/path/*, group:name, role:name, claim:name=value, issuer:name, \"*\" or anonymous"
     )]
     Source {
         /// The rule.
@@ -346,6 +390,39 @@ pub enum PolicyError {
         /// What is wrong with it as a SPIFFE id, where it is meant as one.
         source: Option<SpiffeIdError>,
     },
+    /// One of `users` is none of the accepted forms.
+    #[error(
+        "rule {rule}: no credential can match {user:?}; write group:name, role:name, claim:name=value, issuer:name, subject:name or \"*\""
+    )]
+    User {
+        /// The rule.
+        rule: String,
+        /// The matcher as written.
+        user: String,
+    },
+    /// A rule about anonymous callers is wider than methods and exact paths that it allows by name.
+    #[error(
+        "rule {rule}: anonymous callers get only what a rule allows by name; list its methods and exact paths"
+    )]
+    Anonymous {
+        /// The rule.
+        rule: String,
+    },
+    /// A rule asks anonymous callers for a credential.
+    #[error("rule {rule}: whoever is anonymous has no credential; remove anonymous or users")]
+    AnonymousUser {
+        /// The rule.
+        rule: String,
+    },
+    /// A rule has a condition.
+    #[error("rule {rule}: conditions are not read yet")]
+    When {
+        /// The rule.
+        rule: String,
+    },
+    /// There are intentions.
+    #[error("intentions are not read yet")]
+    Intentions,
     /// The called service is not a service's name.
     #[error(
         "rule {rule}: {service:?} is not a service; write its name, or \"*\" alone for every service"

@@ -52,7 +52,7 @@ fn what_is_misspelt_is_refused() {
         r#"{"rules": [{"name": "r", "from": ["*"], "to": {}}]}"#,
         r#"{"rules": [{"name": "r", "from": ["*"], "to": {"service": "*", "path": ["/x"]}}]}"#,
         r#"{"rules": [{"name": "r", "from": ["*"], "to": {"service": "*"}, "action": "ALLOW"}]}"#,
-        r#"{"rules": [{"name": "r", "from": ["*"], "to": {"service": "*"}, "when": "true"}]}"#,
+        r#"{"rules": [{"name": "r", "from": ["*"], "to": {"service": "*"}, "where": "true"}]}"#,
     ] {
         policy(json).unwrap_err();
     }

@@ -1,5 +1,7 @@
 //! Rules as an operator writes them.
 
+use super::intentions::IntentionConfig;
+
 /// A policy: the rules, and what happens to a request that none of them allows.
 ///
 /// ```yaml
@@ -19,6 +21,9 @@ pub struct PolicyConfig {
     pub default: DefaultAction,
     /// The rules. Their order does not change a verdict, only which of several matching rules is named.
     pub rules: Vec<RuleConfig>,
+    /// Intentions of Consul, which count beside the rules.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub intentions: Vec<IntentionConfig>,
 }
 
 impl PolicyConfig {
@@ -26,6 +31,13 @@ impl PolicyConfig {
     #[must_use]
     pub fn with_rule(mut self, rule: RuleConfig) -> Self {
         self.rules.push(rule);
+        self
+    }
+
+    /// Adds an intention.
+    #[must_use]
+    pub fn with_intention(mut self, intention: IntentionConfig) -> Self {
+        self.intentions.push(intention);
         self
     }
 
@@ -67,14 +79,34 @@ pub struct RuleConfig {
     /// | `spiffe://example.org/user-service` | exactly that SPIFFE id |
     /// | `spiffe://example.org/team-a/*` | every id below that path |
     /// | `spiffe://example.org/*` or `spiffe://example.org` | every id of that trust domain |
-    /// | `group:admin` | a token with that group, of the caller itself |
-    /// | `*` | every caller with a SPIFFE id or a token |
+    /// | `group:admin` | a credential with that group, of the caller itself |
+    /// | `role:auditor` | a credential with that role |
+    /// | `claim:department=payments` | a credential whose claim is that text, or a list that holds it; a number, true and false count as JSON writes them |
+    /// | `issuer:https://login.example.org` | a credential of that issuer |
+    /// | `*` | every caller with a SPIFFE id or a credential |
+    /// | `anonymous` | callers with neither; only to allow methods and exact paths that the rule lists |
+    ///
+    /// All are literal: `*`, `[` and `?` elsewhere are refused. The first `=` ends a claim's name.
     pub from: Vec<String>,
+    /// Whose credential the call has to carry as well; one of them must match. Beside the forms of `from` from `group:`
+    /// on, `*` is every credential and `subject:ada` one with that subject, of whatever issuer. Default: no credential is
+    /// asked for.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Vec::is_empty")
+    )]
+    pub users: Vec<String>,
     /// What is called.
     pub to: DestinationConfig,
     /// What the rule does. Default [`Action::Allow`].
     #[cfg_attr(feature = "serde", serde(default))]
     pub action: Action,
+    /// A condition that must hold as well, in the Common Expression Language: `request.host == 'pay.example.org'`.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none")
+    )]
+    pub when: Option<String>,
     /// Who answers for the rule.
     #[cfg_attr(
         feature = "serde",
@@ -107,7 +139,9 @@ impl RuleConfig {
                 service: service.to_owned(),
                 ..DestinationConfig::default()
             },
+            users: Vec::new(),
             action: Action::default(),
+            when: None,
             owner: None,
             reason: None,
             expires: None,
@@ -118,6 +152,20 @@ impl RuleConfig {
     #[must_use]
     pub fn with_action(mut self, action: Action) -> Self {
         self.action = action;
+        self
+    }
+
+    /// Sets whose credential the call has to carry; none asks for no credential.
+    #[must_use]
+    pub fn with_users(mut self, users: &[&str]) -> Self {
+        self.users = users.iter().map(|&user| user.to_owned()).collect();
+        self
+    }
+
+    /// Sets the condition.
+    #[must_use]
+    pub fn with_when(mut self, when: &str) -> Self {
+        self.when = Some(when.to_owned());
         self
     }
 

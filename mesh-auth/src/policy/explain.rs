@@ -46,6 +46,8 @@ pub struct Nearest {
 pub enum Condition {
     /// The caller (`from`).
     Source,
+    /// Whose credential the call carries (`users`).
+    User,
     /// The port (`to.ports`).
     Port,
     /// The method (`to.methods`).
@@ -195,6 +197,10 @@ fn failure(rule: &Rule, failed: Condition, call: &Call<'_>) -> String {
         Condition::Source => format!(
             "the caller is none of its from: {}",
             rule.config.from.join(", ")
+        ),
+        Condition::User => format!(
+            "the call carries a credential of none of its users: {}",
+            rule.config.users.join(", ")
         ),
         Condition::Port => {
             let ports: Vec<String> = to.ports.iter().map(u16::to_string).collect();

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::rule::{ANY, Rule, Source};
+use super::rule::Rule;
+use super::source::{ANY, Source, UserMatch, each_text};
 use super::{Action, Call};
 use crate::spiffe::{SpiffeId, TrustDomain};
 
@@ -59,20 +60,36 @@ struct BySource {
     /// Length of the longest key of `below`: bounds the work for a caller with a long path.
     longest_below: usize,
     domains: HashMap<TrustDomain, List>,
+    anonymous: List,
     groups: HashMap<Box<str>, List>,
+    roles: HashMap<Box<str>, List>,
+    claims: HashMap<Box<str>, HashMap<Box<str>, List>>,
+    issuers: HashMap<Box<str>, List>,
 }
 
 impl BySource {
     fn list_mut(&mut self, source: &Source) -> &mut List {
         match source {
-            Source::Any => &mut self.any,
+            // `Source::parse` makes none of the last two.
+            Source::Any | Source::User(UserMatch::Any | UserMatch::Subject(_)) => &mut self.any,
             Source::Id(id) => self.ids.entry(id.clone()).or_default(),
             Source::Below(prefix) => {
                 self.longest_below = self.longest_below.max(prefix.len());
                 self.below.entry(prefix.clone()).or_default()
             }
             Source::Domain(domain) => self.domains.entry(domain.clone()).or_default(),
-            Source::Group(group) => self.groups.entry(group.clone()).or_default(),
+            Source::Anonymous => &mut self.anonymous,
+            Source::User(UserMatch::Group(group)) => self.groups.entry(group.clone()).or_default(),
+            Source::User(UserMatch::Role(role)) => self.roles.entry(role.clone()).or_default(),
+            Source::User(UserMatch::Claim { name, value }) => self
+                .claims
+                .entry(name.clone())
+                .or_default()
+                .entry(value.clone())
+                .or_default(),
+            Source::User(UserMatch::Issuer(issuer)) => {
+                self.issuers.entry(issuer.clone()).or_default()
+            }
         }
     }
 
@@ -80,6 +97,8 @@ impl BySource {
     fn visit(&self, call: &Call<'_>, mut visit: impl FnMut(&List)) {
         if call.caller.is_authenticated() {
             visit(&self.any);
+        } else {
+            visit(&self.anonymous);
         }
         if let Some(id) = &call.caller.spiffe_id {
             self.ids.get(id).into_iter().for_each(&mut visit);
@@ -96,11 +115,25 @@ impl BySource {
                 self.below.get(prefix).into_iter().for_each(&mut visit);
             }
         }
-        if self.groups.is_empty() {
+        let Some(user) = call.caller.user.as_deref() else {
             return;
-        }
-        for group in call.caller.user.iter().flat_map(|user| &user.groups) {
+        };
+        for group in &user.groups {
             self.groups.get(&**group).into_iter().for_each(&mut visit);
+        }
+        for role in &user.roles {
+            self.roles.get(&**role).into_iter().for_each(&mut visit);
+        }
+        self.issuers
+            .get(&*user.issuer)
+            .into_iter()
+            .for_each(&mut visit);
+        for (name, claim) in &user.claims {
+            if let Some(values) = self.claims.get(name) {
+                each_text(claim, &mut |text| {
+                    values.get(text).into_iter().for_each(&mut visit);
+                });
+            }
         }
     }
 }

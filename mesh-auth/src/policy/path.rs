@@ -54,6 +54,10 @@ impl PathPattern {
         })
     }
 
+    pub(super) fn is_exact(&self) -> bool {
+        matches!(self, Self::Exact(_))
+    }
+
     /// Whether a canonical path, its escapes undone, matches. With `folded`, a trailing slash makes
     /// no difference.
     pub(super) fn matches(&self, path: &[u8], folded: bool) -> bool {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use http::Method;
 
 use super::path::PathPattern;
+use super::source::{ANY, Source, UserMatch};
 use super::time::parse_end;
-use super::{Action, Call, Condition, DEFAULT_RULE, HttpCall, PolicyError, RuleConfig};
-use crate::caller::Caller;
-use crate::spiffe::{SpiffeId, TrustDomain};
+use super::{Action, Call, Condition, DEFAULT_RULE, HttpCall, PolicyError, RuleConfig, Scope};
+use crate::spiffe::SpiffeId;
 
 #[derive(Debug)]
 pub(super) struct Rule {
@@ -16,6 +16,7 @@ pub(super) struct Rule {
     /// As written, for explanations.
     pub(super) config: RuleConfig,
     pub(super) sources: Vec<Source>,
+    pub(super) users: Vec<UserMatch>,
     methods: Vec<Method>,
     paths: Vec<PathPattern>,
     /// The first second in which the rule does not count any more.
@@ -23,7 +24,8 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    pub(super) fn compile(config: &RuleConfig, own: &TrustDomain) -> Result<Self, PolicyError> {
+    pub(super) fn compile(config: &RuleConfig, scope: &Scope) -> Result<Self, PolicyError> {
+        let own = &scope.own;
         let rule = || config.name.clone();
         let is_name = (1..=MAX_NAME_BYTES).contains(&config.name.len())
             && !config.name.contains(char::is_control);
@@ -43,7 +45,22 @@ impl Rule {
         if config.to.ports.contains(&0) {
             return Err(PolicyError::Port { rule: rule() });
         }
-        let source = |from: &String| Source::parse(from, own, &config.name);
+        if config.when.is_some() {
+            return Err(PolicyError::When { rule: rule() });
+        }
+        let source = |from: &String| {
+            Source::parse(from, own).map_err(|source| PolicyError::Source {
+                rule: rule(),
+                from: from.clone(),
+                source,
+            })
+        };
+        let user = |user: &String| {
+            UserMatch::parse(user).ok_or_else(|| PolicyError::User {
+                rule: rule(),
+                user: user.clone(),
+            })
+        };
         let method = |method: &String| {
             parse_method(method).ok_or_else(|| PolicyError::Method {
                 rule: rule(),
@@ -63,9 +80,10 @@ impl Rule {
                 expires: text.clone(),
             })
         };
-        Ok(Self {
+        let compiled = Self {
             name: config.name.as_str().into(),
             sources: config.from.iter().map(source).collect::<Result<_, _>>()?,
+            users: config.users.iter().map(user).collect::<Result<_, _>>()?,
             methods: config
                 .to
                 .methods
@@ -75,7 +93,29 @@ impl Rule {
             paths: config.to.paths.iter().map(path).collect::<Result<_, _>>()?,
             end: config.expires.as_ref().map(end).transpose()?,
             config: config.clone(),
-        })
+        };
+        compiled.check_anonymous(scope)?;
+        Ok(compiled)
+    }
+
+    /// Whoever shows neither certificate nor credential gets what is listed by name, and nothing more.
+    fn check_anonymous(&self, scope: &Scope) -> Result<(), PolicyError> {
+        if !self.sources.contains(&Source::Anonymous) {
+            return Ok(());
+        }
+        let rule = || self.config.name.clone();
+        if !self.users.is_empty() {
+            return Err(PolicyError::AnonymousUser { rule: rule() });
+        }
+        let is_listed = self.config.action == Action::Allow
+            && !self.methods.is_empty()
+            && !self.paths.is_empty()
+            && self.paths.iter().all(PathPattern::is_exact);
+        if is_listed || scope.permissive {
+            Ok(())
+        } else {
+            Err(PolicyError::Anonymous { rule: rule() })
+        }
     }
 
     /// The first condition that a call to the rule's service does not meet, in the order in which an
@@ -93,6 +133,9 @@ impl Rule {
 
     /// As [`Self::first_failure`], for a rule that the index gave: service and source match.
     pub(super) fn first_failure_beside_names(&self, call: &Call<'_>) -> Option<Condition> {
+        if !self.users.is_empty() && !self.users.iter().any(|user| user.matches(call.caller)) {
+            return Some(Condition::User);
+        }
         if !self.config.to.ports.is_empty() && !self.config.to.ports.contains(&call.port) {
             return Some(Condition::Port);
         }
@@ -130,71 +173,6 @@ impl Rule {
     }
 }
 
-/// Who a rule is about.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Source {
-    Any,
-    Id(SpiffeId),
-    /// Every id that starts with this text, which ends in a slash.
-    Below(Box<str>),
-    Domain(TrustDomain),
-    Group(Box<str>),
-}
-
-impl Source {
-    fn parse(text: &str, own: &TrustDomain, rule: &str) -> Result<Self, PolicyError> {
-        let refused = |source| PolicyError::Source {
-            rule: rule.to_owned(),
-            from: text.to_owned(),
-            source,
-        };
-        if text == ANY {
-            return Ok(Self::Any);
-        }
-        if let Some(group) = text.strip_prefix("group:") {
-            let is_group =
-                !group.is_empty() && !group.contains(|c: char| c == '*' || c.is_control());
-            return if is_group {
-                Ok(Self::Group(group.into()))
-            } else {
-                Err(refused(None))
-            };
-        }
-        if !text.starts_with("spiffe://") {
-            return SpiffeId::for_service(own, text)
-                .map(Self::Id)
-                .map_err(|error| refused(Some(error)));
-        }
-        let (id, is_below) = match text.strip_suffix("/*") {
-            Some(id) => (id, true),
-            None => (text, false),
-        };
-        let id = SpiffeId::parse(id).map_err(|error| refused(Some(error)))?;
-        if id.path().is_empty() {
-            return Ok(Self::Domain(id.trust_domain().clone()));
-        }
-        Ok(if is_below {
-            Self::Below(format!("{id}/").into())
-        } else {
-            Self::Id(id)
-        })
-    }
-
-    fn matches(&self, caller: &Caller) -> bool {
-        let id = caller.spiffe_id.as_ref();
-        match self {
-            Self::Any => caller.is_authenticated(),
-            Self::Id(own) => id == Some(own),
-            Self::Below(prefix) => id.is_some_and(|id| id.as_str().starts_with(&**prefix)),
-            Self::Domain(domain) => id.is_some_and(|id| id.trust_domain() == domain),
-            Self::Group(group) => caller
-                .user
-                .as_ref()
-                .is_some_and(|user| user.has_group(group)),
-        }
-    }
-}
-
 /// Methods are case-sensitive (RFC 9110 section 9.1), and a rule for `get` would never match.
 fn parse_method(text: &str) -> Option<Method> {
     let method = Method::from_bytes(text.as_bytes()).ok()?;
@@ -202,6 +180,4 @@ fn parse_method(text: &str) -> Option<Method> {
     is_usual.then_some(method)
 }
 
-/// Every caller, every service.
-pub(super) const ANY: &str = "*";
 const MAX_NAME_BYTES: usize = 128;

@@ -332,6 +332,115 @@ fn a_connection_that_is_not_http_has_no_method_and_no_path() {
 }
 
 #[test]
+fn a_credential_matches_by_each_of_its_parts() {
+    let ada = User::new("https://login.example.org", "ada")
+        .with_groups(&["shop"])
+        .with_roles(&["auditor"])
+        .with_claim("department", "payments")
+        .with_claim("teams", vec!["a", "b"])
+        .with_claim("level", 3)
+        .with_claim("is_staff", true);
+    let caller = Caller::new(None, Some(Arc::new(ada)));
+    for yes in [
+        "*",
+        "group:shop",
+        "role:auditor",
+        "issuer:https://login.example.org",
+        "claim:department=payments",
+        "claim:teams=b",
+        "claim:level=3",
+        "claim:is_staff=true",
+    ] {
+        assert!(passes(&allow(yes), &caller, "GET", "/"), "{yes}");
+        assert!(
+            passes(&allow("*").with_users(&[yes]), &caller, "GET", "/"),
+            "{yes}"
+        );
+    }
+    for no in [
+        "group:sho",
+        "group:auditor",
+        "role:shop",
+        "issuer:https://login.example.or",
+        "claim:department=payment",
+        "claim:teams=c",
+        "claim:teams=a,b",
+        "claim:level=03",
+        "claim:is_staff=1",
+        "claim:sub=ada",
+    ] {
+        assert!(!passes(&allow(no), &caller, "GET", "/"), "{no}");
+        assert!(
+            !passes(&allow("*").with_users(&[no]), &caller, "GET", "/"),
+            "{no}"
+        );
+    }
+    let subject = allow("*").with_users(&["subject:ada"]);
+    assert!(passes(&subject, &caller, "GET", "/"));
+    assert!(!passes(
+        &allow("*").with_users(&["subject:eve"]),
+        &caller,
+        "GET",
+        "/"
+    ));
+    let policy = build(&[allow("claim:teams=b").with_users(&["claim:level=3"])]).unwrap();
+    assert_eq!(*policy.needs().claims, ["level".into(), "teams".into()]);
+}
+
+#[test]
+fn users_are_asked_for_beside_the_certificate() {
+    let both = allow("user-service").with_users(&["group:shop"]);
+    let id = SpiffeId::parse("spiffe://example.org/user-service").unwrap();
+    let with = |groups: &[&str]| Caller::new(Some(id.clone()), Some(user(groups)));
+    assert!(passes(&both, &with(&["shop"]), "GET", "/"));
+    assert!(!passes(&both, &with(&["garden"]), "GET", "/"));
+    assert!(!passes(&both, &users(), "GET", "/"));
+    assert!(!passes(
+        &both,
+        &Caller::new(None, Some(user(&["shop"]))),
+        "GET",
+        "/"
+    ));
+    let policy = build(&[both]).unwrap();
+    let why = policy.explain(&query(&users(), "orders", &request("GET", "/")));
+    assert_eq!(why.nearest.unwrap().failed, Condition::User);
+}
+
+#[test]
+fn whoever_shows_nothing_gets_what_is_listed_by_name() {
+    let health = allow("anonymous")
+        .with_methods(&["GET"])
+        .with_paths(&["/healthz"]);
+    let nobody = Caller::default();
+    assert!(passes(&health, &nobody, "GET", "/healthz"));
+    assert!(!passes(&health, &nobody, "GET", "/healthz/"));
+    assert!(!passes(&health, &nobody, "POST", "/healthz"));
+    assert!(
+        !passes(&health, &users(), "GET", "/healthz"),
+        "it is about nobody else"
+    );
+    let wider = [
+        allow("anonymous"),
+        allow("anonymous").with_methods(&["GET"]),
+        allow("anonymous")
+            .with_methods(&["GET"])
+            .with_paths(&["/x", "/public/*"]),
+        health.clone().with_action(Action::Deny),
+    ];
+    for rule in wider {
+        let error = build(std::slice::from_ref(&rule)).unwrap_err();
+        assert!(matches!(error, PolicyError::Anonymous { .. }), "{error}");
+        let config = PolicyConfig::default().with_rule(rule);
+        Policy::build_in(&config, &Scope::new(&own()).with_permissive(true)).unwrap();
+    }
+    let error = build(&[health.with_users(&["*"])]).unwrap_err();
+    assert!(
+        matches!(error, PolicyError::AnonymousUser { .. }),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_rule_ends_by_itself() {
     let policy = build(&[allow("*").with_expires("2027-01-15T08:00:00Z")]).unwrap();
     let at = |now| {
@@ -414,26 +523,6 @@ fn refuses_rules_that_can_not_be_enforced() {
             "{name}"
         );
     }
-    for from in [
-        "",
-        "user-*",
-        "*x",
-        "User Service",
-        "spiffe://Example.org/a",
-        "spiffe://example.org/a/",
-        "spiffe://example.org/a*",
-        "spiffe://*/a",
-        "spiffe://",
-        "group:",
-        "group:*",
-        "a/../b",
-        "[a-z]",
-    ] {
-        assert!(
-            matches!(one(allow(from)), PolicyError::Source { .. }),
-            "{from}"
-        );
-    }
     for service in ["", "order*", "a b", "../x"] {
         assert!(
             matches!(
@@ -468,6 +557,45 @@ fn refuses_rules_that_can_not_be_enforced() {
         build(&vec![allow("*"); MAX_RULES + 1]),
         Err(PolicyError::TooManyRules { .. })
     ));
+}
+
+// threat 8
+#[test]
+fn refuses_sources_that_no_caller_has() {
+    for from in [
+        "",
+        "user-*",
+        "*x",
+        "User Service",
+        "spiffe://Example.org/a",
+        "spiffe://example.org/a/",
+        "spiffe://example.org/a*",
+        "spiffe://*/a",
+        "spiffe://",
+        "group:",
+        "group:*",
+        "group:a?",
+        "role:",
+        "role:[a]",
+        "claim:a",
+        "claim:a=",
+        "claim:=b",
+        "claim:a=b*",
+        "issuer:",
+        "subject:ada",
+        "anonymous:x",
+        "nobody:x",
+        "a/../b",
+        "[a-z]",
+    ] {
+        assert!(
+            matches!(
+                build(&[allow(from)]).unwrap_err(),
+                PolicyError::Source { .. }
+            ),
+            "{from}"
+        );
+    }
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(crate) fn compile(config: &PolicyConfig, own: &TrustDomain) -> Result<Policy
     for rule in &config.rules {
         let mut own = Rule::new(&rule.name, &[], &rule.to.service);
         own.from.clone_from(&rule.from);
+        own.users.clone_from(&rule.users);
+        own.when.clone_from(&rule.when);
         own.to.methods.clone_from(&rule.to.methods);
         own.to.paths.clone_from(&rule.to.paths);
         own.to.ports.clone_from(&rule.to.ports);

@@ -50,13 +50,22 @@ pub enum PolicyDefault {
 pub struct RuleConfig {
     /// Name, unique, shown in every decision that the rule makes. Required.
     pub name: String,
-    /// Callers: a service (`user-service`), a SPIFFE id, all below one (`spiffe://example.org/team-a/*`), or `*`
-    /// for every caller with an identity. Required, at least one.
+    /// Callers: a service (`user-service`), a SPIFFE id, all below one (`spiffe://example.org/team-a/*`), a credential
+    /// (`group:N`, `role:N`, `claim:NAME=VALUE`, `issuer:ISS`), `*` for every caller with an identity, or `anonymous` for
+    /// those without one. Required, at least one.
     pub from: Vec<String>,
+    /// Whose credential the call has to carry as well: `group:N`, `role:N`, `claim:NAME=VALUE`, `issuer:ISS`, `subject:S`,
+    /// or `*` for any. Default: none is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<String>,
     /// What is called. Required.
     pub to: RuleTarget,
     /// `allow`, `deny`, or `audit` (only logs what would have been denied). Required.
     pub action: RuleAction,
+    /// A condition that must hold as well, in the Common Expression Language. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub when: Option<String>,
     /// Who answers for the rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]

@@ -139,7 +139,7 @@ proptest! {
     ) {
         let rules: Vec<RuleConfig> =
             rules.into_iter().enumerate().map(|(n, rule)| RuleConfig { name: format!("r{n}"), ..rule }).collect();
-        let policy = Policy::build(&PolicyConfig { default, rules: rules.clone() }, &own()).unwrap();
+        let policy = Policy::build(&PolicyConfig { default, rules: rules.clone(), ..PolicyConfig::default() }, &own()).unwrap();
 
         let plain = http.map(|(method, path)| (method, if path == "/%78" { "/x" } else { path }));
         let first = |action| rules.iter().find(|rule| rule.action == action && covers(rule, &caller, service, port, plain));
