@@ -12,6 +12,7 @@
 //! that name the caller, however many others there are. A decision allocates only where the path
 //! has escapes; [`Policy::explain`] takes the same decision and adds the sentences.
 
+mod change;
 mod config;
 mod explain;
 mod facts;
@@ -22,6 +23,7 @@ mod path;
 mod rule;
 mod source;
 mod time;
+mod yaml;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -30,8 +32,11 @@ use std::sync::Arc;
 use http::Method;
 use thiserror::Error;
 
+pub use self::change::{Change, Edit, List, MAX_EDITS, NoChange, RuleEdit};
 pub use self::config::{Action, DefaultAction, DestinationConfig, PolicyConfig, RuleConfig};
-pub use self::explain::{Condition, Explanation, Nearest};
+pub use self::explain::{
+    Condition, Explanation, Failed, MATCHING_STEPS, NEAR_STEPS, Nearest, Step,
+};
 pub use self::facts::{Facts, FactsError, HttpFacts, MAX_FIELD_BYTES, Needs, Replayed, UserFacts};
 pub use self::intentions::{
     IntentionAction, IntentionConfig, IntentionHeader, IntentionPermission,
@@ -117,6 +122,8 @@ pub struct Policy {
     default: DefaultAction,
     default_name: Arc<str>,
     needs: Needs,
+    /// Where it holds, for rules that explanations suggest.
+    scope: Scope,
 }
 
 impl Policy {
@@ -160,6 +167,7 @@ impl Policy {
             default: config.default,
             default_name: DEFAULT_RULE.into(),
             needs,
+            scope: scope.clone(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Rules as an operator writes them.
 
 use super::intentions::IntentionConfig;
+use super::yaml;
 
 /// A policy: the rules, and what happens to a request that none of them allows.
 ///
@@ -32,6 +33,11 @@ impl PolicyConfig {
     pub fn with_rule(mut self, rule: RuleConfig) -> Self {
         self.rules.push(rule);
         self
+    }
+
+    /// The rules and the default as they stand in a policy file, in YAML. Intentions are Consul's and are left out.
+    pub fn to_yaml(&self) -> String {
+        yaml::policy(self)
     }
 
     /// Adds an intention.
@@ -146,6 +152,11 @@ impl RuleConfig {
             reason: None,
             expires: None,
         }
+    }
+
+    /// The rule as it stands in a list of rules, without its dash, in YAML.
+    pub fn to_yaml(&self) -> String {
+        yaml::rule(self)
     }
 
     /// Sets the action.

@@ -1,10 +1,11 @@
-//! Decisions in sentences.
+//! Decisions with their reasons: what was evaluated, what decided, and what would turn it.
 
 use std::fmt;
 use std::sync::Arc;
 
+use super::change::smallest;
 use super::rule::Rule;
-use super::{Action, Call, Decision, Policy, Verdict};
+use super::{Action, Call, Change, Decision, NoChange, Outcome, Policy, Verdict};
 
 /// A decision and the reasons for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -16,6 +17,14 @@ pub struct Explanation {
     pub because: String,
     /// For a request that no rule allows: the allow rule for the called service that comes nearest.
     pub nearest: Option<Nearest>,
+    /// The rules about the called service that match or come near, in the order in which they count: deny rules that
+    /// match, allow rules, audit rules, then the [`NEAR_STEPS`] that come nearest. Of those that match, at most
+    /// [`MATCHING_STEPS`] of each action.
+    pub chain: Vec<Step>,
+    /// Rules about the called service that the chain leaves out.
+    pub left_out: usize,
+    /// The smallest change that would turn the verdict.
+    pub change: Result<Change, NoChange>,
 }
 
 impl fmt::Display for Explanation {
@@ -40,6 +49,64 @@ pub struct Nearest {
     pub because: String,
 }
 
+/// A rule that was looked at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Step {
+    /// Its name.
+    pub rule: Arc<str>,
+    /// What it does.
+    pub action: Action,
+    /// Whether the verdict is this rule's.
+    pub decides: bool,
+    /// The first condition that the request does not meet; none where the rule matches.
+    pub failed: Option<Failed>,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: ", self.action.as_str(), self.rule)?;
+        match &self.failed {
+            Some(failed) => write!(f, "{failed}"),
+            None if self.decides => f.write_str("matches, and decides"),
+            None => f.write_str("matches"),
+        }
+    }
+}
+
+/// A condition that was not met.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Failed {
+    /// Which one.
+    pub condition: Condition,
+    /// What the rule asks for, as written.
+    pub expected: String,
+    /// What the call has there.
+    pub given: String,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            condition,
+            expected,
+            given,
+        } = self;
+        match condition {
+            Condition::Source => write!(f, "the caller is none of its from: {expected}"),
+            Condition::User => write!(
+                f,
+                "the call carries a credential of none of its users: {expected}"
+            ),
+            Condition::Port => write!(f, "the port {given} is none of its ports: {expected}"),
+            Condition::Method => write!(f, "its methods are {expected}; {given} is none of them"),
+            Condition::Path => write!(f, "its paths are {expected}; {given} matches none of them"),
+            Condition::Expired => write!(f, "it would match, but ended {expected}"),
+        }
+    }
+}
+
 /// A condition of a rule.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
@@ -56,6 +123,20 @@ pub enum Condition {
     Path,
     /// The rule's end (`expires`).
     Expired,
+}
+
+impl Condition {
+    /// Its key in a rule.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "from",
+            Self::User => "users",
+            Self::Port => "to.ports",
+            Self::Method => "to.methods",
+            Self::Path => "to.paths",
+            Self::Expired => "expires",
+        }
+    }
 }
 
 /// Takes the decision of [`Policy::decide`] and says why.
@@ -76,11 +157,54 @@ pub(super) fn explanation(policy: &Policy, call: &Call<'_>) -> Explanation {
         (Some(audit), Some(_)) => format!("{because} The audit rule {audit} would deny it."),
         _ => because,
     };
+    let (chain, left_out) = chain(policy, call, &outcome);
     Explanation {
         decision,
         because,
         nearest,
+        chain,
+        left_out,
+        change: smallest::change(policy, call, &outcome),
     }
+}
+
+/// The rules about the service in the order in which they count, and how many are left out.
+fn chain(policy: &Policy, call: &Call<'_>, outcome: &Outcome) -> (Vec<Step>, usize) {
+    let of_service = policy.rules.iter().enumerate();
+    let mut looked_at: Vec<(usize, &Rule, Option<Condition>)> = of_service
+        .filter(|(_, rule)| rule.covers_service(call.service))
+        .map(|(position, rule)| (position, rule, rule.first_failure(call)))
+        .collect();
+    let all = looked_at.len();
+    // The later its first failing condition, the nearer a rule comes.
+    looked_at.sort_by_key(|(position, rule, failed)| {
+        let order = match (failed, rule.config.action) {
+            (None, Action::Deny) => (0, None),
+            (None, Action::Allow) => (1, None),
+            (None, Action::Audit) => (2, None),
+            (Some(condition), _) => (3, Some(std::cmp::Reverse(*condition))),
+        };
+        (order, *position)
+    });
+    let mut shown = [0_usize; 4];
+    looked_at.retain(|(position, rule, failed)| {
+        let (group, most) = match (failed, rule.config.action) {
+            (None, Action::Deny) => (0, MATCHING_STEPS),
+            (None, Action::Allow) => (1, MATCHING_STEPS),
+            (None, Action::Audit) => (2, MATCHING_STEPS),
+            (Some(_), _) => (3, NEAR_STEPS),
+        };
+        shown[group] += 1;
+        shown[group] <= most || outcome.rule == Some(*position)
+    });
+    let left_out = all - looked_at.len();
+    let step = |(position, rule, failed): (usize, &Rule, Option<Condition>)| Step {
+        rule: Arc::clone(&rule.name),
+        action: rule.config.action,
+        decides: outcome.rule == Some(position),
+        failed: failed.map(|condition| failure(rule, condition, call)),
+    };
+    (looked_at.into_iter().map(step).collect(), left_out)
 }
 
 /// The allow rule for this service whose first failing condition comes last; of several, the first.
@@ -190,44 +314,40 @@ fn caller(call: &Call<'_>) -> String {
     }
 }
 
-fn failure(rule: &Rule, failed: Condition, call: &Call<'_>) -> String {
-    let to = &rule.config.to;
-    let no_http = "a connection that is not HTTP has none".to_owned();
-    match failed {
-        Condition::Source => format!(
-            "the caller is none of its from: {}",
-            rule.config.from.join(", ")
-        ),
-        Condition::User => format!(
-            "the call carries a credential of none of its users: {}",
-            rule.config.users.join(", ")
-        ),
-        Condition::Port => {
-            let ports: Vec<String> = to.ports.iter().map(u16::to_string).collect();
-            format!(
-                "the port {} is none of its ports: {}",
-                call.port,
-                ports.join(", ")
-            )
-        }
-        Condition::Method => {
-            let given = call
-                .http
+fn failure(rule: &Rule, condition: Condition, call: &Call<'_>) -> Failed {
+    let config = &rule.config;
+    let to = &config.to;
+    let no_http = || "a connection that is not HTTP".to_owned();
+    let ports = || to.ports.iter().map(u16::to_string).collect::<Vec<_>>();
+    let (expected, given) = match condition {
+        Condition::Source => (config.from.join(", "), caller(call)),
+        Condition::User => (config.users.join(", "), caller(call)),
+        Condition::Port => (ports().join(", "), call.port.to_string()),
+        Condition::Method => (
+            to.methods.join(", "),
+            call.http
                 .as_ref()
-                .map_or(no_http, |http| format!("{} is none of them", http.method));
-            format!("its methods are {}; {given}", to.methods.join(", "))
-        }
-        Condition::Path => {
-            let given = call.http.as_ref().map_or(no_http, |http| {
-                format!("{} matches none of them", http.path)
-            });
-            format!("its paths are {}; {given}", to.paths.join(", "))
-        }
-        Condition::Expired => {
-            format!(
-                "it would allow this, but ended {}",
-                rule.config.expires.as_deref().unwrap_or_default()
-            )
-        }
+                .map_or_else(no_http, |http| http.method.to_string()),
+        ),
+        Condition::Path => (
+            to.paths.join(", "),
+            call.http
+                .as_ref()
+                .map_or_else(no_http, |http| http.path.to_owned()),
+        ),
+        Condition::Expired => (
+            config.expires.clone().unwrap_or_default(),
+            super::time::date(call.now),
+        ),
+    };
+    Failed {
+        condition,
+        expected,
+        given,
     }
 }
+
+/// Most rules of one action that match and are shown.
+pub const MATCHING_STEPS: usize = 100;
+/// Most rules that do not match and are shown.
+pub const NEAR_STEPS: usize = 10;

@@ -18,7 +18,7 @@ pub(super) struct Rule {
     pub(super) sources: Vec<Source>,
     pub(super) users: Vec<UserMatch>,
     methods: Vec<Method>,
-    paths: Vec<PathPattern>,
+    pub(super) paths: Vec<PathPattern>,
     /// The first second in which the rule does not count any more.
     end: Option<u64>,
 }

@@ -49,11 +49,47 @@ fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
     Some(years + months.iter().take(index).sum::<u64>() + day - 1)
 }
 
-const DAY: u64 = 86_400;
+/// The day of a time, in seconds since the Unix epoch, as `2027-03-31`.
+///
+/// Days to civil date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms" (`civil_from_days`).
+pub(super) fn date(seconds: u64) -> String {
+    let days = seconds.min(LAST_SECOND) / DAY + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+pub(super) const DAY: u64 = 86_400;
+/// 9999-12-31T23:59:59Z: the last one with four digits of a year.
+const LAST_SECOND: u64 = 253_402_300_799;
 
 #[cfg(test)]
 mod tests {
-    use super::parse_end;
+    use super::{DAY, date, parse_end};
+
+    #[test]
+    fn the_date_of_a_second_is_the_day_that_it_is_in() {
+        for end in [
+            "1970-01-01",
+            "2024-02-29",
+            "2027-03-31",
+            "2100-03-01",
+            "9999-12-31",
+        ] {
+            let after = parse_end(end).unwrap();
+            assert_eq!(
+                (date(after - 1), date(after - DAY)),
+                (end.into(), end.into())
+            );
+        }
+        assert_eq!(date(u64::MAX), "9999-12-31");
+    }
 
     #[test]
     fn a_date_counts_to_its_end_and_a_time_to_its_second() {
