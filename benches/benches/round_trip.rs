@@ -3,8 +3,10 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -58,9 +60,8 @@ fn round_trip(criterion: &mut Criterion) {
         .build()
         .unwrap();
     let application = runtime.block_on(async { serve_application() });
-    let through = |encryption| {
-        runtime.block_on(async { start_nodes(folder.path(), encryption, application) })
-    };
+    let through =
+        |encryption| runtime.block_on(start_nodes(folder.path(), encryption, application));
     let targets = [
         ("direct", application),
         ("mtls", through("mtls")),
@@ -168,8 +169,8 @@ fn serve_application() -> SocketAddr {
 
 /// Starts the node of `order-service` in front of `application`, and the node of `user-service`, whose port for
 /// `order-service` is given back.
-fn start_nodes(folder: &Path, encryption: &str, application: SocketAddr) -> SocketAddr {
-    let node = |name: &str, rest: &str| {
+async fn start_nodes(folder: &Path, encryption: &str, application: SocketAddr) -> SocketAddr {
+    let node = async |name: &str, rest: &str| {
         let text = format!(
             "identity: {{ trust_domain: example.org, cert_file: {name}.crt, key_file: {name}.key, ca_file: ca.crt }}\n\
              security: {{ encryption: {encryption}, rsa_key_size: 2048, keys_dir: keys-{name} }}\n\
@@ -180,7 +181,10 @@ fn start_nodes(folder: &Path, encryption: &str, application: SocketAddr) -> Sock
         );
         let document =
             Document::parse(&text, &folder.join("mesh.yaml"), &Environment::new()).unwrap();
-        let node = Node::build(&document.config().unwrap(), Local::Listeners).unwrap();
+        let building = Node::build(&document.config().unwrap(), Local::Listeners);
+        let node = tokio::runtime::Handle::current()
+            .block_on(building)
+            .unwrap();
         let addresses = node.addresses().clone();
         // Until the program ends.
         Tasks::new(tokio::runtime::Handle::current())
@@ -195,7 +199,8 @@ fn start_nodes(folder: &Path, encryption: &str, application: SocketAddr) -> Sock
              policy: {{ rules: [ {{ name: users-read-orders, from: [user-service], \
              to: {{ service: order-service, methods: [GET], paths: [\"/api/*\"] }}, action: allow }} ] }}\n"
         ),
-    );
+    )
+    .await;
     let users = node(
         "user-service",
         &format!(
@@ -205,7 +210,8 @@ fn start_nodes(folder: &Path, encryption: &str, application: SocketAddr) -> Sock
              [ {{ id: order-service, host: 127.0.0.1, port: {} }} ] }} ] }}\n",
             orders.inbound.port()
         ),
-    );
+    )
+    .await;
     users.upstreams.first().unwrap().1
 }
 
@@ -218,7 +224,14 @@ fn write_certificates(folder: &Path) {
         let id = SpiffeId::for_service(&domain, name).unwrap();
         let issued = authority.issue(&id, day, wall_clock(), &[]).unwrap();
         std::fs::write(folder.join(format!("{name}.crt")), &issued.certificate_pem).unwrap();
-        std::fs::write(folder.join(format!("{name}.key")), &*issued.key_pem).unwrap();
+        let mut key = std::fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(folder.join(format!("{name}.key")))
+            .unwrap();
+        key.write_all(issued.key_pem.as_bytes()).unwrap();
     }
 }
 

@@ -94,6 +94,18 @@ impl PartialEq for TrustDomain {
 
 impl Eq for TrustDomain {}
 
+impl PartialOrd for TrustDomain {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TrustDomain {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
 impl Hash for TrustDomain {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);

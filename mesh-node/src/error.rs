@@ -31,6 +31,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Environment: the source of the node's identity gave none that can be used.
+    #[error("identity.source {from} gave no identity")]
+    NoIdentity {
+        /// The source, as the configuration names it.
+        from: &'static str,
+        /// The last thing that went wrong.
+        source: BoxError,
+    },
     /// Environment: listening, certificates, connections.
     #[error(transparent)]
     Transport(#[from] mesh_transport::Error),
@@ -61,8 +69,12 @@ impl Error {
         }
     }
 
-    pub(crate) fn identity(what: &str, source: impl Into<BoxError>) -> Self {
-        Self::config(what, source)
+    /// What a thread for blocking work ended with instead of a result.
+    pub(crate) fn task(source: tokio::task::JoinError) -> Self {
+        Self::Io {
+            what: "finish what was begun on another thread",
+            source: io::Error::other(source),
+        }
     }
 
     pub(crate) fn missing(what: String) -> Self {

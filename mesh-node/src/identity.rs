@@ -1,67 +1,93 @@
-//! Where the node's certificate and trust bundle come from, and how they are kept fresh.
+//! Where the node's certificate and trust bundles come from, and what is taken of them.
+//!
+//! A driver of the configured source puts what it gets into a [`Feed`]; [`Rotation`](crate::node) takes it from there,
+//! judges it whole and swaps it in, or keeps what it had.
 
-use std::hash::DefaultHasher;
-use std::hash::Hash;
-use std::hash::Hasher;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use mesh_auth::ca::Authority;
 use mesh_auth::spiffe::SpiffeId;
-use mesh_auth::svid;
-use mesh_transport::spiffe::SpiffeLeaf;
-use mesh_transport::tls::Credentials;
-use mesh_transport::tls::TlsIdentity;
-use mesh_transport::tls::TlsStore;
-use mesh_transport::tls::TrustBundles;
-use mesh_transport::tls::certificates;
+use mesh_auth::spiffe::TrustDomain;
+use mesh_resilience::random::Random;
+use mesh_transport::tasks::Tasks;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::PrivateKeyDer;
+use zeroize::Zeroizing;
 
+use crate::config::IdentityConfig;
 use crate::config::IdentitySource;
 use crate::config::NodeConfig;
 use crate::error::Error;
+use crate::stack::outbound::chain;
 
-/// A node's identity as its sources give it at one time.
+mod builtin;
+mod feed;
+mod files;
+mod judge;
+mod pem;
+mod renewal;
+
+pub(crate) use self::feed::Feed;
+pub(crate) use self::feed::Intake;
+pub(crate) use self::feed::News;
+pub(crate) use self::judge::Identity;
+pub(crate) use self::judge::Judge;
+pub(crate) use self::judge::Roots;
+pub(crate) use self::judge::Validity;
+pub(crate) use self::pem::read_key;
+pub(crate) use self::renewal::Backoff;
+pub(crate) use self::renewal::renew_after;
+
+/// What a source gives: whole, or not at all.
+pub(crate) struct Material {
+    /// The certificates, leaf first.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// The leaf's key.
+    pub(crate) key: Zeroizing<PrivateKeyDer<'static>>,
+    /// The roots of each trust domain that is trusted: our own and those federated with it.
+    pub(crate) bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
+}
+
+impl Material {
+    pub(crate) fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
+    ) -> Self {
+        Self {
+            chain,
+            key: Zeroizing::new(key),
+            bundles,
+        }
+    }
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Material")
+            .field("certificates", &self.chain.len())
+            .field("domains", &self.bundles.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every driver needs of the node.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) clock: fn() -> SystemTime,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) tasks: Tasks,
+}
+
+/// The configured source, not yet asked.
 #[derive(Debug)]
-pub(crate) struct Identity {
-    credentials: Credentials,
-    bundles: TrustBundles,
-    not_after: SystemTime,
-    seen: Seen,
-}
-
-/// What the sources said, to tell what is new when they are read again.
-#[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    /// The same for the same files.
-    pub(crate) inputs: u64,
-    /// The roots that are trusted.
-    pub(crate) roots: Vec<CertificateDer<'static>>,
-}
-
-/// Reads the identity anew when asked.
-#[derive(Clone, Debug)]
-pub(crate) struct Source {
-    id: SpiffeId,
-    trust_domain: String,
-    kind: Kind,
-}
-
-#[derive(Clone, Debug)]
-enum Kind {
-    Files {
-        cert: PathBuf,
-        key: PathBuf,
-        ca: PathBuf,
-    },
-    Builtin {
-        certificate: PathBuf,
-        key: PathBuf,
-        lifetime: Duration,
-    },
+pub(crate) enum Source {
+    Files(files::Files),
+    Builtin(builtin::Builtin),
 }
 
 impl Source {
@@ -71,179 +97,101 @@ impl Source {
     ///
     /// [`Error::Config`] when a key that the source needs is missing.
     pub(crate) fn new(config: &NodeConfig) -> Result<Self, Error> {
-        let identity = &config.identity;
-        let id = config
-            .spiffe_id()
-            .parse()
-            .map_err(|source| Error::config("service.spiffe_id is no spiffe id", source))?;
-        let needed = |path: &Option<PathBuf>, key: &str| {
-            path.clone().ok_or_else(|| {
-                Error::missing(format!(
-                    "identity.{key} is needed with this identity.source"
-                ))
-            })
-        };
-        let kind = match identity.source {
-            IdentitySource::Files => Kind::Files {
-                cert: needed(&identity.cert_file, "cert_file")?,
-                key: needed(&identity.key_file, "key_file")?,
-                ca: needed(&identity.ca_file, "ca_file")?,
-            },
-            IdentitySource::Builtin => {
-                let dir = needed(&identity.ca_dir, "ca_dir")?;
-                let lifetime = identity.certificate_lifetime;
-                Kind::Builtin {
-                    certificate: dir.join("ca.crt"),
-                    key: dir.join("ca.key"),
-                    lifetime,
-                }
-            }
-        };
-        Ok(Self {
-            id,
-            trust_domain: identity.trust_domain.clone(),
-            kind,
+        Ok(match config.identity.source {
+            IdentitySource::Files => Self::Files(files::Files::new(&config.identity)?),
+            IdentitySource::Builtin => Self::Builtin(builtin::Builtin::new(config)?),
         })
     }
 
-    /// Reads certificate, key and roots; with the built-in CA it issues a fresh certificate.
+    /// Its name in the configuration.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Files(_) => "files",
+            Self::Builtin(_) => "builtin",
+        }
+    }
+
+    /// Whether it is on this machine's disk alone, so that what is wrong at the start stays wrong.
+    fn is_local(&self) -> bool {
+        match self {
+            Self::Files(_) | Self::Builtin(_) => true,
+        }
+    }
+
+    /// Gets identities for as long as somebody takes them.
+    async fn run(self, feed: Feed, around: Surroundings) {
+        match self {
+            Self::Files(files) => files.run(feed, around).await,
+            Self::Builtin(builtin) => builtin.run(feed, around).await,
+        }
+    }
+
+    /// Starts the driver, and waits until it gave an identity that `judge` takes.
     ///
     /// # Errors
     ///
-    /// [`Error::Identity`] when a file can't be read, parts do not belong together, or the certificate is not this
-    /// node's or not valid at `now`.
-    pub(crate) fn load(&self, now: SystemTime) -> Result<Identity, Error> {
-        let mut inputs = DefaultHasher::new();
-        let mut read = |path: &Path| {
-            let content = read(path)?;
-            content.hash(&mut inputs);
-            Ok::<_, Error>(content)
-        };
-        let (chain, key, roots) = match &self.kind {
-            Kind::Files { cert, key, ca } => (read(cert)?, read(key)?, read(ca)?),
-            Kind::Builtin {
-                certificate,
-                key,
-                lifetime,
-            } => {
-                let root = read(certificate)?;
-                let authority = Authority::from_pem(
-                    &String::from_utf8_lossy(&root),
-                    &String::from_utf8_lossy(&read(key)?),
-                );
-                let authority = authority
-                    .map_err(|source| Error::identity("the built-in CA is not usable", source))?;
-                let issued = authority.issue(&self.id, *lifetime, now, &[]);
-                let issued = issued.map_err(|source| {
-                    Error::identity("the built-in CA could not issue a certificate", source)
-                })?;
-                (
-                    issued.certificate_pem.into_bytes(),
-                    issued.key_pem.as_bytes().to_vec(),
-                    root,
-                )
+    /// [`Error::NoIdentity`] with the last thing that went wrong: at once where the source lies on this machine's disk,
+    /// else after `timeout`.
+    pub(crate) async fn start(
+        self,
+        judge: &Judge,
+        around: Surroundings,
+        timeout: Duration,
+    ) -> Result<(Identity, Intake), Error> {
+        let (name, is_local) = (self.name(), self.is_local());
+        let (feed, mut intake) = feed::channel();
+        let (tasks, clock) = (around.tasks.clone(), around.clock);
+        tasks.start(async move {
+            let gone = feed.clone();
+            tokio::select! {
+                () = self.run(feed, around) => {}
+                () = gone.closed() => {}
             }
-        };
-        let credentials = Credentials::from_pem(&chain, &key)?;
-        let leaf = credentials
-            .chain()
-            .first()
-            .ok_or_else(|| Error::missing("there is no certificate".to_owned()))?;
-        let found = svid::leaf_identity(leaf)
-            .map_err(|source| Error::identity("the certificate is no X509-SVID", source))?;
-        if found != self.id {
-            return Err(Error::missing(format!(
-                "the certificate is of {found}, but this node is {}; set service.spiffe_id",
-                self.id
-            )));
+        });
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut last = format!("it was silent for {}", humantime::format_duration(timeout));
+        loop {
+            let news = tokio::time::timeout_at(deadline, intake.next()).await;
+            let (why, is_over) = match news {
+                Ok(News::Material(material)) => match judge.judge(material, clock()) {
+                    Ok(identity) => return Ok((identity, intake)),
+                    Err(error) => {
+                        intake.refuse();
+                        (chain(&error), is_local)
+                    }
+                },
+                Ok(News::Unfit(why) | News::Failed(why)) => (why, is_local),
+                Ok(News::Ended) => ("it ended by itself".to_owned(), true),
+                Err(_elapsed) => (std::mem::take(&mut last), true),
+            };
+            if is_over {
+                return Err(Error::NoIdentity {
+                    from: name,
+                    source: why.into(),
+                });
+            }
+            tracing::warn!(source = name, error = why, "no identity yet; asking again");
+            last = why;
         }
-        let facts = svid::inspect(leaf)
-            .map_err(|source| Error::identity("the certificate can't be read", source))?;
-        if now < facts.not_before || now >= facts.not_after {
-            let (from, to) = (
-                humantime::format_rfc3339(facts.not_before),
-                humantime::format_rfc3339(facts.not_after),
-            );
-            return Err(Error::missing(format!(
-                "the certificate of {found} is valid from {from} to {to}, which is not now"
-            )));
-        }
-        let roots = certificates(&roots)?;
-        let bundles = TrustBundles::new().with_domain(&self.trust_domain, &roots)?;
-        Ok(Identity {
-            credentials,
-            bundles,
-            not_after: facts.not_after,
-            seen: Seen {
-                inputs: inputs.finish(),
-                roots,
-            },
-        })
-    }
-
-    /// The directories whose changes mean that the identity may have changed.
-    pub(crate) fn directories(&self) -> Vec<PathBuf> {
-        let files = match &self.kind {
-            Kind::Files { cert, key, ca } => vec![cert, key, ca],
-            Kind::Builtin { certificate, .. } => vec![certificate],
-        };
-        let mut dirs: Vec<_> = files
-            .into_iter()
-            .filter_map(|file| file.parent())
-            .map(Path::to_owned)
-            .collect();
-        dirs.sort();
-        dirs.dedup();
-        dirs
-    }
-
-    /// When to read it again without being told: with the built-in CA at half of the certificate's life.
-    pub(crate) fn renew_after(&self, now: SystemTime, not_after: SystemTime) -> Option<Duration> {
-        let left = not_after.duration_since(now).unwrap_or_default();
-        matches!(self.kind, Kind::Builtin { .. }).then(|| (left / 2).max(SHORTEST_RENEWAL))
     }
 }
 
-impl Identity {
-    /// A store that holds this identity, until when that is valid, and what it was made of.
-    pub(crate) fn into_store(self) -> Result<(Arc<TlsStore>, SystemTime, Seen), Error> {
-        let clock = Arc::new(rustls::time_provider::DefaultTimeProvider);
-        let store = TlsStore::new(
-            Arc::new(SpiffeLeaf::new()),
-            clock,
-            self.credentials,
-            self.bundles,
-        )?;
-        Ok((Arc::new(store), self.not_after, self.seen))
-    }
-
-    /// What it presents.
-    pub(crate) fn credentials(&self) -> &Credentials {
-        &self.credentials
-    }
-
-    /// What it was made of.
-    pub(crate) fn seen(&self) -> Seen {
-        self.seen.clone()
-    }
-
-    /// Until when its certificate is valid.
-    pub(crate) fn not_after(&self) -> SystemTime {
-        self.not_after
-    }
-
-    /// Makes what `store` needs to hold this identity; nothing is changed yet.
-    pub(crate) fn prepare(self, store: &TlsStore) -> Result<TlsIdentity, Error> {
-        Ok(store.prepare(self.credentials, self.bundles)?)
-    }
+/// This node's SPIFFE id.
+pub(crate) fn own_id(config: &NodeConfig) -> Result<SpiffeId, Error> {
+    let id = config.spiffe_id().parse();
+    id.map_err(|source| Error::config("service.spiffe_id is no spiffe id", source))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
+/// The trust domain that it is in.
+pub(crate) fn trust_domain(config: &IdentityConfig) -> Result<TrustDomain, Error> {
+    let domain = config.trust_domain.parse();
+    domain.map_err(|source| Error::config("identity.trust_domain is no trust domain", source))
+}
+
+fn needed(path: Option<&PathBuf>, key: &str) -> Result<PathBuf, Error> {
+    path.cloned().ok_or_else(|| {
+        Error::missing(format!(
+            "identity.{key} is needed with this identity.source"
+        ))
     })
 }
-
-/// However short the certificates live, the CA is not asked more often.
-const SHORTEST_RENEWAL: Duration = Duration::from_secs(1);

@@ -102,22 +102,39 @@ struct Listeners {
 }
 
 impl Node {
-    /// Reads what `config` names, builds all parts and opens the listeners. Must be called inside a tokio runtime.
+    /// Waits for the node's identity, reads what else `config` names, builds all parts and opens the listeners. Must be
+    /// called inside a tokio runtime with its time and I/O drivers.
     ///
     /// # Errors
     ///
     /// [`Error`]; then nothing is left open.
-    pub fn build(config: &NodeConfig, local: Local) -> Result<Self, Error> {
-        Self::build_with(config, local, None)
+    pub async fn build(config: &NodeConfig, local: Local) -> Result<Self, Error> {
+        Self::build_with(config, local, None).await
     }
 
-    pub(crate) fn build_with(
+    pub(crate) async fn build_with(
         config: &NodeConfig,
         local: Local,
         methods: Option<Arc<Methods>>,
     ) -> Result<Self, Error> {
         let tasks = Tasks::new(Handle::current());
-        let built = build::parts(config, &tasks, methods)?;
+        let own = build::Own::new(config)?;
+        let identity = build::identity(config, &own, &tasks).await?;
+        let (config, for_parts) = (config.clone(), tasks.clone());
+        // Reading files and making keys stays off the threads that serve requests.
+        let make = move || {
+            let built = build::parts(&config, (&own, identity), &for_parts, methods)?;
+            Self::assemble(&config, local, built, for_parts)
+        };
+        tasks.blocking(make).await.map_err(Error::task)?
+    }
+
+    fn assemble(
+        config: &NodeConfig,
+        local: Local,
+        built: build::Built,
+        tasks: Tasks,
+    ) -> Result<Self, Error> {
         let listeners = Listeners::open(config, local, &built.outbound)?;
         let is_ready = Arc::new(AtomicBool::new(false));
         let admin = Admin::new(config, Arc::clone(&is_ready), &listeners.addresses);

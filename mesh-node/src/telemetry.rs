@@ -54,6 +54,10 @@ pub(crate) struct Telemetry {
     pub(crate) sessions: Gauge,
     /// Connections that are open, by listener.
     pub(crate) connections: Family<ListenerLabel, Gauge>,
+    /// Identities that were refused, the one before kept.
+    pub(crate) refused_identities: Counter,
+    /// Times that the source of the identity could give none.
+    pub(crate) identity_failures: Counter,
     /// When the certificate in use ends, in seconds since 1970.
     certificate_expiry: Gauge,
     /// What `/stats` tells.
@@ -195,6 +199,14 @@ impl Telemetry {
             connections: names.register(
                 "mesh_transport_open_connections",
                 "Connections that are open",
+            ),
+            refused_identities: names.register(
+                "mesh_identity_refused",
+                "New identities that were refused; the one before stayed in use",
+            ),
+            identity_failures: names.register(
+                "mesh_identity_source_failures",
+                "Times that the source of the identity could not give one",
             ),
             certificate_expiry: names.register(
                 "mesh_transport_certificate_expiry_timestamp_seconds",

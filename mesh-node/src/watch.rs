@@ -12,6 +12,10 @@ use notify::Watcher as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+mod files;
+
+pub(crate) use self::files::FileWatch;
+
 /// Tells when something in certain folders may have changed.
 #[derive(Debug)]
 pub(crate) struct Folders {

@@ -247,8 +247,6 @@ fn the_check_warns_of_what_is_allowed_but_unwise() {
     let place = Place::new();
     place.run("ca init --trust-domain example.org").done();
     place.run("ca issue orders").done();
-    let key = place.path().join("certs/orders.key");
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let upstream = "service: { id: orders, app: 127.0.0.1:1 }\noutbound: { upstreams: [ { service: x, bind: 127.0.0.1:2 } ] }";
     place.write(
         "mesh.yaml",
@@ -256,12 +254,29 @@ fn the_check_warns_of_what_is_allowed_but_unwise() {
     );
     let warnings = place.run("check --json").done().json()["warnings"].to_string();
     for part in [
-        "can be read by others",
         "the certificate ends at",
         "policy.rules is empty",
         "names x, which no source",
     ] {
         assert!(warnings.contains(part), "{part} in {warnings}");
+    }
+}
+
+// threat 61
+#[test]
+fn a_key_that_others_may_read_is_refused_by_check_and_start() {
+    let place = Place::new();
+    place.run("ca init --trust-domain example.org").done();
+    place.run("ca issue orders").done();
+    place.write("mesh.yaml", FILES);
+    for (key, mode) in [("certs/orders.key", 0o644), ("certs/orders.key", 0o640)] {
+        fs::set_permissions(place.path().join(key), fs::Permissions::from_mode(mode)).unwrap();
+        for command in ["check", "run"] {
+            let refused = place.run(command);
+            assert_eq!(refused.code, 2, "{command}");
+            let expected = format!("{key} has mode {mode:04o}, so that others may read");
+            assert!(refused.err.contains(&expected), "{}", refused.err);
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 use std::fs;
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +52,7 @@ fn folder() -> TempDir {
     fs::create_dir(&ca).unwrap();
     fs::write(ca.join("ca.crt"), authority.certificate_pem()).unwrap();
     fs::write(ca.join("ca.key"), &*authority.key_pem()).unwrap();
+    fs::set_permissions(ca.join("ca.key"), Permissions::from_mode(0o600)).unwrap();
     dir
 }
 

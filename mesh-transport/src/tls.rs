@@ -73,10 +73,21 @@ impl Credentials {
     ///
     /// [`Error::Identity`] when either can't be read or they do not belong together.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, Error> {
-        let chain = certificates(chain)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| {
             Error::identity("the private key is not PEM of PKCS#8 or SEC1", source)
         })?;
+        Self::new(certificates(chain)?, key)
+    }
+
+    /// From the chain, leaf first, and the leaf's private key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Identity`] when they do not belong together.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, Error> {
         let key = CertifiedKey::from_der(chain.clone(), key, &provider()).map_err(|source| {
             Error::identity(
                 "the certificate and the private key do not belong together",

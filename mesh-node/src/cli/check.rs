@@ -31,6 +31,7 @@ use crate::config::Document;
 use crate::config::IdentitySource;
 use crate::config::NodeConfig;
 use crate::config::PolicyDefault;
+use crate::error::Error;
 use crate::policy_store::PolicyStore;
 
 /// What was checked, and what is worth a second look.
@@ -106,7 +107,6 @@ fn identity(
         &settings.ca_dir,
     ) {
         (IdentitySource::Files, Some(cert), Some(key), Some(ca), _) => {
-            findings.expose("the key", key);
             let texts = (files::read(cert), files::read(key), files::read(ca));
             let chain = texts
                 .0
@@ -114,6 +114,7 @@ fn identity(
             let secret = texts
                 .1
                 .map_err(|failure| failure.at(document, "identity.key_file"))?;
+            kept(key, document, "identity.key_file")?;
             let roots = texts
                 .2
                 .map_err(|failure| failure.at(document, "identity.ca_file"))?;
@@ -126,9 +127,9 @@ fn identity(
             )
         }
         (IdentitySource::Builtin, _, _, _, Some(dir)) => {
-            findings.expose("the key", &dir.join("ca.key"));
             let key = "identity.ca_dir";
             let authority = ca::read(dir).map_err(|failure| failure.at(document, key))?;
+            kept(&dir.join("ca.key"), document, key)?;
             if authority.trust_domain().as_str() != settings.trust_domain {
                 let message = format!(
                     "the authority there is of the trust domain {}",
@@ -157,6 +158,13 @@ fn identity(
         // `Document::config` has refused it.
         _ => Err(document.error("identity", "is not complete").into()),
     }
+}
+
+/// The node refuses a key that others may read, so its check does.
+fn kept(path: &Path, document: &Document, key: &str) -> Result<(), Failure> {
+    let read = crate::identity::read_key(path);
+    let error = |error: Error| document.error(key, error.to_string());
+    Ok(read.map(drop).map_err(error)?)
 }
 
 fn verify(

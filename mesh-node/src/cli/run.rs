@@ -30,7 +30,9 @@ pub(super) fn run(path: &Path, context: &Context) -> Result<Report, Failure> {
         let mut terminate = signal(SignalKind::terminate()).map_err(unwatched)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(unwatched)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(unwatched)?;
-        let mut node = Node::build(&config, Local::Listeners).map_err(failed)?;
+        let mut node = Node::build(&config, Local::Listeners)
+            .await
+            .map_err(failed)?;
         let reload = node.reloads(path, &context.environment);
         announce(&node);
         let stop = async {

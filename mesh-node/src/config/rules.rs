@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use super::ConfigError;
 use super::Document;
 use super::NodeConfig;
-use super::security::IdentitySource;
+use super::identity::IdentitySource;
 
 /// Checks `config`, which came from `document`.
 pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {

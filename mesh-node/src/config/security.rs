@@ -1,7 +1,6 @@
-//! Identity, encryption and tokens.
+//! Encryption and tokens.
 
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,85 +15,6 @@ use super::session::PostQuantum;
 use super::session::RecordMac;
 use super::value;
 use super::value::SecretText;
-
-/// How this node proves who it is.
-#[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct IdentityConfig {
-    /// SPIFFE trust domain, such as `example.org`. Required.
-    #[serde(deserialize_with = "value::trust_domain")]
-    pub trust_domain: String,
-    /// Where certificate and key come from: `files` or `builtin`. Default `files`.
-    #[serde(default)]
-    pub source: IdentitySource,
-    /// PEM certificate of this service, its chain behind it. Required with `source: files`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub cert_file: Option<PathBuf>,
-    /// PEM private key of that certificate. Required with `source: files`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub key_file: Option<PathBuf>,
-    /// PEM roots that peers' certificates must lead to. Required with `source: files`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub ca_file: Option<PathBuf>,
-    /// Folder with `ca.crt` and `ca.key` (`mesh-node ca init` makes it). Required with `source: builtin`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub ca_dir: Option<PathBuf>,
-    /// Lifetime of the certificates that the built-in CA issues. Shorter limits what a stolen key is worth; each renewal
-    /// costs one ECDSA signature. Default `1h`.
-    #[serde(default = "default_lifetime", with = "value::duration")]
-    #[schemars(with = "String")]
-    pub certificate_lifetime: Duration,
-}
-
-impl IdentityConfig {
-    /// Certificate, key and roots from PEM files.
-    pub fn from_files(
-        trust_domain: &str,
-        cert_file: &Path,
-        key_file: &Path,
-        ca_file: &Path,
-    ) -> Self {
-        Self {
-            trust_domain: trust_domain.to_owned(),
-            source: IdentitySource::Files,
-            cert_file: Some(cert_file.to_owned()),
-            key_file: Some(key_file.to_owned()),
-            ca_file: Some(ca_file.to_owned()),
-            ca_dir: None,
-            certificate_lifetime: CERTIFICATE_LIFETIME,
-        }
-    }
-
-    /// Certificates issued by the built-in CA whose certificate and key lie in `ca_dir`.
-    pub fn from_builtin(trust_domain: &str, ca_dir: &Path) -> Self {
-        Self {
-            trust_domain: trust_domain.to_owned(),
-            source: IdentitySource::Builtin,
-            cert_file: None,
-            key_file: None,
-            ca_file: None,
-            ca_dir: Some(ca_dir.to_owned()),
-            certificate_lifetime: CERTIFICATE_LIFETIME,
-        }
-    }
-}
-
-/// Where certificate and key come from.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum IdentitySource {
-    /// PEM files.
-    #[default]
-    Files,
-    /// The built-in CA: the node issues its own certificate.
-    Builtin,
-}
 
 /// How messages between nodes are protected.
 #[non_exhaustive]
@@ -332,16 +252,10 @@ impl JwtConfig {
     }
 }
 
-fn default_lifetime() -> Duration {
-    CERTIFICATE_LIFETIME
-}
-
 fn default_expiry() -> Duration {
     TOKEN_EXPIRY
 }
 
-/// DESIGN section 7: certificate lifetime 1 h.
-const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(1);
 /// DESIGN section 7: session timeout 1 h.
 const SESSION_TIMEOUT: Duration = Duration::from_hours(1);
 /// DESIGN section 7: JWT expiry 1 h.

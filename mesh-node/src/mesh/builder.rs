@@ -1,7 +1,6 @@
 //! Putting an embedded node together and starting it.
 
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 
 use mesh_transport::drain;
@@ -81,14 +80,7 @@ impl Builder {
         } = self;
         let tasks = Tasks::new(Handle::current());
         let (service, drain_timeout) = (config.service.id.clone(), config.drain.timeout);
-        let for_node = Arc::clone(&methods);
-        // Reading files and making keys stays off the threads that serve requests.
-        let make = move || Node::build_with(&config, local, Some(for_node));
-        let built = tasks.blocking(make).await;
-        let node = built.map_err(|source| Error::Io {
-            what: "build the node",
-            source: io::Error::other(source),
-        })??;
+        let node = Node::build_with(&config, local, Some(Arc::clone(&methods))).await?;
         let (shared, addresses) = (Arc::clone(node.shared()), node.addresses().clone());
 
         let (stop, stopped) = oneshot::channel::<()>();

@@ -40,9 +40,16 @@ use crate::config::Durability;
 use crate::config::Encryption;
 use crate::config::NodeConfig;
 use crate::error::Error;
+use crate::identity::Identity;
+use crate::identity::Intake;
+use crate::identity::Judge;
 use crate::identity::Source;
+use crate::identity::Surroundings;
+use crate::identity::own_id;
+use crate::identity::trust_domain;
 use crate::methods::Methods;
 use crate::node::rotate::Rotation;
+use crate::node::rotate::Seen;
 use crate::node::serve::Gate;
 use crate::node::wall_clock;
 use crate::policy_store::Shown;
@@ -79,7 +86,7 @@ pub(super) struct Built {
 }
 
 /// Who this node is, in the forms that parts need.
-struct Own {
+pub(super) struct Own {
     name: Arc<str>,
     id: SpiffeId,
     trust_domain: TrustDomain,
@@ -96,18 +103,33 @@ struct Tokens {
     handshakes: Option<Arc<TokenCheck>>,
 }
 
+/// Starts the source of the node's identity, and waits for what it gives.
+pub(super) async fn identity(
+    config: &NodeConfig,
+    own: &Own,
+    tasks: &Tasks,
+) -> Result<(Identity, Intake), Error> {
+    let around = Surroundings {
+        clock: wall_clock,
+        random: Arc::clone(&own.seed) as Arc<_>,
+        tasks: tasks.clone(),
+    };
+    let judge = Judge::new(own.id.clone());
+    let timeout = config.identity.startup_timeout;
+    Source::new(config)?.start(&judge, around, timeout).await
+}
+
 pub(super) fn parts(
     config: &NodeConfig,
+    (own, identity): (&Own, (Identity, Intake)),
     tasks: &Tasks,
     methods: Option<Arc<Methods>>,
 ) -> Result<Built, Error> {
-    let own = Own::new(config)?;
-    let tokens = tokens(config, &own)?;
-    let source = Source::new(config)?;
-    let identity = source.load(wall_clock())?;
-    let (tls, not_after, seen) = identity.into_store()?;
+    let tokens = tokens(config, own)?;
+    let (identity, intake) = identity;
+    let tls = Arc::new(identity.store()?);
     let telemetry = Arc::new(Telemetry::new());
-    telemetry.show_certificate_end(not_after);
+    telemetry.show_certificate_end(identity.validity().not_after);
     let recorder = Arc::new(Recorder {
         telemetry: Arc::clone(&telemetry),
         access_log: access_log(config)?,
@@ -116,7 +138,7 @@ pub(super) fn parts(
     let (auditor, audit_driver) = audit(config)?.unzip();
     let policies = policies(config, &own.trust_domain, &telemetry, auditor.clone())?;
     let sessions = match config.security.encryption {
-        Encryption::Hybrid => Some(sessions(config, (&own, &tokens), &tls, tasks)?),
+        Encryption::Hybrid => Some(sessions(config, (own, &tokens), &tls, tasks)?),
         Encryption::Mtls => None,
     };
     let discovery = Arc::new(discovery(config)?);
@@ -126,7 +148,7 @@ pub(super) fn parts(
     let dialer = Dialer::new(Arc::clone(&tls), peer_config(config), tasks.clone());
     let (services, watches) = services(
         config,
-        &own,
+        own,
         (&dialer, client.as_ref(), &tokens),
         (&discovery, &telemetry),
     )?;
@@ -135,7 +157,7 @@ pub(super) fn parts(
         services,
         limits: Limits::default(),
         ids: Ids::new(Arc::clone(&own.seed)),
-        token: call_issuer(config, &own, &tokens),
+        token: call_issuer(config, own, &tokens),
         recorder: Arc::clone(&recorder),
     };
     let inbound = Inbound {
@@ -150,12 +172,12 @@ pub(super) fn parts(
         auditor: auditor.clone(),
         recorder,
     };
-    let gate = gate(inbound, (&own, &tls), server.clone(), tasks)?;
+    let gate = gate(inbound, (own, &tls), server.clone(), tasks)?;
     let rotation = Rotation {
-        source,
+        intake,
+        judge: Judge::new(own.id.clone()),
         tls,
-        not_after,
-        seen,
+        seen: Seen::of(&identity),
         session: session_identity,
         server,
         telemetry,
@@ -176,13 +198,9 @@ pub(super) fn parts(
 }
 
 impl Own {
-    fn new(config: &NodeConfig) -> Result<Self, Error> {
-        let domain = &config.identity.trust_domain;
-        let trust_domain = domain
-            .parse()
-            .map_err(|source| Error::config("identity.trust_domain is no trust domain", source))?;
-        let id = config.spiffe_id().parse();
-        let id = id.map_err(|source| Error::config("service.spiffe_id is no spiffe id", source))?;
+    pub(super) fn new(config: &NodeConfig) -> Result<Self, Error> {
+        let trust_domain = trust_domain(&config.identity)?;
+        let id = own_id(config)?;
         let mut seed = [0; 8];
         mesh_crypto::Random::fill(&SystemRandom::new(), &mut seed)?;
         let seed = Arc::new(SplitMix64::new(u64::from_ne_bytes(seed)));

@@ -1,4 +1,4 @@
-//! Keeps the identity fresh: new files are taken over, the built-in CA issues before the old certificate ends.
+//! Keeps the identity fresh: what its source gives is judged and taken over, whole or not at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +9,28 @@ use mesh_audit::EventKind;
 use mesh_transport::session::SessionServer;
 use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::TlsStore;
-use notify::RecursiveMode;
-use notify::Watcher;
-use tokio::sync::mpsc;
+use rustls_pki_types::CertificateDer;
 
 use crate::audit::Auditor;
 use crate::error::Error;
-use crate::identity::Seen;
-use crate::identity::Source;
+use crate::identity::Identity;
+use crate::identity::Intake;
+use crate::identity::Judge;
+use crate::identity::Material;
+use crate::identity::News;
+use crate::identity::Roots;
+use crate::identity::Validity;
 use crate::node::session_identity::SessionIdentity;
 use crate::stack::outbound::chain;
 use crate::telemetry::Telemetry;
+use crate::watch::FileWatch;
 
-/// The identity's source and all that changes with it.
+/// What the identity's source gives, and all that changes with it.
 #[derive(Debug)]
 pub(crate) struct Rotation {
-    pub(crate) source: Source,
+    pub(crate) intake: Intake,
+    pub(crate) judge: Judge,
     pub(crate) tls: Arc<TlsStore>,
-    pub(crate) not_after: SystemTime,
     pub(crate) seen: Seen,
     pub(crate) session: Option<Arc<SessionIdentity>>,
     pub(crate) server: Option<Arc<SessionServer>>,
@@ -36,42 +40,71 @@ pub(crate) struct Rotation {
     pub(crate) tasks: Tasks,
 }
 
+/// The identity in use, to tell what is new about the next one.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    chain: Vec<CertificateDer<'static>>,
+    roots: Roots,
+}
+
+impl Seen {
+    pub(crate) fn of(identity: &Identity) -> Self {
+        Self {
+            chain: identity.chain().to_vec(),
+            roots: identity.roots().clone(),
+        }
+    }
+}
+
 impl Rotation {
     /// Runs until it is dropped.
     pub(crate) async fn run(mut self) {
-        let (told, mut changes) = mpsc::channel(1);
-        let _watcher = self.watch(told);
+        let keys = self.session.as_ref();
+        let keys = keys.map(|session| session.directory().to_owned());
+        let mut keys = keys.map(|folder| FileWatch::new(Vec::new(), vec![folder]));
+        let mut is_fed = true;
         loop {
-            let now = (self.clock)();
-            let renewal = self.source.renew_after(now, self.not_after);
-            let look = self.session.as_ref().map(|session| session.look_after(now));
-            let by_change = tokio::select! {
-                () = sleep(renewal) => {
-                    self.renew(false);
-                    continue;
-                }
-                () = sleep(look) => false,
-                Some(()) = changes.recv() => {
-                    // Certificate and key are two files: wait until both are there.
-                    tokio::time::sleep(SETTLE).await;
-                    while changes.try_recv().is_ok() {}
-                    true
+            let look = self.session.as_ref();
+            let look = look.map(|session| session.look_after((self.clock)()));
+            let key_changed = async {
+                match &mut keys {
+                    Some(keys) => keys.changed().await,
+                    None => std::future::pending().await,
                 }
             };
-            if by_change {
-                self.renew(true);
+            tokio::select! {
+                news = self.intake.next(), if is_fed => {
+                    is_fed = !matches!(news, News::Ended);
+                    self.take(news);
+                }
+                () = sleep(look) => self.refresh_key().await,
+                () = key_changed => self.refresh_key().await,
             }
-            self.refresh_key().await;
         }
     }
 
-    /// Takes over a new identity whole, or nothing of it; `None` where the files say what they said before.
-    fn replace(&mut self, by_change: bool) -> Result<Option<SystemTime>, Error> {
-        let identity = self.source.load((self.clock)())?;
-        let (seen, not_after) = (identity.seen(), identity.not_after());
-        if by_change && seen.inputs == self.seen.inputs {
+    fn take(&mut self, news: News) {
+        match news {
+            News::Material(material) => self.renew(material),
+            News::Unfit(error) => self.refuse(&error),
+            News::Failed(error) => {
+                self.telemetry.identity_failures.inc();
+                tracing::error!(error, "the identity's source gives none; the old one stays");
+            }
+            News::Ended => {
+                self.telemetry.identity_failures.inc();
+                tracing::error!("the identity's source has ended; restart the node");
+            }
+        }
+    }
+
+    /// Takes over a new identity whole, or nothing of it; `None` where it is the one in use.
+    fn replace(&mut self, material: Material) -> Result<Option<Validity>, Error> {
+        if material.chain == self.seen.chain && material.bundles == self.seen.roots {
             return Ok(None);
         }
+        let identity = self.judge.judge(material, (self.clock)())?;
+        let (seen, validity) = (Seen::of(&identity), identity.validity());
         let session = self.session.as_deref();
         let renewed = session
             .map(|session| session.renewed(identity.credentials()))
@@ -82,16 +115,21 @@ impl Rotation {
         }
         // Nothing can fail from here on.
         self.tls.put(next);
-        if self
-            .seen
-            .roots
-            .iter()
-            .any(|root| !seen.roots.contains(root))
+        let is_gone = |(domain, root)| {
+            !seen
+                .roots
+                .get(domain)
+                .is_some_and(|roots| roots.contains(root))
+        };
+        let before = self.seen.roots.iter();
+        if before
+            .flat_map(|(domain, roots)| roots.iter().map(move |root| (domain, root)))
+            .any(is_gone)
         {
             self.end_sessions();
         }
         self.seen = seen;
-        Ok(Some(not_after))
+        Ok(Some(validity))
     }
 
     /// A root is trusted no more that was before, and no session shows any more which root vouched for it. (One that is
@@ -135,13 +173,12 @@ impl Rotation {
         }
     }
 
-    fn renew(&mut self, by_change: bool) {
-        match self.replace(by_change) {
+    fn renew(&mut self, material: Material) {
+        match self.replace(material) {
             Ok(None) => {}
-            Ok(Some(not_after)) => {
-                self.not_after = not_after;
-                self.telemetry.show_certificate_end(not_after);
-                let until = humantime::format_rfc3339_seconds(not_after).to_string();
+            Ok(Some(validity)) => {
+                self.telemetry.show_certificate_end(validity.not_after);
+                let until = humantime::format_rfc3339_seconds(validity.not_after).to_string();
                 tracing::info!(until, "identity replaced");
                 if let Some(auditor) = &self.auditor {
                     auditor.note(
@@ -151,34 +188,24 @@ impl Rotation {
                     );
                 }
             }
-            // Half-written files are common; the next change, or the old identity, will do.
+            // Half-written files are common; what comes next, or the old identity, will do.
             Err(error) => {
-                tracing::error!(error = %chain(&error), "new identity refused; the old one stays");
+                self.intake.refuse();
+                self.refuse(&chain(&error));
             }
         }
     }
 
-    /// Watches folders, not files: files are replaced by renaming.
-    fn watch(&self, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-        let told = move |event: notify::Result<notify::Event>| {
-            let is_change = event.is_ok_and(|event| !event.kind.is_access());
-            if is_change && changed.try_send(()).is_err() {
-                tracing::trace!("a change is already waiting");
-            }
-        };
-        let mut watcher = notify::recommended_watcher(told)
-            .inspect_err(|error| tracing::warn!(%error, "identity files can't be watched; restart after replacing them"))
-            .ok()?;
-        let keys = self
-            .session
-            .as_ref()
-            .map(|session| session.directory().to_owned());
-        for dir in self.source.directories().into_iter().chain(keys) {
-            if let Err(error) = watcher.watch(&dir, RecursiveMode::NonRecursive) {
-                tracing::warn!(%error, dir = %dir.display(), "identity files can't be watched; restart after replacing them");
-            }
+    fn refuse(&self, error: &str) {
+        self.telemetry.refused_identities.inc();
+        tracing::error!(error, "new identity refused; the old one stays");
+        if let Some(auditor) = &self.auditor {
+            auditor.note(
+                Event::new(EventKind::Error)
+                    .with("what", "new identity refused")
+                    .with("error", error),
+            );
         }
-        Some(watcher)
     }
 }
 
@@ -189,9 +216,6 @@ async fn sleep(duration: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
-
-/// Whoever replaces certificate and key does so within this.
-const SETTLE: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests;

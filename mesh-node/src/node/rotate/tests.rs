@@ -1,6 +1,8 @@
 //! An identity that fails half way, or whose key can't be made.
 
 use std::fs;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -27,6 +29,8 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::config::IdentityConfig;
 use crate::config::NodeConfig;
+use crate::identity::Source;
+use crate::identity::Surroundings;
 use crate::node::session_identity::KeyLife;
 use crate::node::wall_clock;
 
@@ -98,10 +102,19 @@ fn issue(dir: &Path, authority: &Authority) {
     let issued = issued.unwrap();
     fs::write(dir.join("a.crt"), issued.certificate_pem).unwrap();
     fs::write(dir.join("a.key"), issued.key_pem.as_bytes()).unwrap();
+    fs::set_permissions(dir.join("a.key"), Permissions::from_mode(0o600)).unwrap();
     fs::write(dir.join("ca.crt"), authority.certificate_pem()).unwrap();
 }
 
-fn rotation(dir: &Path, engine: &Arc<Brittle>) -> Rotation {
+/// The next identity that the watched files give.
+async fn next(rotation: &mut Rotation) -> Material {
+    match rotation.intake.next().await {
+        News::Material(material) => material,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn rotation(dir: &Path, engine: &Arc<Brittle>) -> Rotation {
     let file = |name: &str| dir.join(name);
     let identity = IdentityConfig::from_files(
         "example.org",
@@ -110,8 +123,16 @@ fn rotation(dir: &Path, engine: &Arc<Brittle>) -> Rotation {
         &file("ca.crt"),
     );
     let source = Source::new(&NodeConfig::new("a", identity)).unwrap();
-    let identity = source.load(wall_clock()).unwrap();
-    let (tls, not_after, seen) = identity.into_store().unwrap();
+    let judge = Judge::new("spiffe://example.org/a".parse().unwrap());
+    let tasks = Tasks::new(Handle::current());
+    let around = Surroundings {
+        clock: wall_clock,
+        random: Arc::new(|| 0),
+        tasks: tasks.clone(),
+    };
+    let started = source.start(&judge, around, Duration::from_secs(30)).await;
+    let (identity, intake) = started.unwrap();
+    let tls = Arc::new(identity.store().unwrap());
     let life = KeyLife {
         store: KeyStore::open(Arc::new(OsFileSystem::new()), &file("keys")).unwrap(),
         bits: RsaBits::B2048,
@@ -127,16 +148,16 @@ fn rotation(dir: &Path, engine: &Arc<Brittle>) -> Rotation {
         wall_clock(),
     );
     Rotation {
-        source,
+        intake,
+        judge,
         tls,
-        not_after,
-        seen,
+        seen: Seen::of(&identity),
         session: Some(Arc::new(session.unwrap())),
         server: None,
         telemetry: Arc::new(Telemetry::new()),
         auditor: None,
         clock: wall_clock,
-        tasks: Tasks::new(Handle::current()),
+        tasks,
     }
 }
 
@@ -156,15 +177,19 @@ fn parts() -> (TempDir, Authority, Arc<Brittle>) {
 async fn an_identity_that_sessions_can_t_take_over_is_not_taken_over_by_tls_either() {
     // threat 63
     let (dir, authority, engine) = parts();
-    let mut rotation = rotation(dir.path(), &engine);
+    let mut rotation = rotation(dir.path(), &engine).await;
     let before = rotation.tls.current().credentials().chain().to_vec();
     issue(dir.path(), &authority);
     engine.is_broken.store(true, Ordering::SeqCst);
-    rotation.replace(true).unwrap_err();
+    let material = next(&mut rotation).await;
+    rotation.take(News::Material(material));
+    assert_eq!(rotation.telemetry.refused_identities.get(), 1);
     assert_eq!(rotation.tls.current().credentials().chain(), before);
-    // Nothing of it counts as seen: the next look takes it over.
+    // Nothing of it counts as seen: the next time it is taken over.
     engine.is_broken.store(false, Ordering::SeqCst);
-    assert!(rotation.replace(true).unwrap().is_some());
+    issue(dir.path(), &authority);
+    let material = next(&mut rotation).await;
+    assert!(rotation.replace(material).unwrap().is_some());
     assert_ne!(rotation.tls.current().credentials().chain(), before);
 }
 
@@ -172,14 +197,15 @@ async fn an_identity_that_sessions_can_t_take_over_is_not_taken_over_by_tls_eith
 async fn certificates_are_attested_after_making_a_key_has_panicked() {
     // threat 63
     let (dir, authority, engine) = parts();
-    let mut rotation = rotation(dir.path(), &engine);
+    let mut rotation = rotation(dir.path(), &engine).await;
     engine.is_broken.store(true, Ordering::SeqCst);
     rotation.refresh_key().await;
     engine.is_broken.store(false, Ordering::SeqCst);
     let local = rotation.session.as_ref().unwrap().local();
     let before = local.load_full();
     issue(dir.path(), &authority);
-    rotation.replace(true).unwrap();
+    let material = next(&mut rotation).await;
+    rotation.replace(material).unwrap();
     assert!(!Arc::ptr_eq(&before, &local.load()));
     rotation.refresh_key().await;
 }
