@@ -181,10 +181,8 @@ async fn start_nodes(folder: &Path, encryption: &str, application: SocketAddr) -
         );
         let document =
             Document::parse(&text, &folder.join("mesh.yaml"), &Environment::new()).unwrap();
-        let building = Node::build(&document.config().unwrap(), Local::Listeners);
-        let node = tokio::runtime::Handle::current()
-            .block_on(building)
-            .unwrap();
+        let config = document.config().unwrap();
+        let node = Node::build(&config, Local::Listeners).await.unwrap();
         let addresses = node.addresses().clone();
         // Until the program ends.
         Tasks::new(tokio::runtime::Handle::current())
