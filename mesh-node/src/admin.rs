@@ -85,6 +85,11 @@ impl Admin {
             "/health/services" => json_page(StatusCode::OK, &services(shared)),
             "/stats" => json_page(StatusCode::OK, &self.stats(shared)),
             "/config" => json_page(StatusCode::OK, &self.config),
+            "/decisions" => json_page(
+                StatusCode::OK,
+                &shared.gate.inbound.authorizer.recent.page(),
+            ),
+            _ if path.starts_with(DECISIONS) => decision(path, shared),
             _ => text(StatusCode::NOT_FOUND, &self.index()),
         }
     }
@@ -99,7 +104,7 @@ impl Admin {
     fn index(&self) -> String {
         let metrics = self.metrics.as_deref().unwrap_or_default();
         format!(
-            "here are: {metrics} /health /health/live /health/ready /health/services /stats /config\n"
+            "here are: {metrics} /health /health/live /health/ready /health/services /stats /config /decisions\n"
         )
     }
 
@@ -177,6 +182,22 @@ fn services(shared: &Shared) -> Value {
         .collect()
 }
 
+/// The explanation of one of the last decisions.
+fn decision(path: &str, shared: &Shared) -> Response<Body> {
+    let id = path.trim_start_matches(DECISIONS);
+    let authorizer = &shared.gate.inbound.authorizer;
+    let found = authorizer
+        .recent
+        .explain(id, &authorizer.policies.current());
+    match found {
+        Some(page) => json_page(StatusCode::OK, &page),
+        None => text(
+            StatusCode::NOT_FOUND,
+            "not one of the last denials here; `mesh-node explain ID` looks in the audit log\n",
+        ),
+    }
+}
+
 fn metrics(shared: &Shared) -> Response<Body> {
     shared.gate.count_sessions();
     let Ok(page) = shared.outbound.recorder.telemetry.text() else {
@@ -225,6 +246,8 @@ fn is_local_name(host: Option<&HeaderValue>) -> bool {
         .trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
+
+const DECISIONS: &str = "/decisions/";
 
 #[cfg(test)]
 mod tests {

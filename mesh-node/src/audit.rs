@@ -9,6 +9,7 @@ use mesh_audit::Event;
 use mesh_audit::EventKind;
 use mesh_transport::Body;
 
+use crate::decision::Told;
 use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_MESH_ERROR;
@@ -22,15 +23,17 @@ pub(crate) struct Auditor {
     is_durable: bool,
 }
 
-/// One call, as the audit log names it. Only what is listed here is ever recorded: no header, no body, no query.
+/// One call, as the audit log names it. Only what is listed here is ever recorded, with the facts of the decision: no
+/// body, no query, and of the headers only those that a rule reads.
 pub(crate) struct Message<'a> {
     pub(crate) direction: &'static str,
-    pub(crate) peer: &'a dyn Display,
+    /// Who calls, where a certificate says so.
+    pub(crate) peer: Option<&'a dyn Display>,
     pub(crate) service: &'a str,
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
-    pub(crate) verdict: &'static str,
-    pub(crate) rule: Option<&'a str>,
+    /// What was decided, if it came to that.
+    pub(crate) told: Option<&'a Told>,
     pub(crate) request_id: Option<&'a str>,
     pub(crate) session: Option<&'a dyn Display>,
 }
@@ -55,6 +58,11 @@ impl Auditor {
         &self.log
     }
 
+    /// Whether calls are recorded.
+    pub(crate) fn records_messages(&self) -> bool {
+        self.kinds.contains(&EventKind::Message)
+    }
+
     /// Whether nothing can be recorded at present, so that nothing may pass.
     pub(crate) fn has_failed(&self) -> bool {
         self.log.stats().is_failed
@@ -64,16 +72,11 @@ impl Auditor {
     pub(crate) fn message(&self, message: &Message<'_>) -> Entry<'_> {
         let is_wanted = self.kinds.contains(&EventKind::Message);
         let draft = is_wanted.then(|| {
-            let mut event = Event::new(EventKind::Message)
-                .with("direction", message.direction)
-                .with_display("peer", message.peer)
-                .with("service", message.service)
-                .with("method", message.method)
-                .with("path", message.path)
-                .with("verdict", message.verdict);
-            if let Some(rule) = message.rule {
-                event = event.with("rule", rule);
-            }
+            let event = Event::new(EventKind::Message).with("direction", message.direction);
+            let mut event = match message.told {
+                Some(told) => decided(event, told),
+                None => undecided(event, message),
+            };
             if let Some(id) = message.request_id {
                 event = event.with("request_id", id);
             }
@@ -132,6 +135,35 @@ impl Drop for Entry<'_> {
                 .note(draft.with("status", status).with("error", "client_closed"));
         }
     }
+}
+
+/// A call that was refused before anything was decided.
+fn undecided(mut event: Event, message: &Message<'_>) -> Event {
+    if let Some(peer) = message.peer {
+        event = event.with_display("peer", peer);
+    }
+    event
+        .with("service", message.service)
+        .with("method", message.method)
+        .with("path", message.path)
+        .with("verdict", "none")
+}
+
+/// A decision: what it was made about, and what it was.
+fn decided(event: Event, told: &Told) -> Event {
+    let fields = told.fields.iter();
+    let mut event = fields.fold(event, |event, (name, text)| event.with(name, text.as_str()));
+    event = event.with("verdict", told.verdict);
+    if let Some(rule) = &told.rule {
+        event = event.with("rule", &**rule);
+    }
+    if let Some(shadow) = &told.shadow {
+        event = event.with("shadow_verdict", shadow.verdict);
+        if let Some(rule) = &shadow.rule {
+            event = event.with("shadow_rule", &**rule);
+        }
+    }
+    event
 }
 
 fn failed(error: &AppendError) -> Refusal {

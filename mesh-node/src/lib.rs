@@ -52,6 +52,7 @@ mod admin;
 mod audit;
 pub mod cli;
 pub mod config;
+mod decision;
 mod demo;
 mod error;
 mod health;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::Guard;
+use mesh_auth::policy::Needs;
 use mesh_auth::policy::Policy;
 use mesh_auth::spiffe::TrustDomain;
 
@@ -28,6 +29,8 @@ pub(crate) struct Policies {
     pub(crate) live: Policy,
     /// Evaluated beside the live one, and decides nothing.
     pub(crate) shadow: Option<Policy>,
+    /// What either reads.
+    pub(crate) needs: Needs,
     /// 1 for those of the start.
     pub(crate) generation: u64,
 }
@@ -84,9 +87,16 @@ fn build(
         .shadow
         .as_deref()
         .map(|shadow| compile(shadow, own).map_err(Which::Shadow.fault()));
+    let shadow = shadow.transpose()?;
+    let live = compile(config, own).map_err(Which::Live.fault())?;
+    let needs = live.needs().clone();
     Ok(Policies {
-        live: compile(config, own).map_err(Which::Live.fault())?,
-        shadow: shadow.transpose()?,
+        needs: match &shadow {
+            Some(shadow) => needs.and(shadow.needs()),
+            None => needs,
+        },
+        live,
+        shadow,
         generation,
     })
 }

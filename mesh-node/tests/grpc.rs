@@ -203,10 +203,8 @@ fn answers_of_the_mesh_are_grpc_statuses(encryption: &str) {
     };
     let denied = shop.client("denied");
     assert_eq!(denied["code"], "PERMISSION_DENIED");
-    assert_eq!(
-        denied["details"],
-        "no rule of order-service lets spiffe://example.org/user-service call POST /shop.Orders/Secret"
-    );
+    let details = denied["details"].as_str().unwrap();
+    assert!(details.starts_with("not allowed; decision "), "{details}");
     assert!(!shop.has_said("Secret"));
 
     let lost = shop.client("no_route");

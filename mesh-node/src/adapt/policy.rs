@@ -120,6 +120,10 @@ fn rule_of(error: &PolicyError) -> Option<&str> {
         | PolicyError::DuplicateName { rule }
         | PolicyError::NoSource { rule }
         | PolicyError::Source { rule, .. }
+        | PolicyError::User { rule, .. }
+        | PolicyError::Anonymous { rule }
+        | PolicyError::AnonymousUser { rule }
+        | PolicyError::When { rule, .. }
         | PolicyError::Service { rule, .. }
         | PolicyError::Method { rule, .. }
         | PolicyError::Path { rule, .. }

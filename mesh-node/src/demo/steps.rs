@@ -33,7 +33,7 @@ pub(super) async fn all(world: &mut World, story: &mut Story) {
     let outcome = wire::is_sealed_inside(world, story).await;
     story.end(outcome);
 
-    story.step("What no rule allows is denied, and says why");
+    story.step("What no rule allows is denied, and whoever runs the service can say why");
     let outcome = policy::denies(world, story).await;
     story.end(outcome);
 

@@ -67,6 +67,7 @@ mod policies;
 mod services;
 mod sessions;
 
+use self::policies::authorizer;
 use self::policies::policies;
 use self::services::discovery;
 use self::services::peer_config;
@@ -162,11 +163,10 @@ pub(super) fn parts(
     };
     let inbound = Inbound {
         name: Arc::clone(&own.name),
-        port: config.service.listen.port(),
         limits: Limits::default(),
         ids: Ids::new(Arc::clone(&own.seed)),
         token: tokens.calls,
-        policies: Arc::clone(&policies.store),
+        authorizer: authorizer(config, own, &policies)?,
         limiter: limiter(config)?,
         app: app(config, tasks, methods),
         auditor: auditor.clone(),
@@ -227,7 +227,7 @@ fn gate(
         peers: RwLock::default(),
         server: Server::new(&ServerConfig::default(), tasks.clone()),
         counted: Mutex::default(),
-        refusals: refusals()?,
+        refusals: a_few_each_second()?,
     })
 }
 
@@ -351,11 +351,11 @@ fn limiter(config: &NodeConfig) -> Result<Option<Limiter>, Error> {
         .map_err(|source| Error::config("resilience.rate_limit", source))
 }
 
-/// Refused connections that are written down: ten a second.
-fn refusals() -> Result<Limiter, Error> {
+/// How much of what anybody can cause is written down, for each of them: ten a second.
+fn a_few_each_second() -> Result<Limiter, Error> {
     let window = Window::new(NonZeroU32::MIN.saturating_add(9), Duration::from_secs(1));
     let limiter = Limiter::new(&LimitConfig::default().with_windows(vec![window]));
-    limiter.map_err(|source| Error::config("the log of refused connections", source))
+    limiter.map_err(|source| Error::config("the log of what is refused", source))
 }
 
 fn app(config: &NodeConfig, tasks: &Tasks, methods: Option<Arc<Methods>>) -> App {

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use mesh_audit::Event;
 use mesh_audit::EventKind;
+use mesh_auth::caller::Caller;
 use mesh_auth::spiffe::SpiffeId;
 use mesh_resilience::limit::Limiter;
 use mesh_session::LimiterStats;
@@ -304,6 +305,8 @@ impl Gate {
         };
         let series = Arc::new(PairSeries::new(ends, Arc::clone(telemetry)));
         let peer = Arc::new(Peer {
+            caller: Caller::new(Some(spiffe.clone()), None),
+            shown: Arc::from(id.as_str()),
             id: spiffe,
             tls_id: id.clone(),
             name,

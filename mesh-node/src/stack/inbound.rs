@@ -10,6 +10,8 @@
 //! | 6 | application | `upstream_failed`, `no_route` | |
 //! | 7 | audit | `audit_unavailable` | no answer leaves that is not recorded |
 
+mod authorize;
+
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +24,6 @@ use http::Response;
 use mesh_audit::Event;
 use mesh_audit::EventKind;
 use mesh_auth::caller::Caller;
-use mesh_auth::policy::Query;
-use mesh_auth::policy::Verdict;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_auth::request::strip_identity_headers;
@@ -38,10 +38,12 @@ use mesh_transport::app::AppClient;
 use mesh_transport::app::is_grpc;
 use mesh_transport::tls::PeerId;
 
+pub(crate) use self::authorize::Authorizer;
+use self::authorize::Judgement;
+
 use crate::audit::Auditor;
 use crate::audit::Message;
 use crate::methods::Methods;
-use crate::policy_store::PolicyStore;
 use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_REQUEST_ID;
@@ -64,11 +66,10 @@ pub(crate) const X_MESH_PEER_ID: HeaderName = HeaderName::from_static("x-mesh-pe
 #[derive(Debug)]
 pub(crate) struct Inbound {
     pub(crate) name: Arc<str>,
-    pub(crate) port: u16,
     pub(crate) limits: Limits,
     pub(crate) ids: Ids,
     pub(crate) token: Option<Arc<TokenCheck>>,
-    pub(crate) policies: Arc<PolicyStore>,
+    pub(crate) authorizer: Authorizer,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) app: App,
     pub(crate) auditor: Option<Auditor>,
@@ -117,18 +118,14 @@ impl TokenCheck {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) id: SpiffeId,
+    /// The same as a caller without a user, and as text.
+    pub(crate) caller: Caller,
+    pub(crate) shown: Arc<str>,
     /// The same as it stands in the certificate.
     pub(crate) tls_id: PeerId,
     pub(crate) name: Arc<str>,
     pub(crate) header: HeaderValue,
     pub(crate) series: Arc<PairSeries>,
-}
-
-/// How a request was judged, for the audit record.
-#[derive(Default)]
-struct Judged {
-    rule: Option<Arc<str>>,
-    verdict: &'static str,
 }
 
 impl Inbound {
@@ -158,20 +155,16 @@ impl Inbound {
             .line("inbound", (&peer.name, &self.name), &request);
         let seen = (line, Some(Arc::clone(&peer.series)));
         let record = Record::new(&self.recorder, started, is_grpc, seen);
-        let mut judged = Judged {
-            rule: None,
-            verdict: "none",
-        };
+        let mut judged = None;
         let admitted = self.admit(peer, &mut request, &mut judged);
         let entry = self.auditor.as_ref().map(|auditor| {
             auditor.message(&Message {
                 direction: "inbound",
-                peer: &peer.id,
+                peer: Some(&peer.id),
                 service: &self.name,
                 method: request.method().as_str(),
                 path: request.path(),
-                verdict: judged.verdict,
-                rule: judged.rule.as_deref(),
+                told: judged.as_ref().map(|judged| &*judged.told),
                 request_id: id.as_ref().and_then(|id| id.to_str().ok()),
                 session: session.map(|session| session as &dyn Display),
             })
@@ -210,57 +203,28 @@ impl Inbound {
         &self,
         peer: &Peer,
         request: &mut CanonicalRequest,
-        judged: &mut Judged,
+        judged: &mut Option<Judgement>,
     ) -> Result<Option<LimitHeaders>, Refusal> {
         if self.auditor.as_ref().is_some_and(Auditor::has_failed) {
             return Err(crate::audit::unavailable());
         }
         // First, so that calls that are refused below count too (threat 59).
         let limits = self.limit(peer)?;
-        let now_seconds = unix_seconds((self.recorder.clock)());
-        self.verify_token(peer, request.headers(), now_seconds)?;
+        let at = (self.recorder.clock)();
+        self.verify_token(peer, request.headers(), unix_seconds(at))?;
         strip_identity_headers(request.headers_mut(), &[]);
         request
             .headers_mut()
             .insert(X_MESH_PEER_ID, peer.header.clone());
 
-        // Groups in a token count for nothing here: whoever shares the secret can write any.
-        let caller = Caller::new(Some(peer.id.clone()), None);
-        let query = Query::new(&caller, &self.name, now_seconds)
-            .with_port(self.port)
-            .with_request(request);
-        let policies = self.policies.current();
-        let decision = policies.live.decide(&query);
-        judged.verdict = match (decision.verdict, &decision.would_deny) {
-            (Verdict::Allow, None) => "allow",
-            (Verdict::Allow, Some(_)) => "would_deny",
-            (Verdict::Deny, _) => "deny",
-        };
-        let is_allowed = decision.is_allowed();
-        judged.rule = decision.would_deny.or(decision.rule);
-        let rule = judged.rule.clone().unwrap_or_else(|| "default".into());
-        let metrics = &self.recorder.telemetry.policy;
-        metrics.decided(judged.verdict, &rule);
-        if let Some(shadow) = &policies.shadow {
-            let decision = shadow.decide(&query);
-            let verdict = match (decision.verdict, &decision.would_deny) {
-                (Verdict::Allow, None) => "allow",
-                (Verdict::Allow, Some(_)) => "would_deny",
-                (Verdict::Deny, _) => "deny",
-            };
-            let rule = decision.would_deny.or(decision.rule);
-            let rule = rule.unwrap_or_else(|| "default".into());
-            metrics.shadowed(judged.verdict, verdict, &rule);
+        // Groups in a service token count for nothing here: whoever shares the secret can write any.
+        let caller = (&peer.caller, &*peer.shown);
+        let judgement = judged.insert(self.authorizer.judge(caller, request, at));
+        if judgement.is_allowed {
+            Ok(limits)
+        } else {
+            Err(self.authorizer.refusal(judgement))
         }
-        if is_allowed {
-            return Ok(limits);
-        }
-        let (method, path) = (request.method(), request.path());
-        let message = format!(
-            "no rule of {} lets {} call {method} {path}",
-            self.name, peer.id
-        );
-        Err(Refusal::new(Code::Denied, message))
     }
 
     fn limit(&self, peer: &Peer) -> Result<Option<LimitHeaders>, Refusal> {

@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
+use mesh_auth::policy::DEFAULT_RULE;
 use mesh_auth::spiffe::TrustDomain;
 
 use crate::audit::Auditor;
 use crate::config::NodeConfig;
+use crate::decision::Recent;
 use crate::error::Error;
 use crate::health::Board;
+use crate::node::build::Own;
+use crate::node::build::a_few_each_second;
 use crate::node::wall_clock;
 use crate::policy_store::PolicyStore;
 use crate::policy_store::Shown;
+use crate::stack::inbound::Authorizer;
 use crate::telemetry::Telemetry;
 
 pub(super) fn policies(
@@ -36,4 +41,23 @@ pub(super) fn policies(
         auditor,
         clock: wall_clock,
     }))
+}
+
+pub(super) fn authorizer(
+    config: &NodeConfig,
+    own: &Own,
+    policies: &Shown,
+) -> Result<Authorizer, Error> {
+    let recorded = policies.auditor.as_ref().map(Auditor::records_messages);
+    Ok(Authorizer {
+        service: Arc::clone(&own.name),
+        port: config.service.listen.port(),
+        policies: Arc::clone(&policies.store),
+        random: Arc::clone(&own.seed),
+        telemetry: Arc::clone(&policies.telemetry),
+        logged: a_few_each_second()?,
+        is_recorded: recorded.unwrap_or(false),
+        recent: Recent::default(),
+        by_default: Arc::from(DEFAULT_RULE),
+    })
 }
