@@ -40,7 +40,7 @@
 //! | `ca` | a small authority: issues and signs X.509-SVIDs, replaces its root, lets newcomers join |
 //! | `request` | the canonical request, and stripping forged identity headers |
 //! | `token` | service tokens: issue, verify, rotate, cache |
-//! | `policy` | rules, decisions and explanations |
+//! | `policy` | rules, decisions and explanations; recorded decisions: replayed, compared, drafted from |
 //! | `layer` | the same as tower layers |
 //!
 //! ## Features

@@ -14,14 +14,18 @@
 
 mod change;
 mod config;
+mod diff;
+mod expect;
 mod explain;
 mod facts;
 mod index;
 mod intentions;
 mod needs;
 mod path;
+mod recorded;
 mod rule;
 mod source;
+mod suggest;
 mod time;
 mod yaml;
 
@@ -34,13 +38,19 @@ use thiserror::Error;
 
 pub use self::change::{Change, Edit, List, MAX_EDITS, NoChange, RuleEdit};
 pub use self::config::{Action, DefaultAction, DestinationConfig, PolicyConfig, RuleConfig};
+pub use self::diff::{Compared, Diff, Difference, compare, diff};
+pub use self::expect::{Expectation, Surprise};
 pub use self::explain::{
     Condition, Explanation, Failed, MATCHING_STEPS, NEAR_STEPS, Nearest, Step,
 };
-pub use self::facts::{Facts, FactsError, HttpFacts, MAX_FIELD_BYTES, Needs, Replayed, UserFacts};
+pub use self::facts::{
+    Facts, FactsError, HttpFacts, MAX_FIELD_BYTES, Needs, Replayed, UserFacts, claim_of_text,
+};
 pub use self::intentions::{
     IntentionAction, IntentionConfig, IntentionHeader, IntentionPermission,
 };
+pub use self::recorded::Recorded;
+pub use self::suggest::{Draft, Drafter, Evidence, MAX_CALLS};
 
 use self::index::Index;
 use self::rule::Rule;
@@ -91,6 +101,16 @@ pub enum Verdict {
     Allow,
     /// The request must not pass.
     Deny,
+}
+
+impl Verdict {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
 }
 
 /// A decision.

@@ -22,6 +22,8 @@
 //! Each is a text of at most [`MAX_FIELD_BYTES`]. Issuer, subject and path are what somebody sent: whoever writes a line of
 //! them escapes them, as `mesh_audit::Event` does.
 
+mod json;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,6 +32,9 @@ use http::{Method, Request, Version};
 use serde_json::Value;
 use thiserror::Error;
 
+pub use self::json::claim_of_text;
+
+use self::json::{claim_of_json, claim_to_json};
 use super::{Decision, Explanation, Policy, Query};
 use crate::caller::{Caller, ClaimValue, User};
 use crate::request::{CanonicalRequest, Limits};
@@ -465,41 +470,6 @@ fn map_text<T>(map: &BTreeMap<Box<str>, T>, list: impl Fn(&T) -> Vec<Value>) -> 
         text.push('}');
     }
     text
-}
-
-fn claim_to_json(value: &ClaimValue) -> Value {
-    match value {
-        ClaimValue::Null => Value::Null,
-        ClaimValue::Bool(value) => Value::from(*value),
-        ClaimValue::Int(number) => Value::from(*number),
-        ClaimValue::Float(number) => Value::from(*number),
-        ClaimValue::Text(text) => Value::from(&**text),
-        ClaimValue::List(values) => values.iter().map(claim_to_json).collect(),
-        ClaimValue::Map(values) => values
-            .iter()
-            .map(|(name, value)| (name.to_string(), claim_to_json(value)))
-            .collect(),
-    }
-}
-
-/// Recursion is bounded: the reader of JSON refuses more than 128 levels.
-fn claim_of_json(value: &Value) -> ClaimValue {
-    match value {
-        Value::Null => ClaimValue::Null,
-        Value::Bool(value) => ClaimValue::Bool(*value),
-        Value::Number(number) => match number.as_i64() {
-            Some(number) => ClaimValue::Int(number),
-            None => ClaimValue::Float(number.as_f64().unwrap_or(f64::INFINITY)),
-        },
-        Value::String(text) => ClaimValue::Text(text.as_str().into()),
-        Value::Array(values) => ClaimValue::List(values.iter().map(claim_of_json).collect()),
-        Value::Object(values) => ClaimValue::Map(
-            values
-                .iter()
-                .map(|(name, value)| (name.as_str().into(), claim_of_json(value)))
-                .collect(),
-        ),
-    }
 }
 
 /// Why the fields of a record are not those of a decision.
