@@ -1,8 +1,11 @@
-//! Service tokens: who calls whom, in which session, signed with a shared secret (HS256).
+//! Tokens: of services, signed with a secret that the mesh shares, and of users, vouched for by an issuer's public keys.
 //!
-//! A token is evidence beside the mTLS identity, never in its place: everyone who holds the secret
+//! A service token says who calls whom, in which session (HS256). It is evidence beside the mTLS identity, never in its place: everyone who holds the secret
 //! can write any subject, so a verifier must also call [`Claims::require_subject`] with the id from
 //! the peer's certificate.
+//!
+//! A user's token, consumer's token or API key names a [`User`](crate::caller::User): see [`UserVerifier`], [`KeySet`]
+//! and [`Jwks`].
 //!
 //! Verification is strict. The key carries its algorithm; of the header only `kid` chooses anything,
 //! in an exact map; a header with anything but `alg`, `typ` and `kid` is refused. `exp`, `aud`,
@@ -15,8 +18,17 @@
 
 mod cache;
 mod claims;
+mod compact;
+mod consumer;
 pub mod dangerous;
+mod external;
+mod json;
+mod jwk;
+mod jwks;
+mod remember;
+mod replay;
 mod ring;
+mod user;
 
 use std::sync::Arc;
 
@@ -25,7 +37,12 @@ use thiserror::Error;
 
 pub use self::cache::{CachedIssuer, CachedVerifier};
 pub use self::claims::{Claims, ServiceClaims};
+pub use self::consumer::{ApiKey, ApiKeyError, ApiKeyHash, Consumer, RANDOM_BYTES};
+pub use self::external::{IssuerConfig, RoleCondition, RoleMapping};
+pub use self::jwk::{KeyAlgorithm, KeySet, KeySetError, LeftOut, MAX_SET_BYTES, MAX_SET_KEYS};
+pub use self::jwks::{Jwks, JwksConfig, JwksError, Next};
 pub use self::ring::{MAX_KEYS, MIN_SECRET_BYTES, Ring, RingError, RingKey};
+pub use self::user::{UserConfigError, UserTokenError, UserVerifier};
 
 use self::claims::WireClaims;
 use crate::spiffe::{SpiffeId, SpiffeIdError};

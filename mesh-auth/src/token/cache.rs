@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
+use super::remember::{Fingerprint, Remembered};
 use super::{Claims, Expect, Issuer, ServiceClaims, TokenError, Verifier};
 
 /// A [`Verifier`] that remembers the tokens it accepted until they expire or their key is retired.
@@ -18,8 +19,7 @@ use super::{Claims, Expect, Issuer, ServiceClaims, TokenError, Verifier};
 #[derive(Debug)]
 pub struct CachedVerifier {
     verifier: Verifier,
-    shards: [Mutex<Generations>; SHARDS],
-    shard_capacity: usize,
+    accepted: Remembered<Entry>,
 }
 
 impl CachedVerifier {
@@ -28,9 +28,7 @@ impl CachedVerifier {
     pub fn new(verifier: Verifier, capacity: usize) -> Self {
         Self {
             verifier,
-            shards: std::array::from_fn(|_shard| Mutex::default()),
-            // Each shard has two generations.
-            shard_capacity: (capacity / (2 * SHARDS)).max(1),
+            accepted: Remembered::new(capacity),
         }
     }
 
@@ -40,81 +38,36 @@ impl CachedVerifier {
     /// As [`Verifier::verify`].
     pub fn verify(&self, token: &str, expect: &Expect<'_>) -> Result<Arc<Claims>, TokenError> {
         let digest: Fingerprint = Sha256::digest(token.as_bytes()).into();
-        let shard = self.shard(&digest);
-        let known = shard.lock().get(&digest, self.shard_capacity);
+        let known = self.accepted.get(&digest);
         if let Some(entry) = known.filter(|entry| expect.now < entry.until) {
             entry.claims.check(expect)?;
             return Ok(entry.claims);
         }
         let (claims, until) = self.verifier.verify_until(token, expect)?;
         let claims = Arc::new(claims);
-        shard.lock().insert(
-            digest,
-            Entry {
-                claims: Arc::clone(&claims),
-                until,
-            },
-            self.shard_capacity,
-        );
+        let entry = Entry {
+            claims: Arc::clone(&claims),
+            until,
+        };
+        self.accepted.insert(digest, entry);
         Ok(claims)
     }
 
     /// Number of tokens remembered.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.accepted.len()
     }
 
     /// Whether no token is remembered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
-    fn shard(&self, digest: &Fingerprint) -> &Mutex<Generations> {
-        let [first, ..] = digest;
-        let [shard0, ..] = &self.shards;
-        self.shards
-            .get(usize::from(*first) % SHARDS)
-            .unwrap_or(shard0)
-    }
 }
-
-type Fingerprint = [u8; 32];
 
 #[derive(Clone, Debug)]
 struct Entry {
     claims: Arc<Claims>,
     until: u64,
-}
-
-/// A bounded map that forgets what was not used lately: entries start in the young generation; when
-/// that is full it becomes the old one, and the former old one is dropped. Use brings an entry back.
-#[derive(Debug, Default)]
-struct Generations {
-    young: HashMap<Fingerprint, Entry>,
-    old: HashMap<Fingerprint, Entry>,
-}
-
-impl Generations {
-    fn get(&mut self, key: &Fingerprint, capacity: usize) -> Option<Entry> {
-        if let Some(entry) = self.young.get(key) {
-            return Some(entry.clone());
-        }
-        let entry = self.old.remove(key)?;
-        self.insert(*key, entry.clone(), capacity);
-        Some(entry)
-    }
-
-    fn insert(&mut self, key: Fingerprint, entry: Entry, capacity: usize) {
-        if self.young.len() >= capacity {
-            std::mem::swap(&mut self.young, &mut self.old);
-            self.young.clear();
-        }
-        self.young.insert(key, entry);
-    }
-
-    fn len(&self) -> usize {
-        self.young.len() + self.old.len()
-    }
 }
 
 /// An [`Issuer`] that writes one token per audience and uses it until three quarters of its life
@@ -191,5 +144,4 @@ impl Issued {
     }
 }
 
-const SHARDS: usize = 16;
 const MAX_AUDIENCES: usize = 1024;

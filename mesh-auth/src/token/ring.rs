@@ -222,7 +222,7 @@ pub enum RingError {
     },
 }
 
-fn check_secret(secret: &[u8]) -> Result<(), RingError> {
+pub(super) fn check_secret(secret: &[u8]) -> Result<(), RingError> {
     if secret.len() < MIN_SECRET_BYTES {
         return Err(RingError::TooShort {
             bytes: secret.len(),
