@@ -7,6 +7,7 @@
 //!
 //! Paths in the file are relative to the file's folder.
 
+mod auth;
 mod decode;
 mod discovery;
 mod environment;
@@ -18,6 +19,7 @@ mod policy;
 mod policy_file;
 mod resilience;
 mod rules;
+mod secrets;
 mod security;
 mod service;
 mod session;
@@ -35,6 +37,12 @@ use serde::Deserialize;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+pub use self::auth::ApiKeyConfig;
+pub use self::auth::AuthConfig;
+pub use self::auth::ConsumerConfig;
+pub use self::auth::IssuerConfig;
+pub use self::auth::JwtConfig;
+pub use self::auth::RoleConfig;
 pub use self::discovery::DiscoveryConfig;
 pub use self::discovery::DiscoveryMode;
 pub use self::discovery::EndpointConfig;
@@ -63,10 +71,8 @@ pub use self::resilience::CircuitBreakerConfig;
 pub use self::resilience::ResilienceConfig;
 pub use self::resilience::RetryConfig;
 pub use self::security::AesKeySize;
-pub use self::security::AuthConfig;
 pub use self::security::Encryption;
 pub use self::security::HandshakesConfig;
-pub use self::security::JwtConfig;
 pub use self::security::RsaKeySize;
 pub use self::security::SecurityConfig;
 pub use self::service::DrainConfig;
@@ -216,6 +222,10 @@ impl NodeConfig {
         );
         paths.extend(&mut self.policy.rules_file);
         paths.extend(&mut self.policy.shadow_file);
+        let issuers = self.auth.issuers.iter_mut();
+        paths.extend(issuers.filter_map(|issuer| issuer.jwks_file.as_mut()));
+        let consumers = self.auth.consumers.iter_mut();
+        paths.extend(consumers.filter_map(|consumer| consumer.secret_file.as_mut()));
         paths.push(&mut self.security.keys_dir);
         paths.push(&mut self.audit.path);
         if !self.access_log.is_stdout() {
@@ -281,41 +291,8 @@ impl Document {
         self.policies.fill(&mut config.policy)?;
         rules::check(&config, self)?;
         config.resolve_paths(&self.base);
-        self.read_secret(&mut config)?;
+        secrets::read(&mut config, self)?;
         Ok(config)
-    }
-
-    /// Puts the token secret's file in place of the secret; a secret from the environment wins over the file.
-    fn read_secret(&self, config: &mut NodeConfig) -> Result<(), ConfigError> {
-        let Some(jwt) = &mut config.auth.jwt else {
-            return Ok(());
-        };
-        let is_set = !jwt.secret.expose().is_empty();
-        let is_override = matches!(self.root.place_of("auth.jwt.secret"), Place::Variable(_));
-        match &jwt.secret_file {
-            None if !is_set => Err(self.error(
-                "auth.jwt",
-                "the required key \"secret\" or \"secret_file\" is missing",
-            )),
-            Some(_) if is_set && !is_override => Err(self.error(
-                "auth.jwt.secret_file",
-                "and secret exclude each other; remove one of them",
-            )),
-            Some(file) if !is_set => {
-                let key = "auth.jwt.secret_file";
-                let text = read_text(file).map_err(|source| ConfigError {
-                    source: Some(source),
-                    ..self.error(key, format!("could not read {}", file.display()))
-                })?;
-                let secret = text.trim_end_matches(['\r', '\n']);
-                if let Some(why) = value::weakness(secret) {
-                    return Err(self.error(key, format!("the secret in {} {why}", file.display())));
-                }
-                jwt.secret = SecretText::new(secret.to_owned());
-                Ok(())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// An error about `key`, at its place: in the file of rules, where that is where it stands.

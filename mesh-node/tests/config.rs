@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -258,10 +259,43 @@ fn refuses_keys_that_contradict_each_other() {
     );
     // Whoever shares the secret of the tokens could write any group into one.
     refuses(
-        "policy: { rules: [ { name: a, from: [b, 'group:admin'], to: { service: a }, action: allow } ] }",
-        "mesh.yaml:3:41: policy.rules[0].from[1]: groups need tokens of an issuer whose key no node has, which this \
-         version does not read; name services or SPIFFE ids instead",
+        "policy: { rules: [ { name: a, from: [b, 'group:admin'], to: { service: user-service }, action: allow } ] }",
+        "mesh.yaml:3:41: policy.rules[0].from[1]: nobody can match: no credentials of users are verified \
+         here; add auth.issuers, auth.consumers or auth.api_keys, or name services or SPIFFE ids instead",
     );
+    for (auth, why) in [
+        (
+            "issuers: [ { issuer: a } ]",
+            "auth.issuers[0]: the required key \"jwks_file\" is missing",
+        ),
+        (
+            "issuers: [ { issuer: a, jwks_file: b, roles: [ { role: r, claim: c } ] } ]",
+            "auth.issuers[0].roles[0]: needs one of \"equals\" and \"contains\"",
+        ),
+        (
+            "consumers: [ { name: a, key: k } ]",
+            "auth.consumers[0]: needs both of \"key\" and \"secret_file\", or none",
+        ),
+        (
+            "api_keys: [ { consumer: a, hash: 'sha256:0123' } ]",
+            "auth.api_keys[0].hash: \"sha256:0123\" is not the hash of an API key; \
+             `mesh-node token api-key` prints one",
+        ),
+        // One issuer never has both kinds of key.
+        (
+            "issuers: [ { issuer: a, jwks_file: b } ], consumers: [ { name: n, key: a, secret_file: s } ]",
+            "auth.consumers[0].key: is the name of another issuer, consumer or consumer's key too; \
+             each must be there once",
+        ),
+        (
+            "api_key_header: authorization",
+            "auth.api_key_header: \"authorization\" is not a header for API keys; \
+             write a lower-case name of its own, such as x-api-key",
+        ),
+    ] {
+        let error = load(&extended(&format!("auth: {{ {auth} }}")), &[]).unwrap_err();
+        assert!(error.to_string().ends_with(why), "{error}");
+    }
     let elsewhere = "service: { id: a, spiffe_id: 'spiffe://other.org/a' }\n\
                      identity: { trust_domain: example.org, source: builtin, ca_dir: ca }";
     assert_eq!(
@@ -558,6 +592,14 @@ fn a_secret_can_stand_in_a_file_of_its_own() {
     );
     // threat 20
     std::fs::write(&secret_file, "too short\n").unwrap();
+    // threat 61
+    let may_read = |mode| {
+        std::fs::set_permissions(&secret_file, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    may_read(0o640);
+    let open = NodeConfig::load(&file, &Environment::new()).unwrap_err();
+    assert!(open.to_string().contains("mode 640"), "{open}");
+    may_read(0o600);
     let weak = NodeConfig::load(&file, &Environment::new())
         .unwrap_err()
         .to_string();

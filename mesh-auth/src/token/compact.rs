@@ -137,7 +137,10 @@ fn check_audience(claims: &Object, audiences: &[&str]) -> Result<(), UserTokenEr
 }
 
 /// A claim that is text where it is there.
-fn text<'a>(claims: &'a Object, name: &'static str) -> Result<Option<&'a Arc<str>>, UserTokenError> {
+fn text<'a>(
+    claims: &'a Object,
+    name: &'static str,
+) -> Result<Option<&'a Arc<str>>, UserTokenError> {
     match claims.get(name) {
         None => Ok(None),
         Some(ClaimValue::Text(text)) => Ok(Some(text)),
@@ -150,7 +153,9 @@ fn seconds(claims: &Object, name: &'static str) -> Result<Option<u64>, UserToken
     let wrong = UserTokenError::Claim { name };
     match claims.get(name) {
         None => Ok(None),
-        Some(ClaimValue::Int(seconds)) => u64::try_from(*seconds).map(Some).map_err(|_| wrong),
+        Some(ClaimValue::Int(seconds)) => {
+            u64::try_from(*seconds).map(Some).map_err(|_negative| wrong)
+        }
         Some(_) => Err(wrong),
     }
 }

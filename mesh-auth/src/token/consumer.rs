@@ -118,7 +118,9 @@ impl ApiKeyHash {
     /// # Errors
     /// [`ApiKeyError`] when the text is anything else.
     pub fn parse(text: &str) -> Result<Self, ApiKeyError> {
-        let parts = text.strip_prefix("sha256:").and_then(|rest| rest.split_once(':'));
+        let parts = text
+            .strip_prefix("sha256:")
+            .and_then(|rest| rest.split_once(':'));
         let (id, digest) = parts.ok_or(ApiKeyError)?;
         let digest = bytes_of(digest).ok_or(ApiKeyError)?;
         if !is_id(id) {
@@ -150,7 +152,9 @@ impl fmt::Display for ApiKeyHash {
 
 /// The text is no hash of an API key.
 #[derive(Clone, Copy, Debug, Error, Eq, PartialEq)]
-#[error("this is not the hash of an api key; `mesh-node token api-key` prints one: sha256:<id>:<64 digits>")]
+#[error(
+    "this is not the hash of an api key; `mesh-node token api-key` prints one: sha256:<id>:<64 digits>"
+)]
 #[expect(clippy::exhaustive_structs, reason = "there is nothing more to say")]
 pub struct ApiKeyError;
 

@@ -182,8 +182,8 @@ impl External {
     pub(super) fn roles(&self, claims: &Object) -> Vec<Arc<str>> {
         let mut roles: Vec<Arc<str>> = Vec::new();
         for mapping in &self.config.roles {
-            let is_given = find(claims, &mapping.claim)
-                .is_some_and(|value| mapping.condition.holds(value));
+            let is_given =
+                find(claims, &mapping.claim).is_some_and(|value| mapping.condition.holds(value));
             if is_given && !roles.iter().any(|role| **role == *mapping.role) {
                 roles.push(mapping.role.as_str().into());
             }

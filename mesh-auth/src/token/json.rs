@@ -72,7 +72,8 @@ impl<'de> Visitor<'de> for Nested {
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<ClaimValue, E> {
         let number = i64::try_from(number);
-        let number = number.map_err(|_| E::custom("a whole number is larger than 2^63 - 1"))?;
+        let number =
+            number.map_err(|_larger| E::custom("a whole number is larger than 2^63 - 1"))?;
         Ok(ClaimValue::Int(number))
     }
 
@@ -133,7 +134,10 @@ mod tests {
                 ClaimValue::List(vec![ClaimValue::Int(1), ClaimValue::Map(inner)]),
             ),
         ];
-        assert_eq!(read, expected.map(|(name, value)| (name.into(), value)).into());
+        assert_eq!(
+            read,
+            expected.map(|(name, value)| (name.into(), value)).into()
+        );
     }
 
     // threat 17
@@ -147,7 +151,8 @@ mod tests {
     // threat 21
     #[test]
     fn deep_nesting_is_refused_without_recursion_to_the_end() {
-        let deep = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+        let deep =
+            |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
         object(deep(7).as_bytes()).unwrap();
         assert!(refusal(&deep(8)).contains("deeper"));
         assert!(refusal(&format!("{{\"a\":{}", "[".repeat(100_000))).contains("deeper"));
@@ -155,7 +160,15 @@ mod tests {
 
     #[test]
     fn what_is_no_object_or_goes_on_behind_it_is_refused() {
-        for text in ["", "[]", "1", "{}{}", "{} x", "{\"a\":18446744073709551615}", "{\"a\":1"] {
+        for text in [
+            "",
+            "[]",
+            "1",
+            "{}{}",
+            "{} x",
+            "{\"a\":18446744073709551615}",
+            "{\"a\":1",
+        ] {
             object(text.as_bytes()).unwrap_err();
         }
     }

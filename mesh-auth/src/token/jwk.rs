@@ -97,7 +97,7 @@ impl fmt::Debug for Key {
 /// The public keys of one issuer, by `kid`.
 ///
 /// Left out of it are entries that can't be meant for us: without `kid`, of an unknown `kty`, for encryption, or for an
-/// algorithm other than RS256, ES256 and EdDSA. [`KeySet::left_out`] tells which. The whole set is refused where an
+/// algorithm other than RS256, ES256 and `EdDSA`. [`KeySet::left_out`] tells which. The whole set is refused where an
 /// entry holds a symmetric or private key (it is public by now, and so is worthless) and where two have one name.
 #[derive(Debug)]
 pub struct KeySet {

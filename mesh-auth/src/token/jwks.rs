@@ -158,7 +158,8 @@ impl Jwks {
                 self.is_fetching = false;
                 self.failures = 0;
                 let spread = self.config.refresh / 10;
-                self.due = now + self.config.refresh - self.up_to(spread);
+                let wait = self.config.refresh.saturating_sub(self.up_to(spread));
+                self.due = now + wait;
                 Ok(keys)
             }
             Err(error) => {
@@ -173,7 +174,10 @@ impl Jwks {
         self.is_fetching = false;
         self.failures = self.failures.saturating_add(1);
         let doubled = 1_u32.checked_shl(self.failures.min(MAX_DOUBLINGS) - 1);
-        let delay = self.config.min_interval.saturating_mul(doubled.unwrap_or(1));
+        let delay = self
+            .config
+            .min_interval
+            .saturating_mul(doubled.unwrap_or(1));
         let delay = delay.min(self.config.refresh);
         self.due = now + delay + self.up_to(delay / 2);
     }
@@ -206,11 +210,12 @@ impl Jwks {
 
     fn check_return(&self, now: Instant, set: KeySet) -> Result<KeySet, JwksError> {
         let for_good = self.config.refresh.saturating_mul(2);
-        let is_over =
-            |gone: &Gone| now.saturating_duration_since(gone.since) > for_good;
-        let is_back = set
-            .digests()
-            .any(|key| self.gone.iter().any(|gone| gone.key == *key && is_over(gone)));
+        let is_over = |gone: &Gone| now.saturating_duration_since(gone.since) > for_good;
+        let is_back = set.digests().any(|key| {
+            self.gone
+                .iter()
+                .any(|gone| gone.key == *key && is_over(gone))
+        });
         if is_back {
             return Err(JwksError::Rollback);
         }
@@ -221,7 +226,10 @@ impl Jwks {
         self.gone
             .retain(|gone| !set.digests().any(|key| gone.key == *key));
         if let Some(old) = &self.good {
-            let left = old.keys.digests().filter(|key| !set.digests().any(|new| new == *key));
+            let left = old
+                .keys
+                .digests()
+                .filter(|key| !set.digests().any(|new| new == *key));
             self.gone.extend(left.map(|key| Gone {
                 key: *key,
                 since: now,
@@ -240,7 +248,7 @@ impl Jwks {
         keys
     }
 
-    /// A random time below `most` (SplitMix64).
+    /// A random time below `most` (`SplitMix64`).
     fn up_to(&mut self, most: Duration) -> Duration {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;

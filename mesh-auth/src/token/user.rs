@@ -13,6 +13,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::MAX_TOKEN_BYTES;
 use super::compact::{Compact, Registered};
 use super::consumer::{ApiKeyHash, Consumer, id_of};
 use super::external::{External, IssuerConfig};
@@ -20,7 +21,6 @@ use super::json::Object;
 use super::jwk::{KeyAlgorithm, KeySet};
 use super::remember::{Fingerprint, Remembered};
 use super::replay::UsedOnce;
-use super::MAX_TOKEN_BYTES;
 use crate::caller::User;
 
 /// Checks the credentials of users, and remembers the tokens it accepted.
@@ -40,7 +40,7 @@ pub struct UserVerifier {
 #[derive(Debug)]
 enum Trusted {
     External(Arc<External>),
-    Consumer(Consumer),
+    Consumer(Box<Consumer>),
 }
 
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl UserVerifier {
     /// [`UserConfigError`] when its key is empty or taken.
     pub fn add_consumer(&mut self, consumer: Consumer) -> Result<(), UserConfigError> {
         let key = Arc::clone(&consumer.key);
-        self.add(&key, Trusted::Consumer(consumer))
+        self.add(&key, Trusted::Consumer(Box::new(consumer)))
     }
 
     /// Trusts an API key of the consumer `name`, who is in `groups`.
@@ -269,12 +269,7 @@ fn consumer_user(
     })
 }
 
-fn user_of(
-    issuer: &str,
-    registered: &Registered,
-    groups: Vec<Arc<str>>,
-    claims: Object,
-) -> User {
+fn user_of(issuer: &str, registered: &Registered, groups: Vec<Arc<str>>, claims: Object) -> User {
     User {
         issuer: issuer.into(),
         subject: Arc::clone(&registered.subject),
@@ -319,10 +314,14 @@ pub enum UserTokenError {
     #[error("the claims of the token are not one JSON object with each name once")]
     Payload(#[source] serde_json::Error),
     /// No issuer and no consumer's key has the name that `iss` says.
-    #[error("the token is of an issuer that is not trusted here; add it to auth.issuers or auth.consumers")]
+    #[error(
+        "the token is of an issuer that is not trusted here; add it to auth.issuers or auth.consumers"
+    )]
     UnknownIssuer,
     /// The issuer's keys could not be read, or not for too long.
-    #[error("no keys of {issuer} are known, or they are too old; check auth.issuers and that its key set can be read")]
+    #[error(
+        "no keys of {issuer} are known, or they are too old; check auth.issuers and that its key set can be read"
+    )]
     NoKeys {
         /// The issuer.
         issuer: String,
@@ -370,13 +369,17 @@ pub enum UserTokenError {
     #[error("the token is not for this service (aud)")]
     Audience,
     /// A consumer wrote a workload's name into its token.
-    #[error("the consumer's token names a spiffe id as its subject, which only a certificate proves")]
+    #[error(
+        "the consumer's token names a spiffe id as its subject, which only a certificate proves"
+    )]
     SpiffeSubject,
     /// The token counts once, and did.
     #[error("the token was used before and counts once")]
     Replayed,
     /// So many tokens that count once are in use that no more can be told from replays.
-    #[error("{tokens} tokens that count once are in use, and no more can be kept apart; shorten their life")]
+    #[error(
+        "{tokens} tokens that count once are in use, and no more can be kept apart; shorten their life"
+    )]
     TooManyInUse {
         /// How many.
         tokens: usize,
@@ -394,7 +397,9 @@ pub enum UserConfigError {
     #[error("an issuer or consumer key is empty")]
     Nameless,
     /// Two have the same name, so a token of one could pass for one of the other.
-    #[error("{name} stands twice among issuers, consumer keys or api key ids; each must be there once")]
+    #[error(
+        "{name} stands twice among issuers, consumer keys or api key ids; each must be there once"
+    )]
     Taken {
         /// The name.
         name: String,

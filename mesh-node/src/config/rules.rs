@@ -16,7 +16,8 @@ pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), Conf
     identity(config, document)?;
     addresses(config, document)?;
     endpoints(config, document)?;
-    groups(config, document)?;
+    auth(config, document)?;
+    users(config, document)?;
     let retry = &config.resilience.retry;
     if retry.initial_delay > retry.max_delay {
         return Err(document.error(
@@ -27,15 +28,75 @@ pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), Conf
     Ok(())
 }
 
-/// Groups come from tokens, and every node that shares the secret of the only tokens there are can write any group
-/// into one: such a rule would let everybody in, so it is refused.
-fn groups(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
-    for (rule, index) in config.policy.rules.iter().zip(0..) {
-        if let Some(at) = rule.from.iter().position(|from| from.starts_with("group:")) {
-            let key = format!("policy.rules[{index}].from[{at}]");
-            let message = "groups need tokens of an issuer whose key no node has, which this version does not \
-                           read; name services or SPIFFE ids instead";
-            return Err(document.error(&key, message));
+/// Users come from credentials. The mesh's own service tokens are none: every node that shares their secret can write
+/// any group into one, and such a rule would let everybody in.
+fn users(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
+    if config.auth.knows_users() {
+        return Ok(());
+    }
+    // Rules for other services may stand in a file that several nodes share.
+    let is_ours = |service: &str| service == config.service.id || service.contains('*');
+    let rules = config.policy.rules.iter().zip(0..);
+    for (rule, index) in rules.filter(|(rule, _)| is_ours(&rule.to.service)) {
+        let needs_user = |from: &String| USERS.iter().any(|kind| from.starts_with(kind));
+        let at = rule.from.iter().position(needs_user);
+        let key = match at {
+            Some(at) => format!("policy.rules[{index}].from[{at}]"),
+            None if !rule.users.is_empty() => format!("policy.rules[{index}].users"),
+            None => continue,
+        };
+        let message = "nobody can match: no credentials of users are verified here; add auth.issuers, \
+                       auth.consumers or auth.api_keys, or name services or SPIFFE ids instead";
+        return Err(document.error(&key, message));
+    }
+    Ok(())
+}
+
+fn auth(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
+    let auth = &config.auth;
+    let mut names = BTreeSet::new();
+    let mut once = |name: &str, key: String| {
+        if names.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let message = "is the name of another issuer, consumer or consumer's key too; each must be there once";
+        Err(document.error(&key, message))
+    };
+    for (issuer, index) in auth.issuers.iter().zip(0..) {
+        let key = format!("auth.issuers[{index}]");
+        once(&issuer.issuer, format!("{key}.issuer"))?;
+        if issuer.jwks_file.is_none() {
+            return Err(document.error(&key, "the required key \"jwks_file\" is missing"));
+        }
+        for (role, index) in issuer.roles.iter().zip(0..) {
+            if role.equals.is_some() == role.contains.is_some() {
+                let key = format!("{key}.roles[{index}]");
+                return Err(document.error(&key, "needs one of \"equals\" and \"contains\""));
+            }
+        }
+    }
+    for (consumer, index) in auth.consumers.iter().zip(0..) {
+        let key = format!("auth.consumers[{index}]");
+        once(&consumer.name, format!("{key}.name"))?;
+        match (&consumer.key, &consumer.secret_file) {
+            (Some(own), Some(_)) if *own == consumer.name => {}
+            (Some(own), Some(_)) => once(own, format!("{key}.key"))?,
+            (None, None) => {}
+            _ => {
+                return Err(
+                    document.error(&key, "needs both of \"key\" and \"secret_file\", or none")
+                );
+            }
+        }
+    }
+    for (own, index) in auth.api_keys.iter().zip(0..) {
+        if !auth
+            .consumers
+            .iter()
+            .any(|consumer| consumer.name == own.consumer)
+        {
+            let key = format!("auth.api_keys[{index}].consumer");
+            return Err(document.error(&key, "is the name of no consumer in auth.consumers"));
         }
     }
     Ok(())
@@ -123,3 +184,6 @@ fn endpoints(config: &NodeConfig, document: &Document) -> Result<(), ConfigError
     }
     Ok(())
 }
+
+/// Callers that only a credential of a user can match.
+const USERS: [&str; 5] = ["group:", "role:", "claim:", "issuer:", "subject:"];

@@ -1,4 +1,4 @@
-//! Encryption and tokens.
+//! Encryption.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -14,7 +14,6 @@ use super::session::KeyRotationConfig;
 use super::session::PostQuantum;
 use super::session::RecordMac;
 use super::value;
-use super::value::SecretText;
 
 /// How messages between nodes are protected.
 #[non_exhaustive]
@@ -205,58 +204,5 @@ impl From<AesKeySize> for u16 {
     }
 }
 
-/// Tokens.
-#[non_exhaustive]
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuthConfig {
-    /// Service tokens. Absent: none are issued and none accepted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "JwtConfig")]
-    pub jwt: Option<JwtConfig>,
-}
-
-/// Service tokens (JWT, HS256).
-#[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct JwtConfig {
-    /// Secret that signs tokens, the same on every node: at least 32 bytes, random. Better in `secret_file` or as
-    /// `"${JWT_SECRET}"` than here. Never shown. Required, unless there is a `secret_file`.
-    #[serde(default, deserialize_with = "value::strong_secret")]
-    #[schemars(with = "String")]
-    pub secret: SecretText,
-    /// File that holds the secret, on one line. Once it is read, `secret` is what stood in it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub secret_file: Option<PathBuf>,
-    /// How long a token is valid. Default `1h`.
-    #[serde(default = "default_expiry", with = "value::duration")]
-    #[schemars(with = "String")]
-    pub token_expiry: Duration,
-    /// `iss` of the tokens that this node issues and accepts. Default: the trust domain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub issuer: Option<String>,
-}
-
-impl JwtConfig {
-    /// Tokens signed with `secret`, all else default.
-    pub fn new(secret: SecretText) -> Self {
-        Self {
-            secret,
-            secret_file: None,
-            token_expiry: TOKEN_EXPIRY,
-            issuer: None,
-        }
-    }
-}
-
-fn default_expiry() -> Duration {
-    TOKEN_EXPIRY
-}
-
 /// DESIGN section 7: session timeout 1 h.
 const SESSION_TIMEOUT: Duration = Duration::from_hours(1);
-/// DESIGN section 7: JWT expiry 1 h.
-const TOKEN_EXPIRY: Duration = Duration::from_hours(1);

@@ -39,6 +39,7 @@ use crate::config::AuditEvent;
 use crate::config::Durability;
 use crate::config::Encryption;
 use crate::config::NodeConfig;
+use crate::credentials::UserCheck;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::identity::Intake;
@@ -166,6 +167,7 @@ pub(super) fn parts(
         limits: Limits::default(),
         ids: Ids::new(Arc::clone(&own.seed)),
         token: tokens.calls,
+        users: UserCheck::new(&config.auth)?.map(Arc::new),
         authorizer: authorizer(config, own, &policies)?,
         limiter: limiter(config)?,
         app: app(config, tasks, methods),

@@ -4,7 +4,7 @@
 //! |--:|---|---|---|
 //! | 1 | normalise | `bad_request`, `headers_too_large` | what is decided about is what is forwarded |
 //! | 2 | rate limit | `rate_limited` | per caller, whose certificate is verified; refused calls count too |
-//! | 3 | token | `unauthenticated` | who calls is settled before what it may |
+//! | 3 | token, then the user's credential | `unauthenticated` | who calls is settled before what it may |
 //! | 4 | identity headers | – | a caller's are dropped, ours are set |
 //! | 5 | policy | `denied` | no byte reaches the application without it |
 //! | 6 | application | `upstream_failed`, `no_route` | |
@@ -24,6 +24,7 @@ use http::Response;
 use mesh_audit::Event;
 use mesh_audit::EventKind;
 use mesh_auth::caller::Caller;
+use mesh_auth::caller::User;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_auth::request::strip_identity_headers;
@@ -43,6 +44,7 @@ use self::authorize::Judgement;
 
 use crate::audit::Auditor;
 use crate::audit::Message;
+use crate::credentials::UserCheck;
 use crate::methods::Methods;
 use crate::respond::Code;
 use crate::respond::Refusal;
@@ -69,6 +71,7 @@ pub(crate) struct Inbound {
     pub(crate) limits: Limits,
     pub(crate) ids: Ids,
     pub(crate) token: Option<Arc<TokenCheck>>,
+    pub(crate) users: Option<Arc<UserCheck>>,
     pub(crate) authorizer: Authorizer,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) app: App,
@@ -156,7 +159,7 @@ impl Inbound {
         let seen = (line, Some(Arc::clone(&peer.series)));
         let record = Record::new(&self.recorder, started, is_grpc, seen);
         let mut judged = None;
-        let admitted = self.admit(peer, &mut request, &mut judged);
+        let admitted = self.admit(peer, &mut request, &mut judged).await;
         let entry = self.auditor.as_ref().map(|auditor| {
             auditor.message(&Message {
                 direction: "inbound",
@@ -199,7 +202,7 @@ impl Inbound {
     }
 
     /// Everything that must hold before the application sees the request; gives the rate limit's headers.
-    fn admit(
+    async fn admit(
         &self,
         peer: &Peer,
         request: &mut CanonicalRequest,
@@ -212,19 +215,35 @@ impl Inbound {
         let limits = self.limit(peer)?;
         let at = (self.recorder.clock)();
         self.verify_token(peer, request.headers(), unix_seconds(at))?;
+        let user = self.user(request, unix_seconds(at)).await?;
         strip_identity_headers(request.headers_mut(), &[]);
         request
             .headers_mut()
             .insert(X_MESH_PEER_ID, peer.header.clone());
 
         // Groups in a service token count for nothing here: whoever shares the secret can write any.
-        let caller = (&peer.caller, &*peer.shown);
+        let with_user = user.map(|user| Caller::new(Some(peer.id.clone()), Some(user)));
+        let caller = (with_user.as_ref().unwrap_or(&peer.caller), &*peer.shown);
         let judgement = judged.insert(self.authorizer.judge(caller, request, at));
         if judgement.is_allowed {
             Ok(limits)
         } else {
             Err(self.authorizer.refusal(judgement))
         }
+    }
+
+    /// Who the request's own credential names; the application sees of it what the configuration says.
+    async fn user(
+        &self,
+        request: &mut CanonicalRequest,
+        now: u64,
+    ) -> Result<Option<Arc<User>>, Refusal> {
+        let Some(users) = &self.users else {
+            return Ok(None);
+        };
+        let user = users.identify(request.headers(), &self.name, now).await?;
+        users.strip(request.headers_mut());
+        Ok(user)
     }
 
     fn limit(&self, peer: &Peer) -> Result<Option<LimitHeaders>, Refusal> {

@@ -1,0 +1,223 @@
+//! Who the user behind a request is: a token of a trusted issuer, a consumer's token, or an API key.
+//!
+//! A credential that is there and wrong refuses the request; it is never taken for none.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use http::header::WWW_AUTHENTICATE;
+use mesh_auth::caller::User;
+use mesh_auth::token::ApiKeyHash;
+use mesh_auth::token::Consumer;
+use mesh_auth::token::IssuerConfig as Issuer;
+use mesh_auth::token::KeySet;
+use mesh_auth::token::RoleCondition;
+use mesh_auth::token::RoleMapping;
+use mesh_auth::token::UserTokenError;
+use mesh_auth::token::UserVerifier;
+
+use crate::config::AuthConfig;
+use crate::config::ConsumerConfig;
+use crate::config::IssuerConfig;
+use crate::error::Error;
+use crate::respond::Code;
+use crate::respond::Refusal;
+use crate::secret_file;
+use crate::stack::outbound::chain;
+
+/// Finds and checks the credentials of users in requests.
+#[derive(Debug)]
+pub(crate) struct UserCheck {
+    verifier: UserVerifier,
+    /// Where API keys are configured.
+    api_key_header: Option<HeaderName>,
+    forwards_authorization: bool,
+}
+
+impl UserCheck {
+    /// What `config` trusts; `None` where that is nobody, and then `Authorization` is the application's business alone.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be read, or holds what can't be used.
+    pub(crate) fn new(config: &AuthConfig) -> Result<Option<Self>, Error> {
+        if !config.knows_users() {
+            return Ok(None);
+        }
+        let mut verifier = UserVerifier::new(CACHED);
+        for issuer in &config.issuers {
+            let own = |source| Error::config(format!("auth.issuers: {}", issuer.issuer), source);
+            verifier.add_issuer(issuer_of(issuer)).map_err(own)?;
+            if let Some(file) = &issuer.jwks_file {
+                let keys = read_keys(file)?;
+                verifier.put_keys(&issuer.issuer, Some(Arc::new(keys)));
+            }
+        }
+        for consumer in &config.consumers {
+            add_consumer(&mut verifier, config, consumer)?;
+        }
+        let header = HeaderName::try_from(&config.api_key_header);
+        let header = header.map_err(|source| Error::config("auth.api_key_header", source))?;
+        Ok(Some(Self {
+            verifier,
+            api_key_header: Some(header).filter(|_| !config.api_keys.is_empty()),
+            forwards_authorization: config.forward_authorization,
+        }))
+    }
+
+    /// The user that the request's credential proves at `now` (seconds since 1970); `None` where it has none.
+    ///
+    /// # Errors
+    ///
+    /// Two credentials, or one that is wrong. Which rule it broke is for our log; a forger learns nothing.
+    #[expect(
+        clippy::unused_async,
+        reason = "a token of a new key waits for the issuer's keys here"
+    )]
+    pub(crate) async fn identify(
+        &self,
+        headers: &HeaderMap,
+        service: &str,
+        now: u64,
+    ) -> Result<Option<Arc<User>>, Refusal> {
+        let user = match (Self::bearer(headers)?, self.api_key(headers)?) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => return Err(refused(TWO)),
+            (Some(token), None) => self.verifier.verify(token, service, now),
+            (None, Some(key)) => self.verifier.verify_api_key(key),
+        };
+        user.map(Some).map_err(|error| refused_for(&error))
+    }
+
+    /// Takes from a request what the application must not see.
+    pub(crate) fn strip(&self, headers: &mut HeaderMap) {
+        if let Some(name) = &self.api_key_header {
+            headers.remove(name);
+        }
+        if !self.forwards_authorization {
+            headers.remove(AUTHORIZATION);
+        }
+    }
+
+    /// The token of `Authorization: Bearer`; another scheme is the application's business (RFC 6750 section 2.1).
+    fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+        let Some(value) = only(headers, &AUTHORIZATION)? else {
+            return Ok(None);
+        };
+        let Some((scheme, token)) = value.split_once(' ') else {
+            return Ok(None);
+        };
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        Ok(is_bearer.then(|| token.trim_start_matches(' ')))
+    }
+
+    fn api_key<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, Refusal> {
+        match &self.api_key_header {
+            Some(name) => only(headers, name),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The value of a header that may stand once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value
+            .to_str()
+            .map(Some)
+            .map_err(|_error| refused(UNREADABLE)),
+        (Some(_), Some(_)) => Err(refused(TWO)),
+    }
+}
+
+fn refused_for(error: &UserTokenError) -> Refusal {
+    tracing::info!(error = %chain(error), "credential refused");
+    match error {
+        UserTokenError::Expired { .. } => refused(EXPIRED),
+        UserTokenError::ApiKey => {
+            refused("the API key is not valid here; ask this service's owner for one")
+        }
+        UserTokenError::NoKeys { .. } => {
+            refused("the token can't be checked here now; try again later")
+        }
+        _ => refused("the token is not valid here; get one that is meant for this service"),
+    }
+}
+
+fn refused(message: &'static str) -> Refusal {
+    // RFC 6750 section 3.1.
+    let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+    Refusal::new(Code::Unauthenticated, message).with_header(WWW_AUTHENTICATE, challenge)
+}
+
+fn issuer_of(config: &IssuerConfig) -> Issuer {
+    let audiences: Vec<&str> = config.audiences.iter().map(String::as_str).collect();
+    let issuer = Issuer::new(&config.issuer)
+        .with_audiences(&audiences)
+        .with_groups_claim(&config.groups_claim)
+        .with_single_use(config.single_use);
+    config.roles.iter().fold(issuer, |issuer, role| {
+        let equals = role.equals.clone().map(RoleCondition::Equals);
+        let contains = role.contains.clone().map(RoleCondition::Contains);
+        match equals.or(contains) {
+            Some(condition) => {
+                issuer.with_role(RoleMapping::new(&role.role, &role.claim, condition))
+            }
+            None => issuer,
+        }
+    })
+}
+
+fn add_consumer(
+    verifier: &mut UserVerifier,
+    config: &AuthConfig,
+    consumer: &ConsumerConfig,
+) -> Result<(), Error> {
+    let name = &consumer.name;
+    let groups: Vec<&str> = consumer.groups.iter().map(String::as_str).collect();
+    if let (Some(key), Some(file)) = (&consumer.key, &consumer.secret_file) {
+        let wrong = |source| Error::config(format!("the secret of consumer {name}"), source);
+        let secret = secret_file::read(file)
+            .map_err(|source| Error::config(format!("could not use {}", file.display()), source))?;
+        let consumer = Consumer::new(name, key, secret.as_bytes()).map_err(wrong)?;
+        verifier
+            .add_consumer(consumer.with_groups(&groups))
+            .map_err(|source| Error::config(format!("auth.consumers: {name}"), source))?;
+    }
+    for own in config.api_keys.iter().filter(|own| own.consumer == *name) {
+        let wrong = |source: mesh_auth::token::ApiKeyError| {
+            Error::config(format!("auth.api_keys of {name}"), source)
+        };
+        let hash = ApiKeyHash::parse(&own.hash).map_err(wrong)?;
+        verifier
+            .add_api_key(hash, name, &groups)
+            .map_err(|source| Error::config(format!("auth.api_keys of {name}"), source))?;
+    }
+    Ok(())
+}
+
+fn read_keys(file: &std::path::Path) -> Result<KeySet, Error> {
+    use std::io::Read as _;
+
+    let mut text = Vec::new();
+    let limit = u64::try_from(mesh_auth::token::MAX_SET_BYTES).unwrap_or(u64::MAX);
+    std::fs::File::open(file)
+        .and_then(|opened| opened.take(limit + 1).read_to_end(&mut text))
+        .map_err(|source| Error::Read {
+            path: file.to_owned(),
+            source,
+        })?;
+    KeySet::parse(&text)
+        .map_err(|source| Error::config(format!("{} can't be used", file.display()), source))
+}
+
+const TWO: &str = "the request carries more than one credential; send one";
+const UNREADABLE: &str = "the request's credential has bytes that no credential has";
+const EXPIRED: &str = "the token has expired; get a new one";
+/// Users that call one service within an hour, about.
+const CACHED: usize = 10_000;
