@@ -75,6 +75,7 @@ pub use self::security::Encryption;
 pub use self::security::HandshakesConfig;
 pub use self::security::RsaKeySize;
 pub use self::security::SecurityConfig;
+pub use self::security::SecurityMode;
 pub use self::service::DrainConfig;
 pub use self::service::OutboundConfig;
 pub use self::service::RuntimeConfig;

@@ -34,10 +34,12 @@ use crate::tasks::every;
 use crate::tasks::until_drain;
 
 mod build;
+mod permissive;
 mod rotate;
 mod serve;
 mod session_identity;
 
+use self::permissive::Permissive;
 use self::rotate::Rotation;
 use self::serve::Gate;
 
@@ -207,9 +209,11 @@ impl Node {
         if let Some(reload) = reload {
             until_drain(&shared.tasks, from_here.clone(), reload.run());
         }
-        let mut ending = Ending::default();
+        let (mut ending, mut permissive) = (Ending::default(), Permissive::default());
+        let told = Arc::clone(&shared);
         every(&shared.tasks, from_here.clone(), LOOK_EVERY, move || {
             ending.look(&policies);
+            permissive.tell(&told);
         });
         listeners.serve(&shared, &from_peers, &from_here);
         drop((from_peers, from_here));
@@ -371,7 +375,7 @@ const CLOSE_SESSIONS: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_millis(500);
 /// How stale a line of the access log may be.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
-/// How often rules are looked at that are about to end.
+/// How often rules are looked at that are about to end, and plaintext is warned of.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// Connections that one listener has open at once (threat 41).
 const MAX_CONNECTIONS: usize = 16_384;

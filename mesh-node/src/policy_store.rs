@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use arc_swap::Guard;
 use mesh_auth::policy::Needs;
 use mesh_auth::policy::Policy;
-use mesh_auth::spiffe::TrustDomain;
+use mesh_auth::policy::Scope;
 
 pub(crate) use self::ending::Ending;
 pub(crate) use self::reload::Reload;
@@ -39,16 +39,16 @@ pub(crate) struct Policies {
 #[derive(Debug)]
 pub(crate) struct PolicyStore {
     current: ArcSwap<Policies>,
-    own: TrustDomain,
+    scope: Scope,
 }
 
 impl PolicyStore {
     /// Compiles the policies of the start.
-    pub(crate) fn new(config: &PolicyConfig, own: TrustDomain) -> Result<Self, PolicyFault> {
-        let first = build(config, &own, 1)?;
+    pub(crate) fn new(config: &PolicyConfig, scope: Scope) -> Result<Self, PolicyFault> {
+        let first = build(config, &scope, 1)?;
         Ok(Self {
             current: ArcSwap::from_pointee(first),
-            own,
+            scope,
         })
     }
 
@@ -60,7 +60,7 @@ impl PolicyStore {
     /// Puts other policies into force, and gives their generation.
     pub(crate) fn replace(&self, config: &PolicyConfig) -> Result<u64, PolicyFault> {
         let generation = self.current().generation.saturating_add(1);
-        let next = build(config, &self.own, generation)?;
+        let next = build(config, &self.scope, generation)?;
         self.current.store(Arc::new(next));
         Ok(generation)
     }
@@ -78,17 +78,13 @@ impl PolicyStore {
     }
 }
 
-fn build(
-    config: &PolicyConfig,
-    own: &TrustDomain,
-    generation: u64,
-) -> Result<Policies, PolicyFault> {
+fn build(config: &PolicyConfig, scope: &Scope, generation: u64) -> Result<Policies, PolicyFault> {
     let shadow = config
         .shadow
         .as_deref()
-        .map(|shadow| compile(shadow, own).map_err(Which::Shadow.fault()));
+        .map(|shadow| compile(shadow, scope).map_err(Which::Shadow.fault()));
     let shadow = shadow.transpose()?;
-    let live = compile(config, own).map_err(Which::Live.fault())?;
+    let live = compile(config, scope).map_err(Which::Live.fault())?;
     let needs = live.needs().clone();
     Ok(Policies {
         needs: match &shadow {

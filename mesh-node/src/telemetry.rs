@@ -89,6 +89,8 @@ pub(crate) struct Ends {
     pub(crate) source_principal: Arc<str>,
     pub(crate) destination: Arc<str>,
     pub(crate) destination_principal: Arc<str>,
+    /// What protects the connection: `mutual_tls`, or `none`.
+    pub(crate) security: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -430,7 +432,7 @@ impl PairSeries {
             destination_principal: Arc::clone(&ends.destination_principal),
             request_protocol: if is_grpc { "grpc" } else { "http" },
             response_code: code,
-            connection_security_policy: "mutual_tls",
+            connection_security_policy: ends.security,
         };
         let telemetry = &self.telemetry;
         let client = (ends.reporter == "source").then(|| {
@@ -530,6 +532,7 @@ mod tests {
             source_principal: "spiffe://t/user".into(),
             destination: "order".into(),
             destination_principal: "spiffe://t/order".into(),
+            security: "mutual_tls",
         };
         let series = PairSeries::new(ends, Arc::clone(&telemetry));
         for code in [StatusCode::OK, StatusCode::OK, StatusCode::BAD_GATEWAY] {

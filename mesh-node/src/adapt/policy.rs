@@ -6,6 +6,7 @@ use mesh_auth::policy::Policy;
 use mesh_auth::policy::PolicyConfig as Written;
 use mesh_auth::policy::PolicyError;
 use mesh_auth::policy::RuleConfig as Rule;
+use mesh_auth::policy::Scope;
 use mesh_auth::spiffe::TrustDomain;
 
 use crate::config::ConfigError;
@@ -14,13 +15,14 @@ use crate::config::NodeConfig;
 use crate::config::PolicyConfig;
 use crate::config::PolicyDefault;
 use crate::config::RuleAction;
+use crate::config::SecurityMode;
 
 /// Compiles every rule, so that one that can't be enforced is refused.
 ///
 /// # Errors
 ///
-/// As [`Policy::build`]: the error names the rule.
-pub(crate) fn compile(config: &PolicyConfig, own: &TrustDomain) -> Result<Policy, PolicyError> {
+/// As [`Policy::build_in`]: the error names the rule.
+pub(crate) fn compile(config: &PolicyConfig, scope: &Scope) -> Result<Policy, PolicyError> {
     let default = match config.default {
         PolicyDefault::Deny => DefaultAction::Deny,
         PolicyDefault::Audit => DefaultAction::Audit,
@@ -44,7 +46,13 @@ pub(crate) fn compile(config: &PolicyConfig, own: &TrustDomain) -> Result<Policy
         own.expires.clone_from(&rule.expires);
         policy = policy.with_rule(own);
     }
-    Policy::build(&policy, own)
+    Policy::build_in(&policy, scope)
+}
+
+/// Where the policies of a node hold; `own` is its trust domain.
+pub(crate) fn scope_of(config: &NodeConfig, own: &TrustDomain) -> Scope {
+    let is_permissive = config.security.mode == SecurityMode::Permissive;
+    Scope::new(own).with_permissive(is_permissive)
 }
 
 /// Which of two policies.

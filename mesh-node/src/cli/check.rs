@@ -27,10 +27,12 @@ use super::keys;
 use super::report::Failure;
 use super::report::Report;
 use crate::adapt::policy::Located;
+use crate::adapt::policy::scope_of;
 use crate::config::Document;
 use crate::config::IdentitySource;
 use crate::config::NodeConfig;
 use crate::config::PolicyDefault;
+use crate::config::SecurityMode;
 use crate::error::Error;
 use crate::policy_store::PolicyStore;
 
@@ -259,7 +261,7 @@ fn policy(
             error,
         )
     })?;
-    let store = PolicyStore::new(&config.policy, domain).map_err(|fault| {
+    let store = PolicyStore::new(&config.policy, scope_of(config, &domain)).map_err(|fault| {
         let Located { place, source } = fault.located(config, document);
         Failure::because(place, source)
     })?;
@@ -283,6 +285,12 @@ fn policy(
         findings
             .warnings
             .push("policy.rules is empty: every call to this service will be refused".to_owned());
+    }
+    if config.security.mode == SecurityMode::Permissive {
+        findings.warnings.push(format!(
+            "security.mode is permissive: {} takes plaintext from whoever reaches it",
+            config.service.listen
+        ));
     }
     if config.policy.default == PolicyDefault::Audit {
         findings

@@ -20,6 +20,10 @@ use super::value;
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SecurityConfig {
+    /// `strict`: whoever shows no certificate gets nothing. `permissive`: the port for other nodes takes plaintext HTTP too,
+    /// while a mesh is introduced; who calls so is `anonymous` to rules, and the node says loudly that it does. Default
+    /// `strict`.
+    pub mode: SecurityMode,
     /// `hybrid`: an end-to-end session inside mTLS. `mtls`: mTLS alone, cheaper, readable by a hop that ends TLS.
     /// Default `hybrid`.
     pub encryption: Encryption,
@@ -54,6 +58,7 @@ pub struct SecurityConfig {
 impl Default for SecurityConfig {
     fn default() -> Self {
         Self {
+            mode: SecurityMode::default(),
             encryption: Encryption::default(),
             rsa_key_size: RsaKeySize::default(),
             aes_key_size: AesKeySize::default(),
@@ -102,6 +107,18 @@ impl Default for HandshakesConfig {
             failure_cost: limits.failure_cost,
         }
     }
+}
+
+/// Whether callers without a certificate are listened to.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecurityMode {
+    /// They are not.
+    #[default]
+    Strict,
+    /// They are, and are anonymous. For migration only.
+    Permissive,
 }
 
 /// How messages between nodes are protected.

@@ -39,6 +39,7 @@ use crate::config::AuditEvent;
 use crate::config::Durability;
 use crate::config::Encryption;
 use crate::config::NodeConfig;
+use crate::config::SecurityMode;
 use crate::credentials::UserCheck;
 use crate::error::Error;
 use crate::identity::Identity;
@@ -52,6 +53,7 @@ use crate::methods::Methods;
 use crate::node::rotate::Rotation;
 use crate::node::rotate::Seen;
 use crate::node::serve::Gate;
+use crate::node::serve::series_of_nobody;
 use crate::node::wall_clock;
 use crate::policy_store::Shown;
 use crate::stack::inbound::App;
@@ -174,7 +176,7 @@ pub(super) fn parts(
         auditor: auditor.clone(),
         recorder,
     };
-    let gate = gate(inbound, (own, &tls), server.clone(), tasks)?;
+    let gate = gate(config, inbound, (own, &tls), server.clone(), tasks)?;
     let rotation = Rotation {
         intake,
         judge: Judge::new(own.id.clone()),
@@ -216,15 +218,22 @@ impl Own {
 }
 
 fn gate(
+    config: &NodeConfig,
     inbound: Inbound,
     (own, tls): (&Own, &Arc<TlsStore>),
     sessions: Option<Arc<SessionServer>>,
     tasks: &Tasks,
 ) -> Result<Gate, Error> {
+    let own_principal: Arc<str> = Arc::from(own.id.to_string());
+    let plaintext = (config.security.mode == SecurityMode::Permissive).then(|| {
+        let telemetry = &inbound.recorder.telemetry;
+        series_of_nobody((&own.name, &own_principal), telemetry)
+    });
     Ok(Gate {
         inbound,
         tls: Arc::clone(tls),
-        own_principal: Arc::from(own.id.to_string()),
+        own_principal,
+        plaintext,
         sessions,
         peers: RwLock::default(),
         server: Server::new(&ServerConfig::default(), tasks.clone()),

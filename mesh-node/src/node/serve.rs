@@ -1,5 +1,7 @@
 //! What happens on one accepted connection of each listener.
 
+mod plaintext;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -44,6 +46,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+pub(crate) use self::plaintext::series_of_nobody;
+use self::plaintext::serve_inbound;
+
 use crate::node::Shared;
 use crate::respond::Code;
 use crate::respond::Refusal;
@@ -72,6 +77,8 @@ pub(crate) struct Gate {
     pub(crate) inbound: Inbound,
     pub(crate) tls: Arc<TlsStore>,
     pub(crate) own_principal: Arc<str>,
+    /// Where plaintext is taken: what counts it.
+    pub(crate) plaintext: Option<Arc<PairSeries>>,
     /// Where calls must be sealed end to end; a call that is not is refused, so nobody can downgrade.
     pub(crate) sessions: Option<Arc<SessionServer>>,
     pub(crate) peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
@@ -129,7 +136,7 @@ impl Shared {
             } = accepted;
             // Boxed, so that what an idle connection holds, and what each request moves, is small.
             match entry {
-                Entry::Inbound => Box::pin(shared.serve_peer(stream, from, drain)).await,
+                Entry::Inbound => Box::pin(serve_inbound(&shared, stream, from, drain)).await,
                 Entry::Outbound(bound) => {
                     Box::pin(shared.serve_application(stream, bound, drain)).await;
                 }
@@ -158,7 +165,7 @@ impl Shared {
         };
         if let Some(auditor) = &self.auditor {
             let event = Event::new(EventKind::Connection)
-                .with_display("peer", &peer.id)
+                .with("peer", &*peer.shown)
                 .with_display("from", &from);
             auditor.note(event.with("verdict", "accepted"));
         }
@@ -302,15 +309,16 @@ impl Gate {
             source_principal: Arc::from(id.as_str()),
             destination: Arc::clone(&self.inbound.name),
             destination_principal: Arc::clone(&self.own_principal),
+            security: "mutual_tls",
         };
         let series = Arc::new(PairSeries::new(ends, Arc::clone(telemetry)));
         let peer = Arc::new(Peer {
             caller: Caller::new(Some(spiffe.clone()), None),
             shown: Arc::from(id.as_str()),
-            id: spiffe,
-            tls_id: id.clone(),
+            id: Some(spiffe),
+            tls_id: Some(id.clone()),
             name,
-            header,
+            header: Some(header),
             series,
         });
         let mut peers = self.peers.write();
@@ -333,7 +341,10 @@ impl Gate {
             self.note_refusal(peer, "the call was not sealed");
             return self.refuse(Refusal::new(Code::Denied, message), is_grpc(&request));
         }
-        let id = &peer.tls_id;
+        let Some(id) = &peer.tls_id else {
+            let message = "a session is between two nodes that show certificates";
+            return self.refuse(Refusal::new(Code::Unauthenticated, message), true);
+        };
         let named = request.headers().get(MESH_SERVICE);
         if is_exchange && named.is_some_and(|named| named == CLOSE_ROUTE) {
             return match sessions.close(id, request).await {
@@ -379,9 +390,9 @@ impl Gate {
     fn refuse_session(&self, peer: &Peer, error: &Refused) -> Response<Body> {
         self.inbound.recorder.telemetry.refused_peers.inc();
         // Whoever floods must not make us write about it (threats 32 and 59).
-        if self.refusals.check(&peer.id, now()).allowed {
+        if self.refusals.check(&*peer.shown, now()).allowed {
             let error = chain(error);
-            tracing::info!(peer.id = %peer.id, error, "session refused");
+            tracing::info!(peer.id = %peer.shown, error, "session refused");
             self.inbound.note_error(peer, &error);
         }
         let refusal = match error {
@@ -411,7 +422,7 @@ impl Gate {
 
     /// Writes down what was refused before the inbound stack saw it, a few a second for each peer (threat 59).
     fn note_refusal(&self, peer: &Peer, what: &str) {
-        if self.refusals.check(&peer.id, now()).allowed {
+        if self.refusals.check(&*peer.shown, now()).allowed {
             self.inbound.note_error(peer, what);
         }
     }

@@ -117,22 +117,24 @@ impl TokenCheck {
     }
 }
 
-/// A verified peer, for as long as its connection.
+/// Who is at the other end of a connection, for as long as it lasts: a verified peer, or nobody.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) id: SpiffeId,
-    /// The same as a caller without a user, and as text.
+    /// Who it is; nobody, where it came in plaintext (`security.mode: permissive`).
+    pub(crate) id: Option<SpiffeId>,
+    /// The same as a caller without a user.
     pub(crate) caller: Caller,
+    /// The same as text, or where the plaintext comes from: one key for one caller.
     pub(crate) shown: Arc<str>,
-    /// The same as it stands in the certificate.
-    pub(crate) tls_id: PeerId,
+    /// The id as it stands in the certificate.
+    pub(crate) tls_id: Option<PeerId>,
     pub(crate) name: Arc<str>,
-    pub(crate) header: HeaderValue,
+    pub(crate) header: Option<HeaderValue>,
     pub(crate) series: Arc<PairSeries>,
 }
 
 impl Inbound {
-    /// Answers one request of a verified peer. `session` names the secure session that it came in, if it did.
+    /// Answers one request of a peer. `session` names the secure session that it came in, if it did.
     pub(crate) async fn handle(
         &self,
         peer: &Arc<Peer>,
@@ -163,7 +165,7 @@ impl Inbound {
         let entry = self.auditor.as_ref().map(|auditor| {
             auditor.message(&Message {
                 direction: "inbound",
-                peer: Some(&peer.id),
+                peer: peer.id.as_ref().map(|id| id as &dyn Display),
                 service: &self.name,
                 method: request.method().as_str(),
                 path: request.path(),
@@ -196,7 +198,7 @@ impl Inbound {
     /// Records what went wrong with a peer.
     pub(crate) fn note_error(&self, peer: &Peer, what: &str) {
         if let Some(auditor) = &self.auditor {
-            let event = Event::new(EventKind::Error).with_display("peer", &peer.id);
+            let event = Event::new(EventKind::Error).with("peer", &*peer.shown);
             auditor.note(event.with("error", what));
         }
     }
@@ -217,12 +219,13 @@ impl Inbound {
         self.verify_token(peer, request.headers(), unix_seconds(at))?;
         let user = self.user(request, unix_seconds(at)).await?;
         strip_identity_headers(request.headers_mut(), &[]);
-        request
-            .headers_mut()
-            .insert(X_MESH_PEER_ID, peer.header.clone());
+        if let Some(header) = &peer.header {
+            let headers = request.headers_mut();
+            headers.insert(X_MESH_PEER_ID, header.clone());
+        }
 
         // Groups in a service token count for nothing here: whoever shares the secret can write any.
-        let with_user = user.map(|user| Caller::new(Some(peer.id.clone()), Some(user)));
+        let with_user = user.map(|user| Caller::new(peer.id.clone(), Some(user)));
         let caller = (with_user.as_ref().unwrap_or(&peer.caller), &*peer.shown);
         let judgement = judged.insert(self.authorizer.judge(caller, request, at));
         if judgement.is_allowed {
@@ -250,14 +253,14 @@ impl Inbound {
         let Some(limiter) = &self.limiter else {
             return Ok(None);
         };
-        let verdict = limiter.check(&peer.id, now());
+        let verdict = limiter.check(&*peer.shown, now());
         let headers = limit_headers(&verdict);
         if verdict.allowed {
             return Ok(Some(headers));
         }
         let message = format!(
             "{} made more requests than the {} it may in the window",
-            peer.id, verdict.limit
+            peer.shown, verdict.limit
         );
         let refusal =
             Refusal::new(Code::RateLimited, message).with_retry_after(verdict.retry_after);
@@ -267,7 +270,8 @@ impl Inbound {
     }
 
     fn verify_token(&self, peer: &Peer, headers: &HeaderMap, now: u64) -> Result<(), Refusal> {
-        let Some(check) = &self.token else {
+        // A service token is bound to a certificate; without one it counts for nothing, and is dropped below.
+        let (Some(check), Some(id)) = (&self.token, &peer.id) else {
             return Ok(());
         };
         let refused = |message: &'static str| Refusal::new(Code::Unauthenticated, message);
@@ -277,8 +281,8 @@ impl Inbound {
         let token = token.ok_or_else(|| {
             refused("the call carries no service token; the calling node needs auth.jwt")
         })?;
-        check.verify(token, &peer.id, now).map(drop).map_err(|error| {
-            tracing::info!(peer.id = %peer.id, error = %chain(&error), "service token refused");
+        check.verify(token, id, now).map(drop).map_err(|error| {
+            tracing::info!(peer.id = %id, error = %chain(&error), "service token refused");
             // Which rule it broke is for our log; a forger learns nothing.
             refused("the call's service token is not valid here; do both nodes have the same auth.jwt secret?")
         })

@@ -18,6 +18,10 @@ pub(crate) struct PolicyMetrics {
     loaded: Gauge,
     generation: Gauge,
     pub(crate) expiring: Gauge,
+    /// 1 where plaintext is taken.
+    pub(crate) permissive: Gauge,
+    /// Requests that came in plaintext.
+    pub(crate) plaintext: Counter,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -59,6 +63,14 @@ impl PolicyMetrics {
             expiring: names.register(
                 "mesh_policy_rules_expiring",
                 "Rules that end within 14 days",
+            ),
+            permissive: names.register(
+                "mesh_permissive",
+                "1 where plaintext is taken (security.mode: permissive)",
+            ),
+            plaintext: names.register(
+                "mesh_plaintext_requests",
+                "Requests that came in plaintext, from nobody knows whom",
             ),
         }
     }

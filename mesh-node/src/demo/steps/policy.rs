@@ -18,6 +18,7 @@ use super::super::story::Story;
 use super::super::story::expect;
 use super::super::world::World;
 use crate::adapt::policy::compile;
+use crate::adapt::policy::scope_of;
 use crate::config::Environment;
 use crate::config::NodeConfig;
 use crate::node::wall_clock;
@@ -72,7 +73,10 @@ pub(super) async fn denies(world: &mut World, story: &mut Story) -> Result<(), M
 /// What the policy in the file at `path` says to the call, and why.
 fn explain(path: &Path) -> Result<(bool, String), BoxError> {
     let config = NodeConfig::load(path, &Environment::new())?;
-    let policy = compile(&config.policy, &config.identity.trust_domain.parse()?)?;
+    let policy = compile(
+        &config.policy,
+        &scope_of(&config, &config.identity.trust_domain.parse()?),
+    )?;
     let request = Call::get("http://payments/payments/42").into_request()?;
     let request = CanonicalRequest::new(request.into_parts().0, &Limits::default())?;
     let caller = Caller::new(Some(probe::spiffe_id(WEB)?), None);

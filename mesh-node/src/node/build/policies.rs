@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mesh_auth::policy::DEFAULT_RULE;
 use mesh_auth::spiffe::TrustDomain;
 
+use crate::adapt::policy::scope_of;
 use crate::audit::Auditor;
 use crate::config::NodeConfig;
 use crate::decision::Recent;
@@ -28,10 +29,11 @@ pub(super) fn policies(
         let what = "policy.shadow_file was not read; load the configuration with NodeConfig::load";
         return Err(Error::missing(what.to_owned()));
     }
-    let store = PolicyStore::new(&config.policy, own.clone()).map_err(|fault| Error::Config {
-        what: fault.to_string(),
-        source: Some(fault.into_source().into()),
-    })?;
+    let store =
+        PolicyStore::new(&config.policy, scope_of(config, own)).map_err(|fault| Error::Config {
+            what: fault.to_string(),
+            source: Some(fault.into_source().into()),
+        })?;
     telemetry.policy.loaded(1, wall_clock());
     Ok(Arc::new(Shown {
         started: config.clone(),

@@ -126,6 +126,7 @@ pub(super) fn services(
                 source_principal: Arc::from(own.id.to_string()),
                 destination: Arc::clone(&shared),
                 destination_principal: Arc::from(principal),
+                security: "mutual_tls",
             },
             Arc::clone(telemetry),
         );
