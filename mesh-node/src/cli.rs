@@ -12,6 +12,7 @@ mod demo;
 mod files;
 mod init;
 mod keys;
+mod prove;
 mod report;
 mod run;
 mod token;
@@ -75,6 +76,8 @@ enum Command {
     /// RSA identity keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Shows that a running node does what its policy says: probes, attacks, and a signed report.
+    Prove(prove::Args),
     /// Service tokens.
     #[command(subcommand)]
     Token(token::Command),
@@ -154,6 +157,7 @@ fn run(command: Command, json: bool, context: &Context) -> Result<Report, Failur
         Command::Init(args) => init::run(&args, context),
         Command::Ca(command) => ca::run(&command, context),
         Command::Keys(command) => keys::run(&command, context),
+        Command::Prove(args) => prove::run(&args, context),
         Command::Token(command) => token::run(&command, context),
         Command::Audit(command) => audit::run(&command),
         Command::Bench(command) => bench::run(&command, json),

@@ -189,6 +189,16 @@ impl NodeConfig {
         format!("spiffe://{}/{service}", self.identity.trust_domain)
     }
 
+    /// The SPIFFE id of `security.probe`.
+    pub(crate) fn prober_id(&self) -> Option<String> {
+        let probe = self.security.probe.as_deref()?;
+        Some(if probe.contains("://") {
+            probe.to_owned()
+        } else {
+            self.spiffe_id_of(probe)
+        })
+    }
+
     /// `iss` of the tokens that this node issues and accepts: the configured one, else the trust domain.
     pub fn token_issuer(&self) -> &str {
         let configured = self.auth.jwt.as_ref().and_then(|jwt| jwt.issuer.as_deref());

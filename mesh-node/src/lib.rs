@@ -62,6 +62,7 @@ mod mesh;
 mod methods;
 mod node;
 mod policy_store;
+mod prove;
 pub mod respond;
 mod secret_file;
 mod stack;

@@ -33,7 +33,7 @@ use crate::stack::outbound::Service;
 use crate::tasks::every;
 use crate::tasks::until_drain;
 
-mod build;
+pub(crate) mod build;
 mod permissive;
 mod rotate;
 mod serve;

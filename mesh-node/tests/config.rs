@@ -115,7 +115,7 @@ fn says_where_a_key_is_unknown_and_what_was_meant() {
     refuses(
         "policy:\n  rules:\n    - name: a\n      form: [b]",
         "mesh.yaml:6:7: policy.rules[0].form: unknown key; did you mean \"from\"? \
-         allowed here: name, from, to, action, owner, reason, expires",
+         allowed here: name, from, users, to, action, when, owner, reason, expires",
     );
     refuses(
         "security: { key_rotation: { intervall: 1h } }",

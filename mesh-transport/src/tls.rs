@@ -18,6 +18,7 @@ use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::UnixTime;
 use rustls_pki_types::pem::PemObject;
 
 use crate::error::BoxError;
@@ -331,6 +332,21 @@ impl fmt::Debug for TlsIdentity {
             .field("trusts", &self.verifier)
             .finish_non_exhaustive()
     }
+}
+
+/// As [`TlsStore::verify_signed`], for whoever has no identity of its own: a statement judged by `bundles`, under the
+/// naming rules of `identify`, as of `at`.
+///
+/// # Errors
+///
+/// [`Error::Identity`] with the step that failed.
+pub fn verify_statement(
+    (identify, bundles): (Arc<dyn Identify>, TrustBundles),
+    chain: &[CertificateDer<'_>],
+    (message, signature): (&[u8], &[u8]),
+    at: UnixTime,
+) -> Result<PeerId, Error> {
+    verify::Verifier::new(identify, bundles).verify_signed(chain, message, signature, at)
 }
 
 /// The library's own provider, so that no process-wide default can change what is offered.

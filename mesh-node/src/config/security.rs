@@ -53,6 +53,11 @@ pub struct SecurityConfig {
     pub session_timeout: Duration,
     /// How much handshakes of sessions may cost this node.
     pub handshakes: HandshakesConfig,
+    /// Who may probe this node with `mesh-node prove`: a service or a SPIFFE id. Its requests never reach the application.
+    /// Absent: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub probe: Option<String>,
 }
 
 impl Default for SecurityConfig {
@@ -69,6 +74,7 @@ impl Default for SecurityConfig {
             key_rotation: KeyRotationConfig::default(),
             session_timeout: SESSION_TIMEOUT,
             handshakes: HandshakesConfig::default(),
+            probe: None,
         }
     }
 }

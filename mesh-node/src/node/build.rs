@@ -68,7 +68,7 @@ use crate::trace::Ids;
 
 mod policies;
 mod services;
-mod sessions;
+pub(crate) mod sessions;
 
 use self::policies::authorizer;
 use self::policies::policies;
@@ -95,6 +95,8 @@ pub(super) struct Own {
     id: SpiffeId,
     trust_domain: TrustDomain,
     seed: Arc<SplitMix64>,
+    /// Who may probe it.
+    prober: Option<SpiffeId>,
 }
 
 /// Tokens that this node issues and accepts.
@@ -205,6 +207,13 @@ impl Own {
     pub(super) fn new(config: &NodeConfig) -> Result<Self, Error> {
         let trust_domain = trust_domain(&config.identity)?;
         let id = own_id(config)?;
+        let prober = config.prober_id().map(|id| id.parse()).transpose();
+        let prober = prober.map_err(|source| {
+            Error::config(
+                "security.probe is neither a service nor a spiffe id",
+                source,
+            )
+        })?;
         let mut seed = [0; 8];
         mesh_crypto::Random::fill(&SystemRandom::new(), &mut seed)?;
         let seed = Arc::new(SplitMix64::new(u64::from_ne_bytes(seed)));
@@ -213,6 +222,7 @@ impl Own {
             id,
             trust_domain,
             seed,
+            prober,
         })
     }
 }
@@ -234,6 +244,7 @@ fn gate(
         tls: Arc::clone(tls),
         own_principal,
         plaintext,
+        prober: own.prober.clone(),
         sessions,
         peers: RwLock::default(),
         server: Server::new(&ServerConfig::default(), tasks.clone()),

@@ -79,6 +79,8 @@ pub(crate) struct Gate {
     pub(crate) own_principal: Arc<str>,
     /// Where plaintext is taken: what counts it.
     pub(crate) plaintext: Option<Arc<PairSeries>>,
+    /// Who may probe (`security.probe`).
+    pub(crate) prober: Option<SpiffeId>,
     /// Where calls must be sealed end to end; a call that is not is refused, so nobody can downgrade.
     pub(crate) sessions: Option<Arc<SessionServer>>,
     pub(crate) peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
@@ -315,6 +317,7 @@ impl Gate {
         let peer = Arc::new(Peer {
             caller: Caller::new(Some(spiffe.clone()), None),
             shown: Arc::from(id.as_str()),
+            is_prober: self.prober.as_ref() == Some(&spiffe),
             id: Some(spiffe),
             tls_id: Some(id.clone()),
             name,

@@ -7,8 +7,9 @@
 //! | 3 | token, then the user's credential | `unauthenticated` | who calls is settled before what it may |
 //! | 4 | identity headers | – | a caller's are dropped, ours are set |
 //! | 5 | policy | `denied` | no byte reaches the application without it |
-//! | 6 | application | `upstream_failed`, `no_route` | |
-//! | 7 | audit | `audit_unavailable` | no answer leaves that is not recorded |
+//! | 6 | probe | – | what `mesh-node prove` sends is answered here, always |
+//! | 7 | application | `upstream_failed`, `no_route` | |
+//! | 8 | audit | `audit_unavailable` | no answer leaves that is not recorded |
 
 mod authorize;
 
@@ -41,6 +42,7 @@ use mesh_transport::tls::PeerId;
 
 pub(crate) use self::authorize::Authorizer;
 use self::authorize::Judgement;
+pub(crate) use self::authorize::verdict_of;
 
 use crate::audit::Auditor;
 use crate::audit::Message;
@@ -56,6 +58,9 @@ use crate::stack::outbound::X_MESH_TOKEN;
 use crate::stack::outbound::chain;
 use crate::stack::outbound::malformed;
 use crate::stack::outbound::unix_seconds;
+use crate::stack::probe::Found;
+use crate::stack::probe::StandIn;
+use crate::stack::probe::X_MESH_PROBE;
 use crate::stack::record::Record;
 use crate::stack::record::Recorder;
 use crate::telemetry::PairSeries;
@@ -131,6 +136,16 @@ pub(crate) struct Peer {
     pub(crate) name: Arc<str>,
     pub(crate) header: Option<HeaderValue>,
     pub(crate) series: Arc<PairSeries>,
+    /// Whether it is the one that may probe; nothing that it sends reaches the application.
+    pub(crate) is_prober: bool,
+}
+
+/// What passed all checks.
+struct Admitted {
+    /// The rate limit's headers.
+    limits: Option<LimitHeaders>,
+    /// For a probe, what was decided: that is its answer.
+    found: Option<Found>,
 }
 
 impl Inbound {
@@ -164,7 +179,7 @@ impl Inbound {
         let admitted = self.admit(peer, &mut request, &mut judged).await;
         let entry = self.auditor.as_ref().map(|auditor| {
             auditor.message(&Message {
-                direction: "inbound",
+                direction: if peer.is_prober { "probe" } else { "inbound" },
                 peer: peer.id.as_ref().map(|id| id as &dyn Display),
                 service: &self.name,
                 method: request.method().as_str(),
@@ -175,7 +190,13 @@ impl Inbound {
             })
         });
         let answered = match admitted {
-            Ok(limits) => self.forward(peer, request, body).await.map(|mut response| {
+            Ok(Admitted {
+                found: Some(found), ..
+            }) => Ok(found.into_response()),
+            Ok(Admitted {
+                limits,
+                found: None,
+            }) => self.forward(peer, request, body).await.map(|mut response| {
                 response.headers_mut().extend(limits.into_iter().flatten());
                 response
             }),
@@ -203,13 +224,13 @@ impl Inbound {
         }
     }
 
-    /// Everything that must hold before the application sees the request; gives the rate limit's headers.
+    /// Everything that must hold before the application sees the request.
     async fn admit(
         &self,
         peer: &Peer,
         request: &mut CanonicalRequest,
         judged: &mut Option<Judgement>,
-    ) -> Result<Option<LimitHeaders>, Refusal> {
+    ) -> Result<Admitted, Refusal> {
         if self.auditor.as_ref().is_some_and(Auditor::has_failed) {
             return Err(crate::audit::unavailable());
         }
@@ -217,6 +238,10 @@ impl Inbound {
         let limits = self.limit(peer)?;
         let at = (self.recorder.clock)();
         self.verify_token(peer, request.headers(), unix_seconds(at))?;
+        let stand_in = peer
+            .is_prober
+            .then(|| StandIn::read(request.headers().get(X_MESH_PROBE)))
+            .transpose()?;
         let user = self.user(request, unix_seconds(at)).await?;
         strip_identity_headers(request.headers_mut(), &[]);
         if let Some(header) = &peer.header {
@@ -226,10 +251,12 @@ impl Inbound {
 
         // Groups in a service token count for nothing here: whoever shares the secret can write any.
         let with_user = user.map(|user| Caller::new(peer.id.clone(), Some(user)));
-        let caller = (with_user.as_ref().unwrap_or(&peer.caller), &*peer.shown);
+        let caller = stand_in.as_ref().or(with_user.as_ref());
+        let caller = (caller.unwrap_or(&peer.caller), &*peer.shown);
         let judgement = judged.insert(self.authorizer.judge(caller, request, at));
-        if judgement.is_allowed {
-            Ok(limits)
+        let found = stand_in.is_some().then(|| Found::of(&judgement.told));
+        if judgement.is_allowed || found.is_some() {
+            Ok(Admitted { limits, found })
         } else {
             Err(self.authorizer.refusal(judgement))
         }

@@ -56,12 +56,7 @@ pub(super) fn sessions(
     let engine = mesh_crypto::engine::aws_lc();
     let security = &config.security;
     let bits = bits(security.rsa_key_size);
-    // What is configured here is the least accepted of a peer too: nobody negotiates below it.
-    let session = mesh_session::Config::default()
-        .with_min_rsa_bits(bits)
-        .with_suites(suites(security))
-        .with_epoch(epochs(security))
-        .with_resumption_age(security.session_timeout);
+    let session = terms(security);
     let rotation = &security.key_rotation;
     let life = KeyLife {
         store: key_store(security)?,
@@ -106,6 +101,15 @@ pub(super) fn sessions(
         client,
         server: Arc::new(server),
     })
+}
+
+/// What sessions are agreed on. What is configured here is the least accepted of a peer too: nobody negotiates below it.
+pub(crate) fn terms(security: &SecurityConfig) -> mesh_session::Config {
+    mesh_session::Config::default()
+        .with_min_rsa_bits(bits(security.rsa_key_size))
+        .with_suites(suites(security))
+        .with_epoch(epochs(security))
+        .with_resumption_age(security.session_timeout)
 }
 
 fn bits(size: RsaKeySize) -> RsaBits {

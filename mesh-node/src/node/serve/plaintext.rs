@@ -105,6 +105,7 @@ fn nobody(address: IpAddr, series: &Arc<PairSeries>) -> Peer {
         }
     };
     Peer {
+        is_prober: false,
         caller: Caller::new(None, None),
         shown: Arc::from(shown),
         id: None,

@@ -149,7 +149,7 @@ impl Authorizer {
 }
 
 /// `would_deny`: it passes, and an audit rule or an audit default is against it.
-fn verdict_of(decision: &Decision) -> &'static str {
+pub(crate) fn verdict_of(decision: &Decision) -> &'static str {
     match (decision.verdict, &decision.would_deny) {
         (Verdict::Allow, None) => "allow",
         (Verdict::Allow, Some(_)) => "would_deny",
