@@ -28,7 +28,8 @@
 //! It opens no connection, reads no file and no clock: certificates, secrets, rules and the time are
 //! arguments. It does not verify certificate chains (the TLS library does; `svid` adds the rules
 //! that it does not know). Tokens are HS256 service tokens; there are no public-key tokens and no
-//! key sets from URLs. Rules have no expression language.
+//! key sets from URLs. Conditions of rules know no
+//! regular expressions.
 //!
 //! ## Modules
 //!
@@ -47,7 +48,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `policy` (default) | the modules `policy` and `request` (http, `serde_json`) |
+//! | `policy` (default) | the modules `policy` and `request` (http, cel, `serde_json`) |
 //! | `jwt` (default) | the module `token` (jsonwebtoken) |
 //! | `svid` (default) | the module `svid` (x509-parser) |
 //! | `ca` | the module `ca` (rcgen, getrandom), and `svid` |

@@ -8,11 +8,14 @@
 //! Who calls is a [`Caller`]: a workload by its certificate, a user by a credential. A user's subject never counts as a
 //! SPIFFE id, whatever it looks like.
 //!
-//! Rules are indexed by called service and then by source, so that a decision looks only at rules
-//! that name the caller, however many others there are. A decision allocates only where the path
-//! has escapes; [`Policy::explain`] takes the same decision and adds the sentences.
+//! A rule may end in a condition ([`condition`]), which is evaluated last and only where all else matches.
+//!
+//! Rules are indexed by every part of a call ([`index`]), so that the cost of a decision does not depend on how the rules
+//! are made. A decision without conditions allocates nothing, but where a path with escapes is longer than 1024 bytes;
+//! [`Policy::explain`] takes the same decision and adds the sentences.
 
 mod change;
+mod condition;
 mod config;
 mod diff;
 mod expect;
@@ -29,14 +32,17 @@ mod suggest;
 mod time;
 mod yaml;
 
-use std::borrow::Cow;
 use std::collections::HashSet;
+use std::ops::Deref;
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderMap, Method};
 use thiserror::Error;
 
 pub use self::change::{Change, Edit, List, MAX_EDITS, NoChange, RuleEdit};
+pub use self::condition::{
+    ConditionError, MAX_CHOICES, MAX_CONDITION_BYTES, MAX_ELEMENTS, MAX_WORK,
+};
 pub use self::config::{Action, DefaultAction, DestinationConfig, PolicyConfig, RuleConfig};
 pub use self::diff::{Compared, Diff, Difference, compare, diff};
 pub use self::expect::{Expectation, Surprise};
@@ -52,7 +58,9 @@ pub use self::intentions::{
 pub use self::recorded::Recorded;
 pub use self::suggest::{Draft, Drafter, Evidence, MAX_CALLS};
 
+use self::condition::Environment;
 use self::index::Index;
+use self::path::MAX_SEGMENTS;
 use self::rule::Rule;
 use crate::caller::Caller;
 use crate::request::{CanonicalRequest, RequestError, decoded};
@@ -60,6 +68,9 @@ use crate::spiffe::{SpiffeIdError, TrustDomain};
 
 /// Most rules of a policy.
 pub const MAX_RULES: usize = 10_000;
+
+/// Most rules of a policy that have a condition: all of them may have to be evaluated for one call.
+pub const MAX_CONDITIONS: usize = 1_000;
 
 /// The name under which decisions report the policy's default; no rule may have it.
 pub const DEFAULT_RULE: &str = "default";
@@ -70,6 +81,7 @@ pub const DEFAULT_RULE: &str = "default";
 pub struct Scope {
     own: TrustDomain,
     permissive: bool,
+    conditions: Environment,
 }
 
 impl Scope {
@@ -78,6 +90,7 @@ impl Scope {
         Self {
             own: own.clone(),
             permissive: false,
+            conditions: Environment::default(),
         }
     }
 
@@ -168,6 +181,11 @@ impl Policy {
             return Err(PolicyError::TooManyRules {
                 rules: config.rules.len(),
             });
+        }
+        let conditions = config.rules.iter().filter(|rule| rule.when.is_some());
+        let conditions = conditions.count();
+        if conditions > MAX_CONDITIONS {
+            return Err(PolicyError::TooManyConditions { conditions });
         }
         let mut names = HashSet::new();
         let mut rules = Vec::with_capacity(config.rules.len());
@@ -348,23 +366,19 @@ struct HttpCall<'a> {
     method: &'a Method,
     path: &'a str,
     /// The path with its escapes undone.
-    plain_path: Cow<'a, [u8]>,
+    plain_path: PlainPath<'a>,
+    host: &'a str,
+    headers: &'a HeaderMap,
 }
 
 impl<'a> Call<'a> {
     fn new(query: &Query<'a>) -> Self {
-        let http = query.request.map(|request| {
-            let path = request.path();
-            let plain_path = if path.contains('%') {
-                Cow::Owned(decoded(path).collect())
-            } else {
-                Cow::Borrowed(path.as_bytes())
-            };
-            HttpCall {
-                method: request.method(),
-                path,
-                plain_path,
-            }
+        let http = query.request.map(|request| HttpCall {
+            method: request.method(),
+            path: request.path(),
+            plain_path: PlainPath::of(request.path()),
+            host: request.host(),
+            headers: request.headers(),
         });
         Self {
             caller: query.caller,
@@ -375,6 +389,50 @@ impl<'a> Call<'a> {
         }
     }
 }
+
+/// A canonical path with its escapes undone: one without escapes as it is, a short one on the stack.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it stands on the stack, so that nothing is allocated"
+)]
+enum PlainPath<'a> {
+    AsIs(&'a str),
+    Short([u8; SHORT_PATH_BYTES], usize),
+    Long(Vec<u8>),
+}
+
+impl<'a> PlainPath<'a> {
+    fn of(path: &'a str) -> Self {
+        if !path.contains('%') {
+            return Self::AsIs(path);
+        }
+        if path.len() > SHORT_PATH_BYTES {
+            return Self::Long(decoded(path).collect());
+        }
+        let mut bytes = [0; SHORT_PATH_BYTES];
+        let mut len = 0;
+        for (to, from) in bytes.iter_mut().zip(decoded(path)) {
+            *to = from;
+            len += 1;
+        }
+        Self::Short(bytes, len)
+    }
+}
+
+impl Deref for PlainPath<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::AsIs(path) => path.as_bytes(),
+            Self::Short(bytes, len) => bytes.get(..*len).unwrap_or_default(),
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// Longest path with escapes that is read without allocating.
+const SHORT_PATH_BYTES: usize = 1024;
 
 /// Why a policy was refused.
 #[derive(Debug, Error)]
@@ -442,11 +500,19 @@ pub enum PolicyError {
         /// The rule.
         rule: String,
     },
-    /// A rule has a condition.
-    #[error("rule {rule}: conditions are not read yet")]
+    /// A condition can't be evaluated, or its evaluation has no bound.
+    #[error("rule {rule}: can't read its condition (when)")]
     When {
         /// The rule.
         rule: String,
+        /// What is wrong with it.
+        source: ConditionError,
+    },
+    /// There are too many rules with a condition.
+    #[error("{conditions} rules with a condition are more than the limit of {MAX_CONDITIONS}")]
+    TooManyConditions {
+        /// Number of rules with a condition.
+        conditions: usize,
     },
     /// There are intentions.
     #[error("intentions are not read yet")]
@@ -515,6 +581,9 @@ pub enum PathError {
     /// The pattern has a star in its middle.
     #[error("a * stands at the end, behind a slash, or at the start; use {{name}} for one segment")]
     Wildcard,
+    /// The pattern has too many segments.
+    #[error("a path has at most {MAX_SEGMENTS} segments")]
+    TooManySegments,
     /// A placeholder is not a whole segment or has no name.
     #[error("a placeholder is a whole segment with a name, as in /users/{{id}}")]
     Placeholder,

@@ -103,6 +103,7 @@ impl fmt::Display for Failed {
             Condition::Method => write!(f, "its methods are {expected}; {given} is none of them"),
             Condition::Path => write!(f, "its paths are {expected}; {given} matches none of them"),
             Condition::Expired => write!(f, "it would match, but ended {expected}"),
+            Condition::When => write!(f, "its condition is {expected}; {given}"),
         }
     }
 }
@@ -123,6 +124,8 @@ pub enum Condition {
     Path,
     /// The rule's end (`expires`).
     Expired,
+    /// The condition (`when`).
+    When,
 }
 
 impl Condition {
@@ -135,6 +138,7 @@ impl Condition {
             Self::Method => "to.methods",
             Self::Path => "to.paths",
             Self::Expired => "expires",
+            Self::When => "when",
         }
     }
 }
@@ -338,6 +342,13 @@ fn failure(rule: &Rule, condition: Condition, call: &Call<'_>) -> Failed {
         Condition::Expired => (
             config.expires.clone().unwrap_or_default(),
             super::time::date(call.now),
+        ),
+        Condition::When => (
+            config.when.clone().unwrap_or_default(),
+            match rule.when().and_then(|when| when.evaluate(call).failure) {
+                Some(failure) => failure.to_string(),
+                None => "it does not hold".to_owned(),
+            },
         ),
     };
     Failed {

@@ -2,13 +2,20 @@
 
 use std::collections::BTreeSet;
 
+use http::HeaderName;
+
 use super::Needs;
 use super::rule::Rule;
 use super::source::{Source, UserMatch};
 
 pub(super) fn of(rules: &[Rule]) -> Needs {
+    let mut headers = BTreeSet::new();
     let mut claims = BTreeSet::new();
     for rule in rules {
+        if let Some(when) = rule.when() {
+            headers.extend(when.headers());
+            claims.extend(when.claims().map(Box::from));
+        }
         let sources = rule.sources.iter().filter_map(|source| match source {
             Source::User(user) => Some(user),
             _ => None,
@@ -20,7 +27,11 @@ pub(super) fn of(rules: &[Rule]) -> Needs {
         }
     }
     Needs {
-        headers: Vec::new(),
+        // The compiler of conditions took each for a header's name.
+        headers: headers
+            .into_iter()
+            .filter_map(|name| HeaderName::try_from(name).ok())
+            .collect(),
         claims: claims.into_iter().collect(),
     }
 }

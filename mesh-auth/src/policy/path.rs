@@ -27,6 +27,9 @@ impl PathPattern {
     /// Compiles a pattern, refusing those that a canonical path can't ever match.
     pub(super) fn parse(pattern: &str) -> Result<Self, PathError> {
         check_is_path(pattern)?;
+        if pattern.split('/').count() > MAX_SEGMENTS {
+            return Err(PathError::TooManySegments);
+        }
         if let Some(suffix) = pattern.strip_prefix('*') {
             check_no_wildcard(suffix)?;
             if suffix.is_empty() {
@@ -185,3 +188,6 @@ fn literal(before: &str, text: &str) -> Result<Box<[u8]>, PathError> {
     }
     Ok(written.get(before.len()..).unwrap_or_default().into())
 }
+
+/// Most segments of a pattern, which the index descends by.
+pub(super) const MAX_SEGMENTS: usize = 64;

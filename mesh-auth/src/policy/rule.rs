@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::condition::When;
 use super::path::PathPattern;
 use super::source::{ANY, Source, UserMatch};
 use super::time::parse_end;
@@ -17,10 +18,11 @@ pub(super) struct Rule {
     pub(super) config: RuleConfig,
     pub(super) sources: Vec<Source>,
     pub(super) users: Vec<UserMatch>,
-    methods: Vec<Method>,
+    pub(super) methods: Vec<Method>,
     pub(super) paths: Vec<PathPattern>,
     /// The first second in which the rule does not count any more.
-    end: Option<u64>,
+    pub(super) end: Option<u64>,
+    when: Option<When>,
 }
 
 impl Rule {
@@ -44,9 +46,6 @@ impl Rule {
         }
         if config.to.ports.contains(&0) {
             return Err(PolicyError::Port { rule: rule() });
-        }
-        if config.when.is_some() {
-            return Err(PolicyError::When { rule: rule() });
         }
         let source = |from: &String| {
             Source::parse(from, own).map_err(|source| PolicyError::Source {
@@ -80,6 +79,12 @@ impl Rule {
                 expires: text.clone(),
             })
         };
+        let when = |text: &String| {
+            When::compile(text, &scope.own, &scope.conditions).map_err(|source| PolicyError::When {
+                rule: rule(),
+                source,
+            })
+        };
         let compiled = Self {
             name: config.name.as_str().into(),
             sources: config.from.iter().map(source).collect::<Result<_, _>>()?,
@@ -92,6 +97,7 @@ impl Rule {
                 .collect::<Result<_, _>>()?,
             paths: config.to.paths.iter().map(path).collect::<Result<_, _>>()?,
             end: config.expires.as_ref().map(end).transpose()?,
+            when: config.when.as_ref().map(when).transpose()?,
             config: config.clone(),
         };
         compiled.check_anonymous(scope)?;
@@ -128,11 +134,6 @@ impl Rule {
         {
             return Some(Condition::Source);
         }
-        self.first_failure_beside_names(call)
-    }
-
-    /// As [`Self::first_failure`], for a rule that the index gave: service and source match.
-    pub(super) fn first_failure_beside_names(&self, call: &Call<'_>) -> Option<Condition> {
         if !self.users.is_empty() && !self.users.iter().any(|user| user.matches(call.caller)) {
             return Some(Condition::User);
         }
@@ -155,7 +156,22 @@ impl Rule {
             None if !self.paths.is_empty() => return Some(Condition::Path),
             None => {}
         }
-        self.has_ended(call.now).then_some(Condition::Expired)
+        if self.has_ended(call.now) {
+            return Some(Condition::Expired);
+        }
+        (!self.condition_holds(call)).then_some(Condition::When)
+    }
+
+    /// Whether the rule has no condition, or one that holds; of what else it asks nothing is looked at.
+    pub(super) fn condition_holds(&self, call: &Call<'_>) -> bool {
+        let refuses = self.config.action != Action::Allow;
+        self.when
+            .as_ref()
+            .is_none_or(|when| when.matches(call, refuses))
+    }
+
+    pub(super) fn when(&self) -> Option<&When> {
+        self.when.as_ref()
     }
 
     pub(super) fn has_ended(&self, now: u64) -> bool {
