@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_auth::spiffe::SpiffeId;
+use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::token::Ring;
 use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::TrustBundles;
@@ -23,6 +24,7 @@ use super::files::Access;
 use super::report::Failure;
 use super::report::Report;
 use crate::adapt::policy::compile;
+use crate::adapt::policy::scope_of;
 use crate::config::Encryption;
 use crate::config::NodeConfig;
 use crate::node::build::sessions::terms;
@@ -92,10 +94,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Report, Failure> {
         return verify(report, ca_file, trust_domain);
     }
     let config = NodeConfig::load(&args.config, &context.environment)?;
-    let own = config.identity.trust_domain.parse().map_err(|error| {
+    let own: TrustDomain = config.identity.trust_domain.parse().map_err(|error| {
         Failure::new("identity.trust_domain is no trust domain", error).into_misuse()
     })?;
-    let policy = compile(&config.policy, &own)
+    let policy = compile(&config.policy, &scope_of(&config, &own))
         .map_err(|error| Failure::new("policy.rules can't be enforced as they are", error))?;
     let setup = Setup::read(args, &config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
