@@ -178,6 +178,29 @@ class App(http.server.BaseHTTPRequestHandler):
         self.answer(int(self.query.get("code", 200)), b"")
         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned")
 
+    def do_switch(self):
+        """Changes protocols though nobody asked, and says what could pass for the next answer."""
+        self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: own\r\n\r\n")
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned")
+
+    def do_early(self):
+        """Answers before the body is there, and never reads it."""
+        self.answer(417, b"")
+
+    def do_interim(self):
+        """Many interim answers before the final one, or for ever."""
+        left = int(self.query.get("count", -1))
+        while left:
+            self.wfile.write(b"HTTP/1.1 102 Processing\r\nX-Fill: %s\r\n\r\n" % (b"x" * 1000))
+            left -= 1
+        self.answer()
+
+    def do_head_body(self):
+        """An answer to HEAD with a body, which could pass for the next answer."""
+        self.answer(200, b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned")
+        if self.command == "HEAD":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned")
+
     def do_exit(self):
         for _ in self.body():
             pass
