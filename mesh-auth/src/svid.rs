@@ -40,7 +40,8 @@ pub fn leaf_identity(der: &[u8]) -> Result<SpiffeId, SvidError> {
 ///
 /// The certificate is a CA, its key may sign certificates (`keyCertSign`), it has at most one URI
 /// name, which is a SPIFFE id without a path, and it does not constrain URI names, which verifiers
-/// disagree about. A root that was not made for SPIFFE has no URI name: it gives `None`.
+/// disagree about. A root that was not made for SPIFFE has no URI name: it gives `None`, and may have
+/// no key usage, as the roots that `openssl req -x509` makes.
 ///
 /// # Errors
 /// The first rule that the certificate breaks.
@@ -49,12 +50,13 @@ pub fn signing_identity(der: &[u8]) -> Result<Option<TrustDomain>, SvidError> {
     if !is_ca(&certificate)? {
         return Err(SvidError::NotACa);
     }
-    let usage = certificate
-        .key_usage()
-        .map_err(SvidError::Extension)?
-        .ok_or(SvidError::NoKeyUsage)?;
-    if !usage.value.key_cert_sign() {
-        return Err(SvidError::CannotSignCertificates);
+    let uris = Names::of(&certificate)?.uris;
+    match certificate.key_usage().map_err(SvidError::Extension)? {
+        Some(usage) if !usage.value.key_cert_sign() => {
+            return Err(SvidError::CannotSignCertificates);
+        }
+        None if !uris.is_empty() => return Err(SvidError::NoKeyUsage),
+        _ => {}
     }
     if let Some(constraints) = certificate
         .name_constraints()
@@ -63,7 +65,6 @@ pub fn signing_identity(der: &[u8]) -> Result<Option<TrustDomain>, SvidError> {
     {
         return Err(SvidError::UriConstraint);
     }
-    let uris = Names::of(&certificate)?.uris;
     match uris.as_slice() {
         [] => Ok(None),
         [uri] => {
@@ -78,6 +79,19 @@ pub fn signing_identity(der: &[u8]) -> Result<Option<TrustDomain>, SvidError> {
             count: several.len(),
         }),
     }
+}
+
+/// The first and the last moment at which a certificate, given in DER, is valid.
+///
+/// # Errors
+/// When the bytes are no certificate.
+pub fn validity(der: &[u8]) -> Result<(SystemTime, SystemTime), SvidError> {
+    let certificate = parse(der)?;
+    let validity = certificate.validity();
+    Ok((
+        system_time(validity.not_before),
+        system_time(validity.not_after),
+    ))
 }
 
 /// What a certificate says, for people to look at.

@@ -16,6 +16,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
+use tokio::sync::oneshot;
 
 /// A connection that gathers writes until the task that made them has its next turn, which it asks for itself.
 ///
@@ -29,6 +30,9 @@ pub(crate) struct Coalesce<Io> {
     /// Flushes that were put off since the last read.
     put_off: u32,
     is_on: bool,
+    /// The connection is cut, whatever is in flight, once the other end is dropped. Whoever holds that is told by it
+    /// when the connection is gone.
+    cut: Option<oneshot::Receiver<()>>,
 }
 
 impl<Io: AsyncWrite + Unpin> Coalesce<Io> {
@@ -39,10 +43,27 @@ impl<Io: AsyncWrite + Unpin> Coalesce<Io> {
             gathered: BytesMut::new(),
             put_off: 0,
             is_on,
+            cut: None,
         }
     }
 
+    /// The same, but it fails once the other end of `cut` is dropped.
+    pub(crate) fn with_cut(self, cut: oneshot::Receiver<()>) -> Self {
+        let cut = Some(cut);
+        Self { cut, ..self }
+    }
+
+    /// An error where the connection was cut; else it is noticed when it is.
+    fn check_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let cut = self.cut.as_mut();
+        if cut.is_some_and(|cut| cut.is_terminated() || Pin::new(cut).poll(cx).is_ready()) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_cut(cx)?;
         while !self.gathered.is_empty() {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered))?;
             if written == 0 {
@@ -68,6 +89,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncRead for Coalesce<Io> {
                 self.put_off = 0;
             }
         }
+        self.check_cut(cx)?;
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }

@@ -1,7 +1,6 @@
 //! Shutting down without losing a request: first say so, then stop, then wait.
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 /// How far a shutdown has come.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -21,16 +20,12 @@ pub struct DrainSignal(watch::Sender<Phase>);
 
 /// Tells its holder of the shutdown; the shutdown waits until every holder has dropped it.
 #[derive(Clone, Debug)]
-pub struct Drain {
-    phase: watch::Receiver<Phase>,
-    /// A time of its own at which this holder must leave.
-    until: Option<Instant>,
-}
+pub struct Drain(watch::Receiver<Phase>);
 
 /// A signal and the first holder's end of it.
 pub fn channel() -> (DrainSignal, Drain) {
     let (sender, receiver) = watch::channel(Phase::Running);
-    (DrainSignal(sender), Drain::new(receiver))
+    (DrainSignal(sender), Drain(receiver))
 }
 
 impl DrainSignal {
@@ -61,27 +56,14 @@ impl DrainSignal {
 
     /// One more holder's end.
     pub fn subscribe(&self) -> Drain {
-        Drain::new(self.0.subscribe())
+        Drain(self.0.subscribe())
     }
 }
 
 impl Drain {
-    fn new(phase: watch::Receiver<Phase>) -> Self {
-        Self { phase, until: None }
-    }
-
-    /// The same, but draining for its holder at `until` at the latest: when the peer's certificate ends, say.
-    #[must_use]
-    pub fn until(self, until: Instant) -> Self {
-        Self {
-            until: Some(until),
-            ..self
-        }
-    }
-
     /// The phase now.
     pub fn phase(&self) -> Phase {
-        *self.phase.borrow()
+        *self.0.borrow()
     }
 
     /// Waits until `phase` or a later one is entered, or the signal is gone.
@@ -90,13 +72,8 @@ impl Drain {
     ///
     /// Cancel safe.
     pub async fn reached(&mut self, phase: Phase) {
-        let reached = self.phase.wait_for(|now| *now >= phase);
-        let Some(until) = self.until else {
-            // An error says that the signal is gone, which ends everything as well.
-            drop(reached.await);
-            return;
-        };
-        drop(tokio::time::timeout_at(until, reached).await);
+        // An error says that the signal is gone, which ends everything as well.
+        drop(self.0.wait_for(|now| *now >= phase).await);
     }
 }
 

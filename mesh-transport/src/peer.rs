@@ -3,7 +3,9 @@
 mod lent;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use http_body::Body as _;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
 use crate::app::absolute;
@@ -27,7 +30,9 @@ use crate::connect::tcp;
 use crate::error::Error;
 use crate::peer::lent::Lender;
 use crate::peer::lent::lend;
+use crate::server::LAST_WORDS;
 use crate::tasks::Tasks;
+use crate::tls::LivePeer;
 use crate::tls::PeerId;
 use crate::tls::TlsStore;
 
@@ -41,6 +46,9 @@ pub struct PeerConfig {
     pub streams_before_next: usize,
     /// How long connecting and the TLS handshake may take together. Default 5 s.
     pub connect_timeout: Duration,
+    /// Whether the peer must choose `h2` by ALPN. Only proxies that pass on TCP without a look inside need `false`; then
+    /// HTTP/2 is spoken to a peer that chose nothing. Default true.
+    pub requires_alpn: bool,
 }
 
 impl Default for PeerConfig {
@@ -49,6 +57,7 @@ impl Default for PeerConfig {
             max_connections: 1,
             streams_before_next: 32,
             connect_timeout: Duration::from_secs(5),
+            requires_alpn: true,
         }
     }
 }
@@ -90,17 +99,20 @@ pub struct Dialer {
     tasks: Tasks,
 }
 
-/// The connections to one endpoint. The pool key of the mesh is all in it: destination, expected peer, and,
+/// The connections to one endpoint. The pool key of the mesh is all in it: destination, expected peer, settings, and,
 /// through the generation, our own certificate and trust bundle.
 pub struct PeerPool {
     dialer: Dialer,
     destination: String,
     expected: PeerId,
-    open: ArcSwap<Vec<Arc<PeerConnection>>>,
+    open: Arc<Open>,
     dialing: tokio::sync::Mutex<()>,
     failures: Failures,
     turn: AtomicUsize,
 }
+
+/// The connections of a pool that new calls may use.
+type Open = ArcSwap<Vec<Arc<PeerConnection>>>;
 
 /// One connection to a peer whose identity is verified.
 pub struct PeerConnection {
@@ -128,7 +140,7 @@ impl Dialer {
             dialer: self.clone(),
             destination: destination.into(),
             expected,
-            open: ArcSwap::default(),
+            open: Arc::default(),
             dialing: tokio::sync::Mutex::new(()),
             failures: Failures::default(),
             turn: AtomicUsize::new(0),
@@ -145,13 +157,25 @@ impl Dialer {
         destination: &str,
         expected: &PeerId,
     ) -> Result<PeerConnection, Error> {
+        self.dial_for(&Arc::default(), destination, expected).await
+    }
+
+    /// A connection that leaves `pool` by itself once new calls must not use it.
+    async fn dial_for(
+        &self,
+        pool: &Arc<Open>,
+        destination: &str,
+        expected: &PeerId,
+    ) -> Result<PeerConnection, Error> {
         let limit = self.config.connect_timeout;
-        let dialed = tokio::time::timeout(limit, self.dial_unbounded(destination, expected)).await;
+        let dialed = self.dial_unbounded(pool, destination, expected);
+        let dialed = tokio::time::timeout(limit, dialed).await;
         dialed.unwrap_or_else(|elapsed| Err(refused(destination, elapsed)))
     }
 
     async fn dial_unbounded(
         &self,
+        pool: &Arc<Open>,
         destination: &str,
         expected: &PeerId,
     ) -> Result<PeerConnection, Error> {
@@ -164,42 +188,102 @@ impl Dialer {
             .connect(name, stream)
             .await
             .map_err(|source| refused(destination, source))?;
-        let leaf = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(<[_]>::first);
-        let found = leaf
-            .ok_or("the peer showed no certificate")
-            .map_err(|none| refused(destination, none))?;
-        let peer = self
+        let live = self
             .tls
-            .identify(found)
+            .server(&current, stream.get_ref().1)
             .map_err(|source| refused(destination, source))?;
-        if peer != *expected {
+        if live.id() != expected {
             return Err(Error::WrongPeer {
                 destination: destination.to_owned(),
-                found: peer.to_string(),
+                found: live.id().to_string(),
                 expected: expected.to_string(),
             });
         }
-        let stream = TokioIo::new(Coalesce::new(stream, true));
+        // TLS itself refuses a choice that was not offered.
+        if self.config.requires_alpn && stream.get_ref().1.alpn_protocol().is_none() {
+            return Err(refused(destination, "the peer chose no protocol by ALPN"));
+        }
+        let (cut, is_cut) = oneshot::channel();
+        let stream = TokioIo::new(Coalesce::new(stream, true).with_cut(is_cut));
         let handshake = h2_client(&self.tasks).handshake(stream).await;
         let (sender, connection) = handshake.map_err(|source| refused(destination, source))?;
-        self.tasks.start(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to a peer ended");
-            }
-        });
+        let (peer, streams) = (live.id().clone(), Arc::new(()));
+        let place = Place {
+            pool: Arc::downgrade(pool),
+            streams: Arc::downgrade(&streams),
+        };
+        self.tasks.start(drive(connection, live, place, cut));
         let destination = destination.to_owned();
         Ok(PeerConnection {
             sender,
             peer,
             destination,
             generation: current.generation(),
-            streams: Arc::new(()),
+            streams,
         })
     }
+}
+
+/// Where a connection stands in its pool.
+struct Place {
+    pool: Weak<Open>,
+    streams: Weak<()>,
+}
+
+impl Place {
+    /// No new call gets the connection any more. Once those that hold it are done it closes.
+    fn leave(&self) {
+        let Some(pool) = self.pool.upgrade() else {
+            return;
+        };
+        pool.rcu(|open| {
+            let mut open = Vec::clone(open);
+            open.retain(|one| Arc::as_ptr(&one.streams) != self.streams.as_ptr());
+            open
+        });
+    }
+}
+
+/// Runs `connection` until its stream is gone, which `cut` tells, or [`LAST_WORDS`] after its peer is not vouched for any
+/// more. Dropping `cut` cuts the stream.
+///
+/// `connection` itself ends when nobody can send on it any more; what is in flight then goes on in tasks of the library.
+async fn drive(
+    connection: impl Future<Output = hyper::Result<()>>,
+    mut live: LivePeer,
+    place: Place,
+    mut cut: oneshot::Sender<()>,
+) {
+    let replaced = live.replaced();
+    let work = async {
+        let sending = async {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to a peer ended");
+            }
+            place.leave();
+        };
+        // It was made with an identity that is not ours any more: what is in flight finishes.
+        let current = async {
+            replaced.await;
+            place.leave();
+        };
+        tokio::join!(sending, current);
+        std::future::pending::<()>().await;
+    };
+    let mut work = pin!(work);
+    let lost = tokio::select! {
+        () = &mut work => return,
+        () = cut.closed() => return place.leave(),
+        lost = live.ended() => lost,
+    };
+    place.leave();
+    tracing::info!(peer.id = %lost.peer, reason = %lost.source, "a connection ends: its peer is not vouched for any more");
+    tokio::select! {
+        () = &mut work => {}
+        () = cut.closed() => {}
+        () = tokio::time::sleep(LAST_WORDS) => {}
+    }
+    drop(cut);
 }
 
 impl PeerPool {
@@ -229,18 +313,24 @@ impl PeerPool {
         if let Some(error) = self.failures.since(failures) {
             return Err(error);
         }
-        let dialed = self.dialer.dial(&self.destination, &self.expected).await;
+        let (pool, destination) = (&self.open, &self.destination);
+        let dialed = self
+            .dialer
+            .dial_for(pool, destination, &self.expected)
+            .await;
         let fresh = Arc::new(dialed.inspect_err(|error| self.failures.note(error))?);
-        let generation = self.dialer.tls.current().generation();
-        let mut open: Vec<_> = self
-            .open
-            .load()
-            .iter()
-            .filter(|one| one.is_usable(generation))
-            .cloned()
-            .collect();
-        open.push(Arc::clone(&fresh));
-        self.open.store(Arc::new(open));
+        self.open.rcu(|open| {
+            let mut open = Vec::clone(open);
+            open.push(Arc::clone(&fresh));
+            open
+        });
+        // One whose time was over before it got here has left already, and is not to come back.
+        self.open.rcu(|open| {
+            let generation = self.dialer.tls.current().generation();
+            let mut open = Vec::clone(open);
+            open.retain(|one| one.is_usable(generation));
+            open
+        });
         Ok(fresh)
     }
 

@@ -91,8 +91,28 @@ impl Server {
     }
 
     /// Serves one connection to its end. Once draining begins it finishes what is in flight and closes.
-    pub async fn serve<Io, S>(&self, io: Io, protocol: Protocol, service: S, mut drain: Drain)
+    pub async fn serve<Io, S>(&self, io: Io, protocol: Protocol, service: S, drain: Drain)
     where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+            + Send
+            + 'static,
+        S::Future: Future + Send + 'static,
+    {
+        let never = std::future::pending::<()>();
+        self.serve_until((io, protocol), service, drain, never)
+            .await;
+    }
+
+    /// Serves one connection as [`Self::serve`] does, and no longer than until `over`: then the peer is told to go
+    /// elsewhere, and five seconds later the connection is closed whatever is in flight.
+    pub async fn serve_until<Io, S, T>(
+        &self,
+        (io, protocol): (Io, Protocol),
+        service: S,
+        mut drain: Drain,
+        over: impl Future<Output = T>,
+    ) where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
             + Send
@@ -122,11 +142,22 @@ impl Server {
                 tokio::time::sleep(ARRIVAL).await;
             }
         };
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = leave => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let (mut leave, mut over) = (pin!(leave), pin!(over));
+        let mut is_leaving = false;
+        let ended = loop {
+            tokio::select! {
+                ended = connection.as_mut() => break ended,
+                () = leave.as_mut(), if !is_leaving => {
+                    is_leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                _ = over.as_mut() => {
+                    connection.as_mut().graceful_shutdown();
+                    break match tokio::time::timeout(LAST_WORDS, connection).await {
+                        Ok(ended) => ended,
+                        Err(elapsed) => Err(elapsed.into()),
+                    };
+                }
             }
         };
         if let Err(error) = ended {
@@ -140,6 +171,8 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// A request follows its connection within a round trip, so this is long enough, and short enough for a restart.
 const ARRIVAL: Duration = Duration::from_millis(200);
+/// What is in flight with a peer that is not vouched for any more has this long: time for an answer, none for a deed.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// What one stream may hold for a peer that does not read: a few frames, so that many such streams cost little (threat 37).
 const SEND_BUFFER_BYTES: usize = 64 * 1024;

@@ -1,6 +1,10 @@
-//! SPIFFE ids as the names that TLS verifies: the leaf rules of the X509-SVID specification.
+//! SPIFFE ids as the names that TLS verifies: the rules of the X509-SVID specification for leaf and signer.
 
+use std::time::SystemTime;
+
+use mesh_auth::svid;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::UnixTime;
 
 use crate::error::BoxError;
 use crate::tls::Identify;
@@ -20,7 +24,26 @@ impl SpiffeLeaf {
 
 impl Identify for SpiffeLeaf {
     fn identify(&self, leaf: &CertificateDer<'_>) -> Result<(PeerId, String), BoxError> {
-        let id = mesh_auth::svid::leaf_identity(leaf)?;
+        let id = svid::leaf_identity(leaf)?;
         Ok((PeerId::new(id.to_string()), id.trust_domain().to_string()))
+    }
+
+    fn check_signer(
+        &self,
+        signer: &CertificateDer<'_>,
+        trust_domain: &str,
+    ) -> Result<(), BoxError> {
+        match svid::signing_identity(signer)? {
+            Some(named) if named.as_str() != trust_domain => {
+                Err(format!("it signs for {named}, not for {trust_domain}").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn not_after(&self, certificate: &CertificateDer<'_>) -> Result<UnixTime, BoxError> {
+        let not_after = svid::validity(certificate)?.1;
+        let since = not_after.duration_since(SystemTime::UNIX_EPOCH);
+        Ok(UnixTime::since_unix_epoch(since.unwrap_or_default()))
     }
 }

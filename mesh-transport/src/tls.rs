@@ -7,26 +7,39 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::Guard;
+use parking_lot::Mutex;
 use rustls::ClientConfig;
-use rustls::RootCertStore;
+use rustls::ClientConnection;
 use rustls::ServerConfig;
+use rustls::ServerConnection;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::UnixTime;
-use rustls_pki_types::pem::PemObject;
+use tokio::sync::watch;
 
 use crate::error::BoxError;
 use crate::error::Error;
+use crate::tls::live::Side;
+use crate::tls::live::Turn;
 
+mod bundles;
+mod credentials;
+mod live;
 mod verify;
 
-pub use verify::TrustBundles;
+pub use self::bundles::MAX_ROOTS;
+pub use self::bundles::TrustBundles;
+pub use self::credentials::Credentials;
+pub use self::credentials::certificates;
+pub use self::live::LivePeer;
+pub use self::live::PeerEnded;
+pub use self::verify::MAX_INTERMEDIATES;
 
 /// The verified name of a peer, a SPIFFE id in the mesh. Cheap to clone and compare.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -58,99 +71,21 @@ pub trait Identify: fmt::Debug + Send + Sync {
     ///
     /// When the leaf breaks a rule; the text says which.
     fn identify(&self, leaf: &CertificateDer<'_>) -> Result<(PeerId, String), BoxError>;
-}
 
-/// What a node shows of itself: its certificate chain and key.
-#[derive(Clone)]
-pub struct Credentials {
-    chain: Vec<CertificateDer<'static>>,
-    key: Arc<CertifiedKey>,
-}
-
-impl Credentials {
-    /// From PEM: the chain with the leaf first, and its private key (PKCS#8 or SEC1).
+    /// Checks a certificate that signs for `trust_domain`: a root of its bundle, or one that came between root and leaf.
     ///
     /// # Errors
     ///
-    /// [`Error::Identity`] when either can't be read or they do not belong together.
-    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, Error> {
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| {
-            Error::identity("the private key is not PEM of PKCS#8 or SEC1", source)
-        })?;
-        Self::new(certificates(chain)?, key)
-    }
+    /// When it breaks a rule, or names another trust domain; the text says which.
+    fn check_signer(&self, signer: &CertificateDer<'_>, trust_domain: &str)
+    -> Result<(), BoxError>;
 
-    /// From the chain, leaf first, and the leaf's private key.
+    /// The last moment at which `certificate` is valid.
     ///
     /// # Errors
     ///
-    /// [`Error::Identity`] when they do not belong together.
-    pub fn new(
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> Result<Self, Error> {
-        let key = CertifiedKey::from_der(chain.clone(), key, &provider()).map_err(|source| {
-            Error::identity(
-                "the certificate and the private key do not belong together",
-                source,
-            )
-        })?;
-        Ok(Self {
-            chain,
-            key: Arc::new(key),
-        })
-    }
-
-    /// The certificates, leaf first.
-    pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.chain
-    }
-
-    /// Signs `message` with the leaf's key: ECDSA P-256 with SHA-256 in the mesh's own certificates.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Identity`] when the key offers none of the schemes that peers verify.
-    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let signer = self
-            .key
-            .key
-            .choose_scheme(verify::SIGNATURE_SCHEMES)
-            .ok_or_else(|| Error::Identity {
-                what: "the certificate's key is of no supported type; use ECDSA P-256".to_owned(),
-                source: None,
-            })?;
-        let scheme = u16::from(signer.scheme()).to_be_bytes();
-        let signature = signer
-            .sign(message)
-            .map_err(|source| Error::identity("could not sign", source))?;
-        Ok([&scheme, signature.as_slice()].concat())
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("certificates", &self.chain.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Reads all certificates of a PEM text.
-///
-/// # Errors
-///
-/// [`Error::Identity`] when it holds none or one is damaged.
-pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let read = read.map_err(|source| Error::identity("a certificate is damaged PEM", source))?;
-    if read.is_empty() {
-        return Err(Error::Identity {
-            what: "there is no certificate in the PEM text".to_owned(),
-            source: None,
-        });
-    }
-    Ok(read)
+    /// When it can't be read.
+    fn not_after(&self, certificate: &CertificateDer<'_>) -> Result<UnixTime, BoxError>;
 }
 
 /// The identity in use, swapped whole; every new connection takes the current one.
@@ -158,6 +93,10 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
 pub struct TlsStore {
     rules: Rules,
     current: ArcSwap<TlsIdentity>,
+    /// Told after `current` changed.
+    turns: watch::Sender<Turn>,
+    /// One change at a time.
+    changing: Mutex<()>,
 }
 
 /// What stays the same through all generations.
@@ -167,9 +106,17 @@ struct Rules {
     clock: Arc<dyn TimeProvider>,
 }
 
+impl Rules {
+    /// A certificate whose end can't be read has ended.
+    fn not_after(&self, certificate: &CertificateDer<'_>) -> UnixTime {
+        let read = self.identify.not_after(certificate);
+        read.unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO))
+    }
+}
+
 /// One generation of a node's identity: its credentials and whom it trusts.
 pub struct TlsIdentity {
-    generation: u64,
+    turn: Turn,
     credentials: Credentials,
     verifier: Arc<verify::Verifier>,
     client: Arc<ClientConfig>,
@@ -189,14 +136,16 @@ impl TlsStore {
         bundles: TrustBundles,
     ) -> Result<Self, Error> {
         let rules = Rules { identify, clock };
-        let first = TlsIdentity::build(&rules, 1, credentials, bundles)?;
+        let first = TlsIdentity::build(&rules, FIRST, credentials, bundles)?;
         Ok(Self {
             rules,
             current: ArcSwap::from_pointee(first),
+            turns: watch::Sender::new(FIRST),
+            changing: Mutex::new(()),
         })
     }
 
-    /// Puts a new identity in place of the current one. Open connections stay; pools stop handing them out.
+    /// Puts a new identity in place of the current one, as [`Self::put`] does.
     ///
     /// # Errors
     ///
@@ -210,20 +159,32 @@ impl TlsStore {
     ///
     /// # Errors
     ///
-    /// [`Error::Identity`] when the TLS library refuses it.
+    /// [`Error::Identity`] when a root is no root of its trust domain or the TLS library refuses the identity.
     pub fn prepare(
         &self,
         credentials: Credentials,
         bundles: TrustBundles,
     ) -> Result<TlsIdentity, Error> {
-        TlsIdentity::build(&self.rules, 0, credentials, bundles)
+        TlsIdentity::build(&self.rules, Turn::default(), credentials, bundles)
     }
 
-    /// Puts an identity that this store prepared in place of the current one. Open connections stay; pools stop handing
-    /// them out.
+    /// Puts an identity that this store prepared in place of the current one.
+    ///
+    /// Pools make new connections for new calls; what is in flight on the old ones finishes, then they close. Where a
+    /// root or a trust domain is trusted no more, connections whose peers it vouched for end within seconds, in both
+    /// directions, and no others.
     pub fn put(&self, mut next: TlsIdentity) {
-        next.generation = self.current.load().generation + 1;
+        let _changing = self.changing.lock();
+        let before = self.current.load();
+        let has_lost = !next.verifier.bundles().covers(before.verifier.bundles());
+        next.turn = Turn {
+            generation: before.turn.generation + 1,
+            trust: before.turn.trust + u64::from(has_lost),
+        };
+        let turn = next.turn;
         self.current.store(Arc::new(next));
+        // Nobody listening is nobody to tell.
+        self.turns.send_replace(turn);
     }
 
     /// The identity now.
@@ -254,21 +215,70 @@ impl TlsStore {
     ) -> Result<PeerId, Error> {
         let verifier = &self.current.load().verifier;
         let now = self.rules.clock.current_time();
-        let now = now.ok_or_else(|| Error::Identity {
-            what: "the clock gives no time".to_owned(),
-            source: None,
-        })?;
+        let now = now.ok_or_else(|| Error::misfit("the clock gives no time"))?;
         verifier.verify_signed(chain, message, signature, now)
+    }
+
+    /// The client at the other end of `accepted`, a finished handshake of `made_with`; to be watched as long as the
+    /// connection lives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Identity`] when it showed no certificate or breaks a rule.
+    pub fn client(
+        self: &Arc<Self>,
+        made_with: &TlsIdentity,
+        accepted: &ServerConnection,
+    ) -> Result<LivePeer, Error> {
+        self.live(made_with, Side::Client, accepted.peer_certificates())
+    }
+
+    /// The server at the other end of `dialed`, as [`Self::client`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Identity`] when it showed no certificate or breaks a rule.
+    pub fn server(
+        self: &Arc<Self>,
+        made_with: &TlsIdentity,
+        dialed: &ClientConnection,
+    ) -> Result<LivePeer, Error> {
+        self.live(made_with, Side::Server, dialed.peer_certificates())
+    }
+
+    fn live(
+        self: &Arc<Self>,
+        made_with: &TlsIdentity,
+        side: Side,
+        chain: Option<&[CertificateDer<'static>]>,
+    ) -> Result<LivePeer, Error> {
+        let chain = chain.unwrap_or_default();
+        let leaf = chain
+            .first()
+            .ok_or_else(|| Error::misfit("the peer showed no certificate"))?;
+        let id = self
+            .identify(leaf)
+            .map_err(|source| Error::identity("the peer's certificate names nobody", source))?;
+        let (store, chain) = (Arc::clone(self), chain.to_vec());
+        Ok(LivePeer::new(store, (id, side), chain, made_with.turn))
+    }
+
+    /// Whether the current identity trusts `chain` now.
+    fn verify(&self, side: Side, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let now = self.rules.clock.current_time();
+        let now = now.ok_or(rustls::Error::FailedToGetCurrentTime)?;
+        self.current.load().verifier.verify(side, chain, now)
     }
 }
 
 impl TlsIdentity {
     fn build(
         rules: &Rules,
-        generation: u64,
+        turn: Turn,
         credentials: Credentials,
         bundles: TrustBundles,
     ) -> Result<Self, Error> {
+        bundles.check(&*rules.identify)?;
         let rejected = |source| Error::identity("the TLS library refused the identity", source);
         let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(CertifiedKey::clone(
             &credentials.key,
@@ -295,7 +305,7 @@ impl TlsIdentity {
         server.send_tls13_tickets = 0;
 
         Ok(Self {
-            generation,
+            turn,
             credentials,
             verifier,
             client: Arc::new(client),
@@ -305,7 +315,7 @@ impl TlsIdentity {
 
     /// Counts up with every replacement.
     pub fn generation(&self) -> u64 {
-        self.generation
+        self.turn.generation
     }
 
     /// The certificate chain and key.
@@ -327,7 +337,7 @@ impl TlsIdentity {
 impl fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsIdentity")
-            .field("generation", &self.generation)
+            .field("generation", &self.turn.generation)
             .field("credentials", &self.credentials)
             .field("trusts", &self.verifier)
             .finish_non_exhaustive()
@@ -354,16 +364,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Roots from certificates.
-pub(crate) fn roots(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
-    let mut store = RootCertStore::empty();
-    for certificate in certificates {
-        store.add(certificate.clone()).map_err(|source| {
-            Error::identity(
-                "a root certificate of the trust bundle is not usable",
-                source,
-            )
-        })?;
-    }
-    Ok(store)
-}
+const FIRST: Turn = Turn {
+    generation: 1,
+    trust: 0,
+};

@@ -389,7 +389,7 @@ fn nearly_an_id() -> impl Strategy<Value = String> {
     let path = proptest::collection::vec(segment, 0..4).prop_map(|segments| {
         segments
             .iter()
-            .map(|segment| format!("/{segment}"))
+            .flat_map(|segment| ["/", segment])
             .collect::<String>()
     });
     (scheme, domain, path).prop_map(|(scheme, domain, path)| format!("{scheme}{domain}{path}"))

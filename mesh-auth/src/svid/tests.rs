@@ -179,6 +179,8 @@ fn a_signer_is_an_authority_and_names_a_trust_domain() {
     assert_eq!(domain(&mute), Err(SvidError::CannotSignCertificates));
     mute.key_usages = vec![];
     assert_eq!(domain(&mute), Err(SvidError::NoKeyUsage));
+    mute.subject_alt_names = vec![];
+    assert_eq!(domain(&mute), Ok(None));
     let two = signer(vec![
         uri("spiffe://example.org"),
         uri("spiffe://example.com"),

@@ -37,6 +37,7 @@ use mesh_transport::session::RETRY_PUSHBACK;
 use mesh_transport::session::Refused;
 use mesh_transport::session::STREAM_PATH;
 use mesh_transport::session::SessionServer;
+use mesh_transport::tls::LivePeer;
 use mesh_transport::tls::PeerId;
 use mesh_transport::tls::TlsStore;
 use parking_lot::Mutex;
@@ -44,7 +45,6 @@ use parking_lot::RwLock;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 pub(crate) use self::plaintext::series_of_nobody;
 use self::plaintext::serve_inbound;
@@ -154,16 +154,22 @@ impl Shared {
         from: std::net::SocketAddr,
         drain: Drain,
     ) {
-        let acceptor = TlsAcceptor::from(Arc::clone(self.gate.tls.current().server()));
+        let identity = Arc::clone(&self.gate.tls.current());
+        let acceptor = TlsAcceptor::from(Arc::clone(identity.server()));
         let accepted = tokio::time::timeout(TLS_DEADLINE, acceptor.accept(stream)).await;
         let stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return self.refused_connection(from, &chain(&error)),
             Err(_) => return self.refused_connection(from, "the TLS handshake took too long"),
         };
-        let peer = match self.gate.peer(&stream, &self.outbound.recorder.telemetry) {
+        let live = match self.gate.tls.client(&identity, stream.get_ref().1) {
+            Ok(live) => live,
+            Err(error) => return self.refused_connection(from, &chain(&error)),
+        };
+        drop(identity);
+        let peer = match self.gate.peer(live.id(), &self.outbound.recorder.telemetry) {
             Ok(peer) => peer,
-            Err(error) => return self.refused_connection(from, &error),
+            Err(error) => return self.refused_connection(from, error),
         };
         if let Some(auditor) = &self.auditor {
             let event = Event::new(EventKind::Connection)
@@ -176,8 +182,7 @@ impl Shared {
         } else {
             Protocol::Http1
         };
-        // A certificate is good until it ends, and so is what was proven with it.
-        let drain = drain.until(tokio::time::Instant::now() + self.left_of_certificate(&stream));
+        let over = self.until_ended(live);
         let shared = Arc::clone(self);
         let service = service_fn(move |request: Request<Incoming>| {
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
@@ -192,21 +197,22 @@ impl Shared {
         });
         self.gate
             .server
-            .serve(stream, protocol, service, drain)
+            .serve_until((stream, protocol), service, drain, over)
             .await;
     }
 
-    fn left_of_certificate(&self, stream: &TlsStream<TcpStream>) -> Duration {
-        let leaf = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(<[_]>::first);
-        let facts = leaf.and_then(|leaf| mesh_auth::svid::inspect(leaf).ok());
-        let now = (self.outbound.recorder.clock)();
-        facts
-            .and_then(|facts| facts.not_after.duration_since(now).ok())
-            .unwrap_or_default()
+    /// Waits until the certificate of a peer is over, or what vouched for it is trusted no more.
+    async fn until_ended(&self, mut live: LivePeer) {
+        let ended = live.ended().await;
+        tracing::info!(peer.id = %ended.peer, reason = %ended.source, "a connection ends: its peer is not vouched for any more");
+        if let Some(auditor) = &self.auditor {
+            let event = Event::new(EventKind::Connection).with_display("peer", &ended.peer);
+            auditor.note(
+                event
+                    .with("verdict", "ended")
+                    .with("error", &*chain(&ended)),
+            );
+        }
     }
 
     /// Whoever reaches the port can have a connection refused, so no more than a few a second are written down; the
@@ -281,23 +287,9 @@ fn close_after(response: &mut Response<Body>, version: Version) {
 }
 
 impl Gate {
-    /// Who is at the other end; the certificate was verified in the handshake.
-    fn peer(
-        &self,
-        stream: &TlsStream<TcpStream>,
-        telemetry: &Arc<Telemetry>,
-    ) -> Result<Arc<Peer>, String> {
-        let leaf = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(<[_]>::first)
-            .ok_or("no certificate was shown")?;
-        let id = self
-            .tls
-            .identify(leaf)
-            .map_err(|error| chain(error.as_ref()))?;
-        if let Some(peer) = self.peers.read().get(&id) {
+    /// What is known of the peer that proved to be `id`.
+    fn peer(&self, id: &PeerId, telemetry: &Arc<Telemetry>) -> Result<Arc<Peer>, &'static str> {
+        if let Some(peer) = self.peers.read().get(id) {
             return Ok(Arc::clone(peer));
         }
         let spiffe: SpiffeId = id.as_str().parse().ok().ok_or("the name is no spiffe id")?;
@@ -329,7 +321,7 @@ impl Gate {
         if peers.len() >= MAX_PEERS {
             peers.clear();
         }
-        peers.insert(id, Arc::clone(&peer));
+        peers.insert(id.clone(), Arc::clone(&peer));
         Ok(peer)
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -79,7 +80,7 @@ pub struct SessionPool {
     known: Mutex<Option<Known>>,
     /// The session agreed on last: another connection's session can follow it without a private key.
     last: Mutex<Option<Last>>,
-    open: ArcSwap<Vec<Entry>>,
+    open: ArcSwap<Vec<Kept>>,
     handshaking: tokio::sync::Mutex<()>,
     failures: Failures,
     pause: Pause,
@@ -104,11 +105,17 @@ struct Last {
     generation: u64,
 }
 
-#[derive(Clone)]
+/// A session that is kept for the next call. It does not keep its connection: one that leaves its pool is to close.
+#[derive(Clone, Debug)]
+struct Kept {
+    connection: Weak<PeerConnection>,
+    session: Arc<Session>,
+    until: SystemTime,
+}
+
 struct Entry {
     connection: Arc<PeerConnection>,
     session: Arc<Session>,
-    until: SystemTime,
 }
 
 impl SessionClient {
@@ -149,14 +156,6 @@ impl fmt::Debug for SessionClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionClient")
             .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
-            .field("connection", &self.connection)
             .finish_non_exhaustive()
     }
 }
@@ -235,18 +234,20 @@ impl SessionPool {
             session: Arc::clone(&session),
             generation,
         });
-        let until = self.until(&session);
-        let entry = Entry {
-            connection,
-            session,
-            until,
+        let kept = Kept {
+            connection: Arc::downgrade(&connection),
+            session: Arc::clone(&session),
+            until: self.until(&session),
         };
         self.keep(|open| {
             // The session that this one follows on the same connection is used up.
-            open.retain(|other| !Arc::ptr_eq(&other.connection, &entry.connection));
-            open.push(entry.clone());
+            open.retain(|other| !other.connection.ptr_eq(&kept.connection));
+            open.push(kept.clone());
         });
-        Ok(entry)
+        Ok(Entry {
+            connection,
+            session,
+        })
     }
 
     /// Resumption does not make a session older than a handshake would.
@@ -262,8 +263,11 @@ impl SessionPool {
     pub async fn close(&self) {
         let open = self.open.swap(Arc::default());
         *self.last.lock() = None;
-        for entry in &**open {
-            if let Err(error) = close(entry).await {
+        for kept in &**open {
+            let Some(connection) = kept.connection.upgrade() else {
+                continue;
+            };
+            if let Err(error) = close(&connection, &kept.session).await {
                 tracing::debug!(error = %error, "the peer was not told that a session is over");
             }
         }
@@ -271,23 +275,29 @@ impl SessionPool {
 
     fn find(&self, connection: &Arc<PeerConnection>) -> Option<Entry> {
         let open = self.open.load();
-        let entry = open
+        let kept = open
             .iter()
-            .find(|entry| Arc::ptr_eq(&entry.connection, connection))?;
-        let is_over = entry.session.is_exhausted() || entry.until <= (self.client.clock)();
-        (!is_over).then(|| entry.clone())
+            .find(|kept| kept.connection.as_ptr() == Arc::as_ptr(connection))?;
+        let is_over = kept.session.is_exhausted() || kept.until <= (self.client.clock)();
+        (!is_over).then(|| Entry {
+            connection: Arc::clone(connection),
+            session: Arc::clone(&kept.session),
+        })
     }
 
     fn forget(&self, entry: &Entry) {
         self.keep(|open| open.retain(|other| !Arc::ptr_eq(&other.session, &entry.session)));
     }
 
-    fn keep(&self, change: impl Fn(&mut Vec<Entry>)) {
+    fn keep(&self, change: impl Fn(&mut Vec<Kept>)) {
         let now = (self.client.clock)();
         self.open.rcu(|open| {
             let mut open = Vec::clone(open);
-            // A connection of an identity that was replaced closes once nobody holds it.
-            open.retain(|entry| self.connections.is_usable(&entry.connection) && entry.until > now);
+            open.retain(|kept| {
+                let connection = kept.connection.upgrade();
+                kept.until > now
+                    && connection.is_some_and(|connection| self.connections.is_usable(&connection))
+            });
             change(&mut open);
             open
         });
@@ -448,13 +458,13 @@ async fn round_trip(connection: &PeerConnection, message: Bytes) -> Result<Bytes
 }
 
 /// Ends a session at the peer: an exchange on a route of its own, with nothing in it.
-async fn close(entry: &Entry) -> Result<(), BoxError> {
-    let (mut sealer, _) = entry.session.begin(CLOSE_ROUTE.as_bytes(), instant())?;
+async fn close(connection: &PeerConnection, session: &Arc<Session>) -> Result<(), BoxError> {
+    let (mut sealer, _) = session.begin(CLOSE_ROUTE.as_bytes(), instant())?;
     let mut record = BytesMut::zeroed(Sealer::HEADER_ROOM);
     sealer.seal(Flags::END, &mut record)?;
     let body = Body::from(frame::message(&record));
     let request = outer(CALL_PATH, Some(CLOSE_ROUTE), body)?;
-    let sent = tokio::time::timeout(CLOSE_TIMEOUT, entry.connection.send(request)).await?;
+    let sent = tokio::time::timeout(CLOSE_TIMEOUT, connection.send(request)).await?;
     sent.map(|_| ()).map_err(|unsent| unsent.error.into())
 }
 

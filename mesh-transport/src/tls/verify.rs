@@ -3,13 +3,10 @@
 //! webpki checks signatures, validity, path length, key usages and name constraints; what a SPIFFE leaf must be
 //! beyond that, [`Identify`] says. Names in DNS or common-name form are never looked at.
 
-use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::DigitallySignedStruct;
 use rustls::DistinguishedName;
-use rustls::RootCertStore;
 use rustls::SignatureScheme;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::danger::ServerCertVerified;
@@ -17,7 +14,6 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::crypto::verify_tls13_signature;
 use rustls::server::ParsedCertificate;
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerified;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
@@ -28,63 +24,9 @@ use crate::error::BoxError;
 use crate::error::Error;
 use crate::tls::Identify;
 use crate::tls::PeerId;
+use crate::tls::TrustBundles;
+use crate::tls::live::Side;
 use crate::tls::provider;
-use crate::tls::roots;
-
-/// The roots of each trust domain that is trusted.
-#[derive(Default)]
-pub struct TrustBundles {
-    domains: HashMap<String, Bundle>,
-}
-
-struct Bundle {
-    roots: Arc<RootCertStore>,
-    clients: Arc<dyn ClientCertVerifier>,
-}
-
-impl TrustBundles {
-    /// Trusts nobody.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Trusts `certificates` as the roots of `trust_domain`, in place of those it had.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Identity`] when a root is not usable or there is none.
-    pub fn with_domain(
-        mut self,
-        trust_domain: &str,
-        certificates: &[CertificateDer<'static>],
-    ) -> Result<Self, Error> {
-        let roots = Arc::new(roots(certificates)?);
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
-            .build()
-            .map_err(|source| {
-                Error::identity(
-                    format!("the trust bundle of {trust_domain} is not usable"),
-                    source,
-                )
-            })?;
-        self.domains
-            .insert(trust_domain.to_owned(), Bundle { roots, clients });
-        Ok(self)
-    }
-
-    fn of(&self, trust_domain: &str) -> Result<&Bundle, BoxError> {
-        let found = self.domains.get(trust_domain);
-        found.ok_or_else(|| {
-            format!("trust domain {trust_domain} is not among those trusted here").into()
-        })
-    }
-}
-
-impl fmt::Debug for TrustBundles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.domains.keys()).finish()
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Verifier {
@@ -102,6 +44,10 @@ impl Verifier {
         }
     }
 
+    pub(super) fn bundles(&self) -> &TrustBundles {
+        &self.bundles
+    }
+
     /// See [`super::TlsStore::verify_signed`].
     pub(super) fn verify_signed(
         &self,
@@ -110,22 +56,18 @@ impl Verifier {
         signature: &[u8],
         now: UnixTime,
     ) -> Result<PeerId, Error> {
-        let invalid = |what: &str| Error::Identity {
-            what: what.to_owned(),
-            source: None,
-        };
-        let (leaf, intermediates) = certificates
-            .split_first()
-            .ok_or_else(|| invalid("there is no certificate in the statement"))?;
         let untrusted = |source: BoxError| {
             Error::identity("the statement's certificate is not trusted", source)
         };
-        let (peer, domain) = self.identify.identify(leaf).map_err(untrusted)?;
-        let bundle = self.bundles.of(&domain).map_err(untrusted)?;
-        self.verify_chain(bundle, leaf, intermediates, now)
+        let leaf = certificates
+            .first()
+            .ok_or_else(|| Error::misfit("there is no certificate in the statement"))?;
+        // Whoever signs offers a key, as a server does.
+        self.verify(Side::Server, certificates, now)
             .map_err(|source| untrusted(source.into()))?;
+        let (peer, _) = self.identify.identify(leaf).map_err(untrusted)?;
 
-        let wrong = || invalid("the statement's signature is not valid");
+        let wrong = || Error::misfit("the statement's signature is not valid");
         let (scheme, signature) = signature.split_first_chunk::<2>().ok_or_else(wrong)?;
         let scheme = SignatureScheme::from(u16::from_be_bytes(*scheme));
         let offered = SIGNATURE_SCHEMES.contains(&scheme);
@@ -143,27 +85,59 @@ impl Verifier {
         if is_valid { Ok(peer) } else { Err(wrong()) }
     }
 
-    fn bundle(&self, leaf: &CertificateDer<'_>) -> Result<&Bundle, rustls::Error> {
+    /// Checks `chain`, leaf first: the rules of the leaf, those of the signers that came with it, then the path to a root
+    /// of the trust domain that the leaf names, and of no other.
+    pub(super) fn verify(
+        &self,
+        side: Side,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let (leaf, intermediates) = chain
+            .split_first()
+            .ok_or(rustls::Error::NoCertificatesPresented)?;
         let (_, domain) = self.identify.identify(leaf).map_err(refused)?;
-        self.bundles.of(&domain).map_err(refused)
+        if intermediates.len() > MAX_INTERMEDIATES {
+            let sent = intermediates.len();
+            let reason = format!(
+                "{sent} intermediate certificates are more than the limit of {MAX_INTERMEDIATES}"
+            );
+            return Err(refused(reason.into()));
+        }
+        for signer in intermediates {
+            let checked = self.identify.check_signer(signer, &domain);
+            checked.map_err(refused)?;
+        }
+        let bundle = self.bundles.of(&domain).map_err(refused)?;
+        match side {
+            Side::Client => {
+                let clients = &bundle.clients;
+                clients.verify_client_cert(leaf, intermediates, now)?;
+            }
+            Side::Server => rustls::client::verify_server_cert_signed_by_trust_anchor(
+                &ParsedCertificate::try_from(leaf)?,
+                &bundle.roots,
+                intermediates,
+                now,
+                self.algorithms.all,
+            )?,
+        }
+        Ok(())
     }
 
-    fn verify_chain(
+    fn verify_parts(
         &self,
-        bundle: &Bundle,
+        side: Side,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
-        let leaf = ParsedCertificate::try_from(leaf)?;
-        let algorithms = self.algorithms.all;
-        rustls::client::verify_server_cert_signed_by_trust_anchor(
-            &leaf,
-            &bundle.roots,
-            intermediates,
-            now,
-            algorithms,
-        )
+        let leaf = std::iter::once(leaf);
+        let chain: Vec<_> = leaf
+            .chain(intermediates)
+            .map(|one| CertificateDer::from(one.as_ref()))
+            .collect();
+        self.verify(side, &chain, now)
     }
 }
 
@@ -176,8 +150,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let bundle = self.bundle(end_entity)?;
-        self.verify_chain(bundle, end_entity, intermediates, now)?;
+        self.verify_parts(Side::Server, end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -216,9 +189,8 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.bundle(end_entity)?
-            .clients
-            .verify_client_cert(end_entity, intermediates, now)
+        self.verify_parts(Side::Client, end_entity, intermediates, now)?;
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -251,6 +223,9 @@ fn only_tls13() -> rustls::Error {
 fn refused(reason: BoxError) -> rustls::Error {
     rustls::CertificateError::Other(rustls::OtherError(Arc::from(reason))).into()
 }
+
+/// Most certificates between a root and a leaf that a peer may send: each one costs us time before anything is proven.
+pub const MAX_INTERMEDIATES: usize = 8;
 
 /// The schemes of statements signed with a certificate's key, best first.
 pub(super) const SIGNATURE_SCHEMES: &[SignatureScheme] = &[

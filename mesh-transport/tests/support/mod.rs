@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,6 +37,7 @@ use mesh_transport::tls::TlsStore;
 use mesh_transport::tls::TrustBundles;
 use mesh_transport::tls::certificates;
 use rustls::time_provider::TimeProvider;
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::UnixTime;
 use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
@@ -92,10 +94,18 @@ impl Pki {
     }
 
     pub(crate) fn bundles(&self) -> TrustBundles {
-        let roots = certificates(self.authority.certificate_pem().as_bytes()).unwrap();
-        TrustBundles::new()
-            .with_domain(self.domain.as_str(), &roots)
+        self.beside(TrustBundles::new())
+    }
+
+    /// `bundles`, and this authority for its domain.
+    pub(crate) fn beside(&self, bundles: TrustBundles) -> TrustBundles {
+        bundles
+            .with_domain(self.domain.as_str(), &self.roots())
             .unwrap()
+    }
+
+    pub(crate) fn roots(&self) -> Vec<CertificateDer<'static>> {
+        certificates(self.authority.certificate_pem().as_bytes()).unwrap()
     }
 
     /// The identity of `service`, which trusts this authority.
@@ -111,6 +121,35 @@ pub(crate) fn store(
 ) -> Arc<TlsStore> {
     let clock = Arc::new(After(after));
     Arc::new(TlsStore::new(Arc::new(SpiffeLeaf::new()), clock, credentials, bundles).unwrap())
+}
+
+/// A clock that is set by hand, from [`now`] on.
+#[derive(Debug, Default)]
+pub(crate) struct Watch(AtomicU64);
+
+impl Watch {
+    pub(crate) fn forward(&self, by: Duration) {
+        self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
+    }
+}
+
+impl TimeProvider for Watch {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = Duration::from_secs(self.0.load(Ordering::SeqCst));
+        Some(UnixTime::since_unix_epoch(NOW + since))
+    }
+}
+
+/// Waits until `is_so`, and no longer than a test may.
+pub(crate) async fn eventually(is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting)
+        .await
+        .unwrap();
 }
 
 pub(crate) fn tasks() -> Tasks {
@@ -157,6 +196,12 @@ impl Served {
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
+
+    /// Connections that are open now.
+    pub(crate) fn open(&self) -> usize {
+        // The listener holds one drain, and one to copy for connections.
+        self.signal.holders() - 2
+    }
 }
 
 /// Serves `answer` behind mutual TLS until it is drained.
@@ -185,29 +230,25 @@ where
             Arc::clone(&refused),
         );
         tasks_of_connections.start(async move {
-            let acceptor = TlsAcceptor::from(Arc::clone(store.current().server()));
+            let identity = Arc::clone(&store.current());
+            let acceptor = TlsAcceptor::from(Arc::clone(identity.server()));
             let stream = match acceptor.accept(accepted.stream).await {
                 Ok(stream) => stream,
                 Err(error) => return refused.lock().unwrap().push(error.to_string()),
             };
-            let leaf = stream
-                .get_ref()
-                .1
-                .peer_certificates()
-                .unwrap()
-                .first()
-                .unwrap()
-                .clone();
+            let tls = stream.get_ref().1;
+            let mut live = store.client(&identity, tls).unwrap();
             let caller = Caller {
-                id: store.identify(&leaf).unwrap(),
-                leaf: leaf.to_vec(),
+                id: live.id().clone(),
+                leaf: tls.peer_certificates().unwrap().first().unwrap().to_vec(),
                 connection: connections.fetch_add(1, Ordering::SeqCst),
             };
             let service = service_fn(move |request: Request<Incoming>| {
                 let (answer, caller) = (answer.clone(), caller.clone());
                 async move { Ok::<_, Infallible>(answer(caller, request.map(Body::from)).await) }
             });
-            http.serve(stream, Protocol::Http2, service, drain).await;
+            let (io, over) = ((stream, Protocol::Http2), live.ended());
+            http.serve_until(io, service, drain, over).await;
             drop(accepted.slot);
         });
     }));
