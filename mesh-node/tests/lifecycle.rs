@@ -373,7 +373,17 @@ fn new_certificate_files_are_taken_over_under_traffic(encryption: &str) {
 #[test]
 fn a_peer_whose_authority_is_trusted_no_more_has_no_session_any_more() {
     // threat 63
-    let mut mesh = Mesh::new("hybrid");
+    authority_trusted_no_more("hybrid");
+}
+
+#[test]
+fn a_peer_whose_authority_is_trusted_no_more_has_no_connection_any_more() {
+    // threat 2
+    authority_trusted_no_more("mtls");
+}
+
+fn authority_trusted_no_more(encryption: &str) {
+    let mut mesh = Mesh::new(encryption);
     let Some(app) = App::start(mesh.path()) else {
         return;
     };
@@ -396,22 +406,26 @@ fn a_peer_whose_authority_is_trusted_no_more_has_no_session_any_more() {
     mesh.call("/api/before", &[]).expect(200);
 
     issue("order");
-    wait_until("the sessions are ended", || {
-        mesh.order.log().contains("sessions ended")
+    wait_until("the connection ends", || {
+        mesh.order.log().contains("not vouched for any more")
     });
     for _ in 0..5 {
         assert_ne!(mesh.call("/api/after", &[]).status, 200);
     }
     assert_eq!(app.count("after"), 0);
     let log = mesh.order.log();
-    assert!(log.contains("certificate is not trusted"), "{log}");
+    assert!(log.contains("connection refused"), "{log}");
+    assert_eq!(log.contains("sessions ended"), encryption == "hybrid");
 
     issue("user");
     wait_until("a certificate of the new one is good", || {
         mesh.call("/api/again", &[]).status == 200
     });
     // A new root beside the old one ends nothing.
-    let ended = || mesh.order.log().matches("sessions ended").count();
+    let ended = || {
+        let log = mesh.order.log();
+        log.matches("sessions ended").count() + log.matches("not vouched for").count()
+    };
     let replaced = || mesh.order.log().matches("identity replaced").count();
     let (ended_before, replaced_before) = (ended(), replaced());
     fs::write(mesh.order.dir().join("certs/ca.crt"), &both).unwrap();
