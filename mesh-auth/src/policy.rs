@@ -53,13 +53,15 @@ pub use self::facts::{
     Facts, FactsError, HttpFacts, MAX_FIELD_BYTES, Needs, Replayed, UserFacts, claim_of_text,
 };
 pub use self::intentions::{
-    IntentionAction, IntentionConfig, IntentionHeader, IntentionPermission,
+    IntentionAction, IntentionConfig, IntentionError, IntentionHeader, IntentionPermission,
+    MAX_INTENTIONS, MAX_PERMISSIONS,
 };
 pub use self::recorded::Recorded;
 pub use self::suggest::{Draft, Drafter, Evidence, MAX_CALLS};
 
 use self::condition::Environment;
 use self::index::Index;
+use self::intentions::Intentions;
 use self::path::MAX_SEGMENTS;
 use self::rule::Rule;
 use crate::caller::Caller;
@@ -132,8 +134,8 @@ impl Verdict {
 pub struct Decision {
     /// Whether the request may pass.
     pub verdict: Verdict,
-    /// The rule that decided: the first deny rule that matches, else the first allow rule. None
-    /// where the default decided.
+    /// What decided: the first deny rule that matches, else an intention that denies (`intention:SOURCE=>DESTINATION`),
+    /// else the first allow rule, else an intention that allows. None where the default decided.
     pub rule: Option<Arc<str>>,
     /// For a request that may pass: the audit rule that would have refused it, or [`DEFAULT_RULE`]
     /// where only [`DefaultAction::Audit`] lets it pass.
@@ -151,6 +153,7 @@ impl Decision {
 #[derive(Debug)]
 pub struct Policy {
     rules: Vec<Rule>,
+    intentions: Intentions,
     index: Index,
     default: DefaultAction,
     default_name: Arc<str>,
@@ -174,8 +177,10 @@ impl Policy {
     /// # Errors
     /// As for [`Self::build`].
     pub fn build_in(config: &PolicyConfig, scope: &Scope) -> Result<Self, PolicyError> {
-        if !config.intentions.is_empty() {
-            return Err(PolicyError::Intentions);
+        if config.intentions.len() > MAX_INTENTIONS {
+            return Err(PolicyError::TooManyIntentions {
+                intentions: config.intentions.len(),
+            });
         }
         if config.rules.len() > MAX_RULES {
             return Err(PolicyError::TooManyRules {
@@ -198,9 +203,12 @@ impl Policy {
             rules.push(Rule::compile(rule, scope)?);
         }
         let index = Index::of(&rules);
-        let needs = needs::of(&rules);
+        let intentions = Intentions::compile(&config.intentions, &scope.own)
+            .map_err(|(intention, source)| PolicyError::Intention { intention, source })?;
+        let needs = needs::of(&rules, &intentions);
         Ok(Self {
             rules,
+            intentions,
             index,
             default: config.default,
             default_name: DEFAULT_RULE.into(),
@@ -242,40 +250,41 @@ impl Policy {
         self.rules.len()
     }
 
-    /// Whether there is no rule, so that the default decides about everything.
+    /// Whether there is no rule and no intention, so that the default decides about everything.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.rules.is_empty() && self.intentions.is_empty()
     }
 
     /// The one place where verdicts are made.
     fn evaluate(&self, call: &Call<'_>) -> Outcome {
         let found = self.index.first_matches(&self.rules, call);
-        if let Some(rule) = found.deny {
-            return Outcome {
-                verdict: Verdict::Deny,
-                rule: Some(rule),
-                would_deny: None,
-            };
-        }
-        if let Some(rule) = found.allow {
-            let would_deny = found.audit.map(WouldDeny::Rule);
-            return Outcome {
-                verdict: Verdict::Allow,
-                rule: Some(rule),
-                would_deny,
-            };
-        }
-        if self.default == DefaultAction::Audit && call.caller.is_authenticated() {
-            return Outcome {
-                verdict: Verdict::Allow,
-                rule: None,
-                would_deny: Some(WouldDeny::Default),
-            };
-        }
-        Outcome {
-            verdict: Verdict::Deny,
+        let intention = self.intentions.decide(call, &self.scope.own);
+        let audit = found.audit.map(WouldDeny::Rule);
+        let by_rule = |verdict, rule, would_deny| Outcome {
+            verdict,
+            rule: Some(rule),
+            intention: None,
+            would_deny,
+        };
+        let without_rule = |verdict, intention, would_deny| Outcome {
+            verdict,
             rule: None,
-            would_deny: None,
+            intention,
+            would_deny,
+        };
+        match (found.deny, found.allow, intention) {
+            (Some(rule), _, _) => by_rule(Verdict::Deny, rule, None),
+            (_, _, Some((position, IntentionAction::Deny))) => {
+                without_rule(Verdict::Deny, Some(position), None)
+            }
+            (_, Some(rule), _) => by_rule(Verdict::Allow, rule, audit),
+            (_, _, Some((position, IntentionAction::Allow))) => {
+                without_rule(Verdict::Allow, Some(position), audit)
+            }
+            _ if self.default == DefaultAction::Audit && call.caller.is_authenticated() => {
+                without_rule(Verdict::Allow, None, Some(WouldDeny::Default))
+            }
+            _ => without_rule(Verdict::Deny, None, None),
         }
     }
 
@@ -286,7 +295,11 @@ impl Policy {
         });
         Decision {
             verdict: outcome.verdict,
-            rule: outcome.rule.and_then(|rule| self.name_of(rule)),
+            rule: match (outcome.rule, outcome.intention) {
+                (Some(rule), _) => self.name_of(rule),
+                (None, Some(intention)) => self.intentions.name(intention),
+                (None, None) => None,
+            },
             would_deny,
         }
     }
@@ -303,7 +316,10 @@ const _: () = {
 
 struct Outcome {
     verdict: Verdict,
+    /// The rule that decided.
     rule: Option<usize>,
+    /// The intention that decided.
+    intention: Option<usize>,
     would_deny: Option<WouldDeny>,
 }
 
@@ -514,9 +530,20 @@ pub enum PolicyError {
         /// Number of rules with a condition.
         conditions: usize,
     },
-    /// There are intentions.
-    #[error("intentions are not read yet")]
-    Intentions,
+    /// An intention can't be enforced.
+    #[error("{intention} can't be enforced")]
+    Intention {
+        /// The intention, as decisions name it.
+        intention: String,
+        /// What is wrong with it.
+        source: IntentionError,
+    },
+    /// There are too many intentions.
+    #[error("{intentions} intentions are more than the limit of {MAX_INTENTIONS}")]
+    TooManyIntentions {
+        /// How many.
+        intentions: usize,
+    },
     /// The called service is not a service's name.
     #[error(
         "rule {rule}: {service:?} is not a service; write its name, or \"*\" alone for every service"

@@ -230,6 +230,12 @@ pub enum NoChange {
         /// How many.
         rules: usize,
     },
+    /// An intention denies the call, which rules can't change.
+    #[error("{intention} denies it; change it in Consul")]
+    Intention {
+        /// The intention, as decisions name it.
+        intention: String,
+    },
     /// No rule can name this call alone.
     #[error("no rule can be written that names this call and no other")]
     Unspeakable,

@@ -46,6 +46,8 @@ use std::sync::{Arc, OnceLock};
 use cel::{Context, Env, ExecutionError, Program, Value};
 use thiserror::Error;
 
+pub(super) use self::check::SECRET_HEADERS;
+
 use self::check::Reads;
 use self::values::Choices;
 use super::Call;

@@ -147,17 +147,27 @@ impl Condition {
 pub(super) fn explanation(policy: &Policy, call: &Call<'_>) -> Explanation {
     let outcome = policy.evaluate(call);
     let decided = outcome.rule.and_then(|rule| policy.rules.get(rule));
-    let because = match decided {
-        Some(rule) => by_rule(rule, outcome.verdict, call),
-        None => by_default(policy, outcome.verdict, call),
+    let intention = outcome
+        .intention
+        .and_then(|intention| policy.intentions.name(intention));
+    let because = match (decided, &intention) {
+        (Some(rule), _) => by_rule(rule, outcome.verdict, call),
+        (None, Some(intention)) => {
+            format!(
+                "{} is {} by {intention}.",
+                subject(call),
+                verb(outcome.verdict)
+            )
+        }
+        (None, None) => by_default(policy, outcome.verdict, call),
     };
-    let nearest = if decided.is_none() {
+    let nearest = if decided.is_none() && intention.is_none() {
         nearest(policy, call)
     } else {
         None
     };
     let decision = policy.decision(&outcome);
-    let because = match (&decision.would_deny, outcome.rule) {
+    let because = match (&decision.would_deny, &decision.rule) {
         (Some(audit), Some(_)) => format!("{because} The audit rule {audit} would deny it."),
         _ => because,
     };
@@ -266,10 +276,7 @@ fn by_default(policy: &Policy, verdict: Verdict, call: &Call<'_>) -> String {
 }
 
 fn by_rule(rule: &Rule, verdict: Verdict, call: &Call<'_>) -> String {
-    let verb = match verdict {
-        Verdict::Allow => "allowed",
-        Verdict::Deny => "denied",
-    };
+    let verb = verb(verdict);
     let reason = rule
         .config
         .reason
@@ -285,6 +292,13 @@ fn by_rule(rule: &Rule, verdict: Verdict, call: &Call<'_>) -> String {
         subject(call),
         rule.name
     )
+}
+
+fn verb(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Allow => "allowed",
+        Verdict::Deny => "denied",
+    }
 }
 
 /// The call in words: `GET /api/orders of order-service:50051, called by spiffe://…,`.

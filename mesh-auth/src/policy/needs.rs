@@ -1,15 +1,16 @@
-//! Which headers and claims the rules of a policy read.
+//! Which headers and claims a policy reads.
 
 use std::collections::BTreeSet;
 
 use http::HeaderName;
 
 use super::Needs;
+use super::intentions::Intentions;
 use super::rule::Rule;
 use super::source::{Source, UserMatch};
 
-pub(super) fn of(rules: &[Rule]) -> Needs {
-    let mut headers = BTreeSet::new();
+pub(super) fn of(rules: &[Rule], intentions: &Intentions) -> Needs {
+    let mut headers: BTreeSet<&str> = intentions.headers().map(HeaderName::as_str).collect();
     let mut claims = BTreeSet::new();
     for rule in rules {
         if let Some(when) = rule.when() {

@@ -175,7 +175,7 @@ fn check_no_wildcard(text: &str) -> Result<(), PathError> {
 
 /// Undoes the escapes of a text that stands behind `before` in a path, refusing a text that no
 /// canonical path holds: the rule would never match.
-fn literal(before: &str, text: &str) -> Result<Box<[u8]>, PathError> {
+pub(super) fn literal(before: &str, text: &str) -> Result<Box<[u8]>, PathError> {
     let whole = format!("{before}{text}");
     // Whether path parameters are accepted is the listener's choice, unknown here.
     let canonical = canonical(&whole, true).map_err(PathError::NeverMatches)?;

@@ -190,7 +190,7 @@ impl Rule {
 }
 
 /// Methods are case-sensitive (RFC 9110 section 9.1), and a rule for `get` would never match.
-fn parse_method(text: &str) -> Option<Method> {
+pub(super) fn parse_method(text: &str) -> Option<Method> {
     let method = Method::from_bytes(text.as_bytes()).ok()?;
     let is_usual = !text.bytes().any(|b| b.is_ascii_lowercase()) && method != Method::CONNECT;
     is_usual.then_some(method)

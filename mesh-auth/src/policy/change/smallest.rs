@@ -5,7 +5,8 @@ use super::super::rule::Rule;
 use super::super::source::{ANY, Source, UserMatch};
 use super::super::time::{DAY, date};
 use super::super::{
-    Action, Call, Condition, DefaultAction, MAX_RULES, Outcome, Policy, RuleConfig, Verdict,
+    Action, Call, Condition, DefaultAction, IntentionAction, MAX_RULES, Outcome, Policy,
+    RuleConfig, Verdict,
 };
 use super::{Change, Edit, List, MAX_EDITS, NoChange, RuleEdit};
 
@@ -46,6 +47,13 @@ fn to_allow(policy: &Policy, call: &Call<'_>) -> Result<Vec<Candidate>, NoChange
     if !call.caller.is_authenticated() {
         return Err(NoChange::Unauthenticated);
     }
+    let intention = policy.intentions.decide(call, &policy.scope.own);
+    if let Some((position, IntentionAction::Deny)) = intention {
+        let name = policy.intentions.name(position).unwrap_or_default();
+        return Err(NoChange::Intention {
+            intention: name.to_string(),
+        });
+    }
     let denies: Vec<&Rule> = matching(policy, call, Action::Deny).collect();
     if denies.len() >= MAX_EDITS {
         return Err(NoChange::TooManyRules {
@@ -62,6 +70,7 @@ fn to_allow(policy: &Policy, call: &Call<'_>) -> Result<Vec<Candidate>, NoChange
     };
     let mut chosen: Vec<Candidate> = denies.into_iter().filter_map(exempt).collect();
     let is_allowed = matching(policy, call, Action::Allow).next().is_some()
+        || intention.is_some()
         || policy.default == DefaultAction::Audit;
     if !is_allowed {
         let of_service = policy.rules.iter().filter(|rule| {
@@ -78,7 +87,9 @@ fn to_allow(policy: &Policy, call: &Call<'_>) -> Result<Vec<Candidate>, NoChange
 fn to_deny(policy: &Policy, call: &Call<'_>) -> Result<Vec<Candidate>, NoChange> {
     let added = added(policy, call, Action::Deny, &[]);
     let allows: Vec<&Rule> = matching(policy, call, Action::Allow).collect();
-    let is_closed = policy.default == DefaultAction::Deny || !call.caller.is_authenticated();
+    // What an intention or the default allows, only a rule that denies turns.
+    let is_closed = policy.intentions.decide(call, &policy.scope.own).is_none()
+        && (policy.default == DefaultAction::Deny || !call.caller.is_authenticated());
     if !is_closed || allows.len() > MAX_EDITS {
         return added.map(|rule| vec![rule]).ok_or(NoChange::Unspeakable);
     }

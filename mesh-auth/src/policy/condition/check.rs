@@ -482,7 +482,7 @@ const NEVER_BOOL: [&str; 10] = [
 ];
 
 /// Headers that prove who somebody is: a record of what a decision depended on would hold them.
-const SECRET_HEADERS: [&str; 4] = [
+pub(in crate::policy) const SECRET_HEADERS: [&str; 4] = [
     "authorization",
     "proxy-authorization",
     "cookie",

@@ -25,8 +25,8 @@ pub struct IntentionConfig {
         serde(default, skip_serializing_if = "Option::is_none")
     )]
     pub action: Option<IntentionAction>,
-    /// What it does to which requests; the first that matches decides. A request that none matches, and a connection that
-    /// is not HTTP, is left to the rules and the default.
+    /// What it does to which requests; the first that matches decides. A request that none matches is left to the rules
+    /// and the default; a connection that is not HTTP is refused.
     #[cfg_attr(
         feature = "serde",
         serde(default, skip_serializing_if = "Vec::is_empty")
