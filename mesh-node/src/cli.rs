@@ -9,10 +9,13 @@ mod ca;
 mod call;
 mod check;
 mod demo;
+mod explain;
 mod files;
 mod init;
 mod keys;
+mod policy;
 mod prove;
+mod record;
 mod report;
 mod run;
 mod token;
@@ -66,6 +69,11 @@ enum Command {
         #[arg(short, long, value_name = "FILE", default_value = "mesh.yaml")]
         config: PathBuf,
     },
+    /// Says why a call is allowed or denied, and the smallest change that would turn it.
+    Explain(explain::Args),
+    /// Trying a policy before it is in force.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Prints the JSON schema of the configuration.
     Schema,
     /// Writes a configuration that runs, with a certificate authority and a token secret of its own.
@@ -153,6 +161,8 @@ fn run(command: Command, json: bool, context: &Context) -> Result<Report, Failur
         Command::DemoService(child) => demo::child(child),
         Command::Call(args) => call::run(&args, context),
         Command::Check { config } => check::run(&config, context),
+        Command::Explain(args) => explain::run(&args, context),
+        Command::Policy(command) => policy::run(&command, context),
         Command::Schema => Ok(Report::raw(&NodeConfig::schema())),
         Command::Init(args) => init::run(&args, context),
         Command::Ca(command) => ca::run(&command, context),

@@ -56,6 +56,7 @@ mod credentials;
 mod decision;
 mod demo;
 mod error;
+mod explanation;
 mod health;
 mod identity;
 mod mesh;

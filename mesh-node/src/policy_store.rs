@@ -78,7 +78,12 @@ impl PolicyStore {
     }
 }
 
-fn build(config: &PolicyConfig, scope: &Scope, generation: u64) -> Result<Policies, PolicyFault> {
+/// Compiles the policies of a configuration: both or none.
+pub(crate) fn build(
+    config: &PolicyConfig,
+    scope: &Scope,
+    generation: u64,
+) -> Result<Policies, PolicyFault> {
     let shadow = config
         .shadow
         .as_deref()

@@ -6,6 +6,7 @@ use std::fmt;
 
 use thiserror::Error;
 
+use super::explain::shown;
 use super::{PolicyConfig, RuleConfig, Verdict};
 
 /// The smallest change that turns the verdict about a call.
@@ -18,14 +19,14 @@ use super::{PolicyConfig, RuleConfig, Verdict};
 /// | part | an entry counts | a part that is left out counts |
 /// |---|--:|--:|
 /// | `from` | an id 1, `group:` and its like and ids below a path 16, a trust domain 64, `*` and `anonymous` 256 | |
-/// | `users` | a subject 1, `group:` and its like 8, `*` 16 | 4 |
+/// | `users` | a subject 1, `group:` and its like 8, `*` 16 | 1 |
 /// | `to.service` | a service 1, `*` 64 | |
 /// | `to.methods` | 1 | 8 |
 /// | `to.paths` | an exact path 1, a template 4, a prefix or suffix 16 | 64 |
 /// | `to.ports` | 1 | 1 |
 ///
-/// An added or removed entry counts as itself times all other parts, a rule that is removed or ends later as the whole
-/// product. A rule that is added is about this call alone, but one more rule to keep: it counts 64. An exception in
+/// An added or removed entry counts as itself times all other parts, a rule that ends later as the whole product. A rule
+/// that is removed counts 16 times its product, as somebody has to find out what else it was for. A rule that is added is about this call alone, but one more rule to keep: it counts 64. An exception in
 /// the `when` of a deny rule is about this call alone too, and counts 32. Of changes that count the same, the first in this
 /// order is taken: an entry, the end, a condition, a rule that is removed, a rule that is added; then the rule that
 /// stands first in the policy.
@@ -98,10 +99,10 @@ impl fmt::Display for Edit {
         match self {
             Self::Rule { rule, edit } => match edit {
                 RuleEdit::Add { list, value } => {
-                    write!(f, "add {value} to {list} of the rule {rule}")
+                    write!(f, "add {} to {list} of the rule {rule}", shown(value))
                 }
                 RuleEdit::Remove { list, value } => {
-                    write!(f, "take {value} out of {list} of the rule {rule}")
+                    write!(f, "take {} out of {list} of the rule {rule}", shown(value))
                 }
                 RuleEdit::End { expires } => {
                     write!(f, "let the rule {rule} end {expires} instead")

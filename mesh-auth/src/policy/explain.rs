@@ -317,12 +317,17 @@ fn subject(call: &Call<'_>) -> String {
 
 fn caller(call: &Call<'_>) -> String {
     let user = call.caller.user.as_ref().map(|user| {
-        let groups = if user.groups.is_empty() {
+        let groups: Vec<String> = user.groups.iter().map(|group| shown(group)).collect();
+        let groups = if groups.is_empty() {
             String::new()
         } else {
-            format!(" (groups {})", user.groups.join(", "))
+            format!(" (groups {})", groups.join(", "))
         };
-        format!("{} of {}{groups}", user.subject, user.issuer)
+        format!(
+            "{} of {}{groups}",
+            shown(&user.subject),
+            shown(&user.issuer)
+        )
     });
     match (&call.caller.spiffe_id, user) {
         (Some(id), Some(user)) => format!("{id} for {user}"),
@@ -330,6 +335,11 @@ fn caller(call: &Call<'_>) -> String {
         (None, Some(user)) => format!("{user} without a certificate"),
         (None, None) => "nobody known".to_owned(),
     }
+}
+
+/// What a credential says, so that it can't break a line or the terminal that shows it.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().flat_map(char::escape_debug).collect()
 }
 
 fn failure(rule: &Rule, condition: Condition, call: &Call<'_>) -> Failed {

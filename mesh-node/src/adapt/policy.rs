@@ -14,7 +14,9 @@ use crate::config::Document;
 use crate::config::NodeConfig;
 use crate::config::PolicyConfig;
 use crate::config::PolicyDefault;
+use crate::config::PolicyDocument;
 use crate::config::RuleAction;
+use crate::config::RuleConfig;
 use crate::config::SecurityMode;
 
 /// Compiles every rule, so that one that can't be enforced is refused.
@@ -53,6 +55,22 @@ pub(crate) fn compile(config: &PolicyConfig, scope: &Scope) -> Result<Policy, Po
 pub(crate) fn scope_of(config: &NodeConfig, own: &TrustDomain) -> Scope {
     let is_permissive = config.security.mode == SecurityMode::Permissive;
     Scope::new(own).with_permissive(is_permissive)
+}
+
+/// Compiles the policy of a file of its own; `config` came from `document`.
+///
+/// # Errors
+///
+/// As [`compile`], with file and line of the rule.
+pub(crate) fn compile_document(
+    document: &PolicyDocument,
+    config: &PolicyConfig,
+    scope: &Scope,
+) -> Result<Policy, Box<Located>> {
+    compile(config, scope).map_err(|source| {
+        let place = document.error(&place_of(&source, &config.rules), NOT_ENFORCEABLE);
+        Box::new(Located { place, source })
+    })
 }
 
 /// Which of two policies.
@@ -98,10 +116,8 @@ impl PolicyFault {
             Which::Live => Some(&policy.rules),
             Which::Shadow => policy.shadow.as_ref().map(|shadow| &shadow.rules),
         };
-        let named = rule_of(&self.source);
-        let index = named.and_then(|name| rules?.iter().rposition(|rule| rule.name == name));
-        let key = index.map_or_else(|| "rules".to_owned(), |index| format!("rules[{index}]"));
-        let message = "is not a policy that can be enforced";
+        let key = place_of(&self.source, rules.map_or(&[], Vec::as_slice));
+        let message = NOT_ENFORCEABLE;
         let place = match (self.which, document.shadow()) {
             (Which::Shadow, Some(shadow)) => shadow.error(&key, message),
             _ => document.error(&format!("policy.{key}"), message),
@@ -119,6 +135,13 @@ impl PolicyFault {
 pub(crate) struct Located {
     pub(crate) place: ConfigError,
     pub(crate) source: PolicyError,
+}
+
+/// The key, within a policy, of the rule that an error is about.
+fn place_of(error: &PolicyError, rules: &[RuleConfig]) -> String {
+    let named = rule_of(error);
+    let index = named.and_then(|name| rules.iter().rposition(|rule| rule.name == name));
+    index.map_or_else(|| "rules".to_owned(), |index| format!("rules[{index}]"))
 }
 
 /// The rule that an error is about.
@@ -140,3 +163,5 @@ fn rule_of(error: &PolicyError) -> Option<&str> {
         _ => None,
     }
 }
+
+const NOT_ENFORCEABLE: &str = "is not a policy that can be enforced";

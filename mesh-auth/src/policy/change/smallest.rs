@@ -207,7 +207,7 @@ fn removal(rule: &Rule) -> Candidate {
         edit: Edit::RemoveRule {
             rule: rule.config.name.clone(),
         },
-        cost: Breadth::of(rule).product(),
+        cost: Breadth::of(rule).product().saturating_mul(REMOVED),
         after: None,
     }
 }
@@ -392,7 +392,7 @@ impl Breadth {
         Self {
             service: if to.service == ANY { 64 } else { 1 },
             from: rule.sources.iter().map(from).collect(),
-            users: or(rule.users.iter().map(user).collect(), 4),
+            users: or(rule.users.iter().map(user).collect(), 1),
             methods: or(to.methods.iter().map(|_| 1).collect(), 8),
             paths: or(rule.paths.iter().map(path).collect(), 64),
             ports: or(to.ports.iter().map(|_| 1).collect(), 1),
@@ -441,6 +441,8 @@ const LISTS: [List; 5] = [
 ];
 /// What a rule more counts: as much as four callers of a prefix.
 const NEW_RULE: u64 = 64;
+/// How many times what it covers a removed rule counts.
+const REMOVED: u64 = 16;
 /// What an exception in a condition counts.
 const EXCEPTION: u64 = 32;
 /// How long a rule that has ended is suggested to go on: long enough to ask its owner.

@@ -411,3 +411,32 @@ fn nothing_is_suggested_for_a_caller_who_proves_nothing() {
     };
     assert!(said(&[], &nobody).contains("does not prove who it is"));
 }
+
+// threat 56
+#[test]
+fn what_a_credential_says_can_not_break_the_line_that_shows_it() {
+    let user = User::new("i", "ada\n\u{1b}[2J\u{202e}allowed");
+    let sent = Sent {
+        caller: Caller::new(web("GET", "/x").caller.spiffe_id, Some(Arc::new(user))),
+        ..web("GET", "/x")
+    };
+    let rule = allow("reads", &["web"])
+        .with_users(&["subject:bob"])
+        .with_methods(&["GET"])
+        .with_paths(&["/x"]);
+    let policy = build(&PolicyConfig::default().with_rule(rule));
+    let explained = sent.ask(|query| policy.explain(query));
+    let mut said = vec![explained.to_string()];
+    said.extend(explained.chain.iter().map(ToString::to_string));
+    said.extend(explained.change.iter().flat_map(|change| {
+        let rules = change.rules.iter().map(RuleConfig::to_yaml);
+        rules.chain([change.to_string()]).collect::<Vec<_>>()
+    }));
+    for text in said {
+        let is_bad = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(
+            !text.contains(is_bad) && !text.contains("ada\n"),
+            "{text:?}"
+        );
+    }
+}
