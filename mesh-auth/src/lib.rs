@@ -23,6 +23,17 @@
 //! # }
 //! ```
 //!
+//! ## Where to start
+//!
+//! | you want | see |
+//! |---|---|
+//! | an axum service that knows its callers by mutual TLS | `examples/axum.rs` |
+//! | a tonic service that takes tokens | `examples/tonic.rs` |
+//! | decisions in code of your own | the example above, [`policy`] |
+//! | to know why, and what would change it | [`policy::Policy::explain`] |
+//! | to check tokens, and nothing else | [`token`], with `default-features = false, features = ["jwt"]` |
+//! | certificates for a test or a small mesh | [`ca`] |
+//!
 //! ## What this crate does not do
 //!
 //! It opens no connection, reads no file and no clock: certificates, secrets, rules and the time are
