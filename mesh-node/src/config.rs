@@ -56,6 +56,7 @@ pub(crate) use self::expectations::TestConfig;
 pub(crate) use self::expectations::TestDocument;
 pub use self::identity::IdentityConfig;
 pub use self::identity::IdentitySource;
+pub use self::identity::WorkloadApiConfig;
 pub use self::observe::AccessLogConfig;
 pub use self::observe::AdminConfig;
 pub use self::observe::AuditConfig;
@@ -112,6 +113,10 @@ pub struct NodeConfig {
     pub outbound: OutboundConfig,
     /// How this node proves who it is. Required.
     pub identity: IdentityConfig,
+    /// The SPIFFE Workload API for programs on this machine. Absent: none is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "WorkloadApiConfig")]
+    pub workload_api: Option<WorkloadApiConfig>,
     /// How messages between nodes are protected.
     #[serde(default)]
     pub security: SecurityConfig,
@@ -157,6 +162,7 @@ impl NodeConfig {
             service: ServiceConfig::new(id),
             outbound: OutboundConfig::default(),
             identity,
+            workload_api: None,
             security: SecurityConfig::default(),
             auth: AuthConfig::default(),
             discovery: DiscoveryConfig::default(),
@@ -228,6 +234,7 @@ impl NodeConfig {
             &mut identity.key_file,
             &mut identity.ca_file,
             &mut identity.ca_dir,
+            &mut identity.workload_api_socket,
         ];
         let mut paths: Vec<&mut PathBuf> = optional.into_iter().flatten().collect();
         paths.extend(
@@ -242,6 +249,7 @@ impl NodeConfig {
         paths.extend(issuers.filter_map(|issuer| issuer.jwks_file.as_mut()));
         let consumers = self.auth.consumers.iter_mut();
         paths.extend(consumers.filter_map(|consumer| consumer.secret_file.as_mut()));
+        paths.extend(self.workload_api.as_mut().map(|api| &mut api.socket));
         paths.push(&mut self.security.keys_dir);
         paths.push(&mut self.audit.path);
         if !self.access_log.is_stdout() {
@@ -259,7 +267,7 @@ pub struct Document {
     base: PathBuf,
     root: Node,
     policies: PolicyFiles,
-    /// The variables that name services; no other is kept.
+    /// The variables that name services or a socket; no other is kept.
     services: Environment,
 }
 
@@ -305,6 +313,7 @@ impl Document {
         let mut config: NodeConfig = decode::decode(&self.root, &self.file)?;
         environment::add_services(&mut config, &self.services, &self.file)?;
         self.policies.fill(&mut config.policy)?;
+        environment::add_socket(&mut config, &self.services, &self.file)?;
         rules::check(&config, self)?;
         config.resolve_paths(&self.base);
         secrets::read(&mut config, self)?;

@@ -30,6 +30,7 @@ mod files;
 mod judge;
 mod pem;
 mod renewal;
+mod workload_api;
 
 pub(crate) use self::feed::Feed;
 pub(crate) use self::feed::Intake;
@@ -88,6 +89,7 @@ pub(crate) struct Surroundings {
 pub(crate) enum Source {
     Files(files::Files),
     Builtin(builtin::Builtin),
+    WorkloadApi(workload_api::WorkloadApi),
 }
 
 impl Source {
@@ -100,6 +102,9 @@ impl Source {
         Ok(match config.identity.source {
             IdentitySource::Files => Self::Files(files::Files::new(&config.identity)?),
             IdentitySource::Builtin => Self::Builtin(builtin::Builtin::new(config)?),
+            IdentitySource::WorkloadApi => {
+                Self::WorkloadApi(workload_api::WorkloadApi::new(config)?)
+            }
         })
     }
 
@@ -108,6 +113,7 @@ impl Source {
         match self {
             Self::Files(_) => "files",
             Self::Builtin(_) => "builtin",
+            Self::WorkloadApi(_) => "workload_api",
         }
     }
 
@@ -115,6 +121,7 @@ impl Source {
     fn is_local(&self) -> bool {
         match self {
             Self::Files(_) | Self::Builtin(_) => true,
+            Self::WorkloadApi(_) => false,
         }
     }
 
@@ -123,6 +130,7 @@ impl Source {
         match self {
             Self::Files(files) => files.run(feed, around).await,
             Self::Builtin(builtin) => builtin.run(feed, around).await,
+            Self::WorkloadApi(agent) => agent.run(feed, around).await,
         }
     }
 

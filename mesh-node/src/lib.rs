@@ -71,6 +71,7 @@ mod tasks;
 mod telemetry;
 mod trace;
 mod watch;
+mod workload_api;
 
 pub use crate::error::Error;
 pub use crate::mesh::AuditStats;

@@ -32,6 +32,7 @@ use crate::stack::outbound::Outbound;
 use crate::stack::outbound::Service;
 use crate::tasks::every;
 use crate::tasks::until_drain;
+use crate::workload_api::WorkloadApi;
 
 pub(crate) mod build;
 mod permissive;
@@ -50,6 +51,7 @@ pub struct Node {
     listeners: Listeners,
     audit_driver: Option<mesh_audit::Driver>,
     rotation: Rotation,
+    workload_api: Option<WorkloadApi>,
     policies: Arc<Shown>,
     reload: Option<Reload>,
     drain_timeout: Duration,
@@ -156,6 +158,7 @@ impl Node {
             listeners,
             audit_driver: built.audit_driver,
             rotation: built.rotation,
+            workload_api: built.workload_api,
             policies: built.policies,
             reload: None,
             drain_timeout: config.drain.timeout,
@@ -198,6 +201,7 @@ impl Node {
             listeners,
             audit_driver,
             rotation,
+            workload_api,
             policies,
             reload,
             drain_timeout,
@@ -206,6 +210,9 @@ impl Node {
         let (inbound, from_peers) = drain::channel();
         let (outbound, from_here) = drain::channel();
         start(&shared, &from_here, rotation);
+        if let Some(api) = workload_api {
+            shared.tasks.start(api.run(from_here.clone()));
+        }
         if let Some(reload) = reload {
             until_drain(&shared.tasks, from_here.clone(), reload.run());
         }

@@ -58,6 +58,8 @@ pub(crate) struct Telemetry {
     pub(crate) refused_identities: Counter,
     /// Times that the source of the identity could give none.
     pub(crate) identity_failures: Counter,
+    /// Programs that asked for our identity and may not have it.
+    pub(crate) refused_programs: Counter,
     /// When the certificate in use ends, in seconds since 1970.
     certificate_expiry: Gauge,
     /// What `/stats` tells.
@@ -209,6 +211,10 @@ impl Telemetry {
             identity_failures: names.register(
                 "mesh_identity_source_failures",
                 "Times that the source of the identity could not give one",
+            ),
+            refused_programs: names.register(
+                "mesh_workload_api_refused",
+                "Programs on this machine that asked for our identity and may not have it",
             ),
             certificate_expiry: names.register(
                 "mesh_transport_certificate_expiry_timestamp_seconds",

@@ -54,6 +54,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
         }
     };
     note("python", python::PROGRAMS.prepare(&home, &mut debian));
+    note("python-spiffe", python::SPIFFE.prepare(&home, &mut debian));
     note("envoy", envoy(&home, &mut debian));
     for program in &PROGRAMS {
         note(program.name, program.prepare(&home, &mut debian));
@@ -166,7 +167,8 @@ fn is_ready(path: &Path, plan: &str) -> bool {
 
 /// What this version of the code would fetch; a change makes the next run fetch again.
 fn plan() -> String {
-    format!("{:?} {:?} {PROGRAMS:?}", python::PROGRAMS, python::ENVOY)
+    let environments = [python::PROGRAMS, python::SPIFFE, python::ENVOY];
+    format!("{environments:?} {PROGRAMS:?}")
 }
 
 fn version(program: &Path) -> anyhow::Result<String> {

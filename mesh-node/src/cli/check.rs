@@ -157,6 +157,15 @@ fn identity(
             );
             verify(config, document, context, texts, findings)
         }
+        (IdentitySource::WorkloadApi, ..) => {
+            let socket = settings.workload_api_socket.as_deref();
+            let socket = socket.unwrap_or(Path::new("")).display();
+            findings.checked.push((
+                "identity",
+                format!("from the Workload API at {socket}, which is asked at the start"),
+            ));
+            Ok(())
+        }
         // `Document::config` has refused it.
         _ => Err(document.error("identity", "is not complete").into()),
     }
@@ -235,6 +244,7 @@ fn verify(
             let lifetime = humantime::format_duration(config.identity.certificate_lifetime);
             format!("certificates of {lifetime} from the built-in authority")
         }
+        IdentitySource::WorkloadApi => "from the Workload API".to_owned(),
     };
     findings.checked.push(("identity", found));
     let left = facts

@@ -15,6 +15,7 @@ use super::discovery::SourceConfig;
 use super::error::ConfigError;
 use super::error::Place;
 use super::error::did_you_mean;
+use super::identity::IdentitySource;
 use super::tree::Node;
 use super::value;
 use super::value::HostPort;
@@ -112,11 +113,33 @@ pub(super) fn add_services(
     Ok(())
 }
 
-/// The variables that [`add_services`] looks at.
+/// Takes the Workload API's socket from the variable that its specification names (section 4), where one is needed and the
+/// file has none.
+pub(super) fn add_socket(
+    config: &mut NodeConfig,
+    environment: &Environment,
+    file: &str,
+) -> Result<(), ConfigError> {
+    let identity = &mut config.identity;
+    let is_wanted =
+        identity.source == IdentitySource::WorkloadApi && identity.workload_api_socket.is_none();
+    let text = environment
+        .get(SOCKET)
+        .filter(|text| is_wanted && !text.is_empty());
+    let Some(text) = text else { return Ok(()) };
+    let path = value::socket_path(text).map_err(|why| {
+        let place = Place::Variable(SOCKET.into());
+        ConfigError::new(file, place, "", format!("the value {why}"))
+    })?;
+    identity.workload_api_socket = Some(path);
+    Ok(())
+}
+
+/// The variables that [`add_services`] and [`add_socket`] look at.
 pub(super) fn of_services(environment: &Environment) -> Environment {
     let ours = environment
         .iter()
-        .filter(|(name, _)| name.starts_with(SERVICES));
+        .filter(|(name, _)| name.starts_with(SERVICES) || *name == SOCKET);
     ours.map(|(name, text)| (name.clone(), text.clone()))
         .collect()
 }
@@ -198,6 +221,7 @@ fn variable_of(path: &[String]) -> String {
 }
 
 const SERVICES: &str = "EXTERNAL_SERVICES_";
+const SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// Names that other meshes use, and the variable each stands for; that one wins where both are set.
 const NAMED: [(&str, &str); 5] = [
     ("SERVICE_MESH_SPIFFE_ID", "MESH_SERVICE_SPIFFE_ID"),

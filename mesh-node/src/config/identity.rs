@@ -18,7 +18,7 @@ pub struct IdentityConfig {
     /// SPIFFE trust domain, such as `example.org`. Required.
     #[serde(deserialize_with = "value::trust_domain")]
     pub trust_domain: String,
-    /// Where certificate and key come from: `files` or `builtin`. Default `files`.
+    /// Where certificate and key come from: `files`, `workload_api` or `builtin`. Default `files`.
     #[serde(default)]
     pub source: IdentitySource,
     /// PEM certificate of this service, its chain behind it. Required with `source: files`.
@@ -37,6 +37,16 @@ pub struct IdentityConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub ca_dir: Option<PathBuf>,
+    /// Unix socket of the SPIFFE Workload API, as a path or as `unix:///path`, with `source: workload_api`. The folder that
+    /// it lies in must be its owner's alone to write: who puts a socket there says who we are. Default: the environment
+    /// variable `SPIFFE_ENDPOINT_SOCKET`.
+    #[serde(
+        default,
+        deserialize_with = "value::unix_socket",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(with = "String")]
+    pub workload_api_socket: Option<PathBuf>,
     /// Lifetime of the certificates that the built-in CA issues. Shorter limits what a stolen key is worth; each renewal
     /// costs one ECDSA signature. Default `1h`.
     #[serde(default = "default_lifetime", with = "value::duration")]
@@ -64,6 +74,7 @@ impl IdentityConfig {
             key_file: Some(key_file.to_owned()),
             ca_file: Some(ca_file.to_owned()),
             ca_dir: None,
+            workload_api_socket: None,
             certificate_lifetime: CERTIFICATE_LIFETIME,
             startup_timeout: STARTUP_TIMEOUT,
         }
@@ -78,6 +89,7 @@ impl IdentityConfig {
             key_file: None,
             ca_file: None,
             ca_dir: Some(ca_dir.to_owned()),
+            workload_api_socket: None,
             certificate_lifetime: CERTIFICATE_LIFETIME,
             startup_timeout: STARTUP_TIMEOUT,
         }
@@ -92,8 +104,28 @@ pub enum IdentitySource {
     /// PEM files.
     #[default]
     Files,
+    /// The SPIFFE Workload API of an agent on this machine, such as SPIRE's.
+    WorkloadApi,
     /// The built-in CA: the node issues its own certificate.
     Builtin,
+}
+
+/// The SPIFFE Workload API that this node serves to programs on this machine: the identity of its own service, X509-SVIDs
+/// and X.509 bundles.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadApiConfig {
+    /// Where the socket is made. Its folder must be one that nobody else may write. Required.
+    #[schemars(with = "String")]
+    pub socket: PathBuf,
+    /// Users whose programs get the identity, by number. Default: the user that the node runs as.
+    #[serde(default)]
+    pub uids: Vec<u32>,
+    /// Group that the socket belongs to where `uids` names others; they must be in it. Default: the node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32")]
+    pub gid: Option<u32>,
 }
 
 fn default_lifetime() -> Duration {

@@ -110,15 +110,18 @@ fn identity(config: &NodeConfig, document: &Document) -> Result<(), ConfigError>
         ("ca_file", &identity.ca_file),
     ];
     let folder = [("ca_dir", &identity.ca_dir)];
+    let socket = [("workload_api_socket", &identity.workload_api_socket)];
     let (source, needed, unused) = match identity.source {
-        IdentitySource::Files => ("files", &files[..], &folder[..]),
-        IdentitySource::Builtin => ("builtin", &folder[..], &files[..]),
+        IdentitySource::Files => ("files", &files[..], [&folder[..], &socket]),
+        IdentitySource::WorkloadApi => ("workload_api", &socket[..], [&files[..], &folder]),
+        IdentitySource::Builtin => ("builtin", &folder[..], [&files[..], &socket]),
     };
+    let mut unused = unused.into_iter().flatten();
     if let Some((key, _)) = needed.iter().find(|(_, path)| path.is_none()) {
         let message = format!("the required key \"{key}\" is missing; `source: {source}` needs it");
         return Err(document.error("identity", message));
     }
-    if let Some((key, _)) = unused.iter().find(|(_, path)| path.is_some()) {
+    if let Some((key, _)) = unused.find(|(_, path)| path.is_some()) {
         let message =
             format!("has no meaning with `source: {source}`; remove it or change the source");
         return Err(document.error(&format!("identity.{key}"), message));

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -155,6 +156,30 @@ pub(super) mod optional_duration {
             None => serializer.serialize_none(),
         }
     }
+}
+
+/// A path, or a `unix:` address of the SPIFFE Workload API (section 4 of its specification): `unix:///path`.
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, &'static str> {
+    const EXPECTED: &str = "is not a Unix socket; write a path, or unix:///path";
+    let rest = text.strip_prefix("unix:");
+    let path = rest.map_or(text, |rest| rest.strip_prefix("//").unwrap_or(rest));
+    let is_usable = if rest.is_some() {
+        path.starts_with('/') && !path.contains(['?', '#'])
+    } else {
+        !path.is_empty() && !path.contains("://")
+    };
+    if is_usable {
+        Ok(PathBuf::from(path))
+    } else {
+        Err(EXPECTED)
+    }
+}
+
+pub(super) fn unix_socket<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    socket_path(&text).map(Some).map_err(D::Error::custom)
 }
 
 pub(super) fn socket_addr<'de, D: Deserializer<'de>>(

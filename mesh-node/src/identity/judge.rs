@@ -108,6 +108,11 @@ impl Identity {
         )?)
     }
 
+    /// What the source gave.
+    pub(crate) fn material(&self) -> &Material {
+        &self.material
+    }
+
     /// What it presents.
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials

@@ -65,10 +65,12 @@ use crate::stack::outbound::unix_seconds;
 use crate::stack::record::Recorder;
 use crate::telemetry::Telemetry;
 use crate::trace::Ids;
+use crate::workload_api::WorkloadApi;
 
 mod policies;
 mod services;
 pub(crate) mod sessions;
+mod workload_api;
 
 use self::policies::authorizer;
 use self::policies::policies;
@@ -76,6 +78,7 @@ use self::services::discovery;
 use self::services::peer_config;
 use self::services::services;
 use self::sessions::sessions;
+use self::workload_api::workload_api;
 
 /// All parts of a node.
 pub(super) struct Built {
@@ -84,6 +87,7 @@ pub(super) struct Built {
     pub(super) auditor: Option<Auditor>,
     pub(super) audit_driver: Option<mesh_audit::Driver>,
     pub(super) rotation: Rotation,
+    pub(super) workload_api: Option<WorkloadApi>,
     pub(super) watches: Vec<(Arc<Service>, mesh_discovery::Watch)>,
     pub(super) discovery: Arc<StaticSource>,
     pub(super) policies: Arc<Shown>,
@@ -178,12 +182,14 @@ pub(super) fn parts(
         auditor: auditor.clone(),
         recorder,
     };
+    let (page, workload_api) = workload_api(config, (own, &identity), &telemetry, tasks)?.unzip();
     let gate = gate(config, inbound, (own, &tls), server.clone(), tasks)?;
     let rotation = Rotation {
         intake,
         judge: Judge::new(own.id.clone()),
         tls,
         seen: Seen::of(&identity),
+        page,
         session: session_identity,
         server,
         telemetry,
@@ -197,6 +203,7 @@ pub(super) fn parts(
         auditor,
         audit_driver,
         rotation,
+        workload_api,
         watches,
         discovery,
         policies,

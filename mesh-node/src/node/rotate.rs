@@ -6,10 +6,12 @@ use std::time::SystemTime;
 
 use mesh_audit::Event;
 use mesh_audit::EventKind;
+use mesh_auth::spiffe::SpiffeId;
 use mesh_transport::session::SessionServer;
 use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::TlsStore;
 use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 
 use crate::audit::Auditor;
 use crate::error::Error;
@@ -24,6 +26,7 @@ use crate::node::session_identity::SessionIdentity;
 use crate::stack::outbound::chain;
 use crate::telemetry::Telemetry;
 use crate::watch::FileWatch;
+use crate::workload_api::Page;
 
 /// What the identity's source gives, and all that changes with it.
 #[derive(Debug)]
@@ -32,12 +35,21 @@ pub(crate) struct Rotation {
     pub(crate) judge: Judge,
     pub(crate) tls: Arc<TlsStore>,
     pub(crate) seen: Seen,
+    /// What programs on this machine are told.
+    pub(crate) page: Option<Publisher>,
     pub(crate) session: Option<Arc<SessionIdentity>>,
     pub(crate) server: Option<Arc<SessionServer>>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) auditor: Option<Auditor>,
     pub(crate) clock: fn() -> SystemTime,
     pub(crate) tasks: Tasks,
+}
+
+/// Where programs on this machine learn of a new identity.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    pub(crate) id: SpiffeId,
+    pub(crate) pages: watch::Sender<Arc<Page>>,
 }
 
 /// The identity in use, to tell what is new about the next one.
@@ -109,12 +121,18 @@ impl Rotation {
         let renewed = session
             .map(|session| session.renewed(identity.credentials()))
             .transpose()?;
+        let page = self.page.as_ref();
+        let page = page.map(|page| Page::new(&page.id, identity.material()));
+        let page = page.transpose()?;
         let next = identity.prepare(&self.tls)?;
         if let (Some(session), Some(local)) = (session, renewed) {
             session.take_over(local)?;
         }
         // Nothing can fail from here on.
         self.tls.put(next);
+        if let (Some(publisher), Some(page)) = (&self.page, page) {
+            publisher.pages.send_replace(Arc::new(page));
+        }
         let is_gone = |(domain, root)| {
             !seen
                 .roots

@@ -93,6 +93,13 @@ impl Mesh {
         self.user.wait_ready();
     }
 
+    /// Starts the calling node where the other one was started before, and waits until both serve.
+    pub(crate) fn start_rest(&mut self) {
+        self.user.spawn();
+        self.order.wait_ready();
+        self.user.wait_ready();
+    }
+
     /// Another node, with a certificate of its own.
     pub(crate) fn node(&self, service: &str, name: &str) -> Node {
         Node::new(service, name, &self.encryption, self.path())

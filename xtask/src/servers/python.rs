@@ -41,6 +41,13 @@ pub(crate) const ENVOY: Environment = Environment {
     imports: "envoy",
 };
 
+/// The SPIFFE client that others wrote, with the messages of the Workload API for a server.
+pub(crate) const SPIFFE: Environment = Environment {
+    name: "spiffe",
+    requirements: &["spiffe==0.3.2", "cryptography==50.0.2"],
+    imports: "cryptography.x509, grpc, spiffe",
+};
+
 impl Environment {
     /// Makes the environment unless it is there, and gives its interpreter.
     pub(crate) fn prepare(&self, home: &Path, debian: &mut Debian) -> anyhow::Result<PathBuf> {

@@ -152,6 +152,7 @@ async fn rotation(dir: &Path, engine: &Arc<Brittle>) -> Rotation {
         judge,
         tls,
         seen: Seen::of(&identity),
+        page: None,
         session: Some(Arc::new(session.unwrap())),
         server: None,
         telemetry: Arc::new(Telemetry::new()),
