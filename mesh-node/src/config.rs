@@ -246,7 +246,11 @@ impl NodeConfig {
         paths.extend(&mut self.policy.rules_file);
         paths.extend(&mut self.policy.shadow_file);
         let issuers = self.auth.issuers.iter_mut();
-        paths.extend(issuers.filter_map(|issuer| issuer.jwks_file.as_mut()));
+        paths.extend(
+            issuers
+                .flat_map(|issuer| [&mut issuer.jwks_file, &mut issuer.jwks_ca_file])
+                .flatten(),
+        );
         let consumers = self.auth.consumers.iter_mut();
         paths.extend(consumers.filter_map(|consumer| consumer.secret_file.as_mut()));
         paths.extend(self.workload_api.as_mut().map(|api| &mut api.socket));

@@ -2,6 +2,7 @@
 //!
 //! A credential that is there and wrong refuses the request; it is never taken for none.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -18,20 +19,35 @@ use mesh_auth::token::RoleCondition;
 use mesh_auth::token::RoleMapping;
 use mesh_auth::token::UserTokenError;
 use mesh_auth::token::UserVerifier;
+use mesh_resilience::random::Random;
+use mesh_transport::drain::Drain;
+use mesh_transport::tasks::Tasks;
 
 use crate::config::AuthConfig;
 use crate::config::ConsumerConfig;
 use crate::config::IssuerConfig;
 use crate::error::Error;
+use crate::jwks::Fetcher;
+use crate::jwks::FileDriver;
+use crate::jwks::KeyDriver;
+use crate::jwks::KeyFeed;
+use crate::jwks::Reach;
+use crate::jwks::Shown;
+use crate::jwks::read_keys;
 use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::secret_file;
 use crate::stack::outbound::chain;
+use crate::tasks::until_drain;
+use crate::telemetry::Telemetry;
 
 /// Finds and checks the credentials of users in requests.
 #[derive(Debug)]
 pub(crate) struct UserCheck {
     verifier: UserVerifier,
+    /// Of the issuers whose keys come from a URL.
+    feeds: HashMap<Box<str>, Arc<KeyFeed>>,
+    telemetry: Arc<Telemetry>,
     /// Where API keys are configured.
     api_key_header: Option<HeaderName>,
     forwards_authorization: bool,
@@ -43,10 +59,15 @@ impl UserCheck {
     /// # Errors
     ///
     /// A file that can't be read, or holds what can't be used.
-    pub(crate) fn new(config: &AuthConfig) -> Result<Option<Self>, Error> {
+    pub(crate) fn new(
+        config: &AuthConfig,
+        telemetry: &Arc<Telemetry>,
+        random: &dyn Random,
+    ) -> Result<Option<Self>, Error> {
         if !config.knows_users() {
             return Ok(None);
         }
+        let mut feeds = HashMap::new();
         let mut verifier = UserVerifier::new(CACHED);
         for issuer in &config.issuers {
             let own = |source| Error::config(format!("auth.issuers: {}", issuer.issuer), source);
@@ -54,6 +75,9 @@ impl UserCheck {
             if let Some(file) = &issuer.jwks_file {
                 let keys = read_keys(file)?;
                 verifier.put_keys(&issuer.issuer, Some(Arc::new(keys)));
+            } else {
+                let feed = KeyFeed::new(issuer, random.next_u64());
+                feeds.insert(issuer.issuer.as_str().into(), Arc::new(feed));
             }
         }
         for consumer in &config.consumers {
@@ -63,6 +87,8 @@ impl UserCheck {
         let header = header.map_err(|source| Error::config("auth.api_key_header", source))?;
         Ok(Some(Self {
             verifier,
+            feeds,
+            telemetry: Arc::clone(telemetry),
             api_key_header: Some(header).filter(|_| !config.api_keys.is_empty()),
             forwards_authorization: config.forward_authorization,
         }))
@@ -73,10 +99,6 @@ impl UserCheck {
     /// # Errors
     ///
     /// Two credentials, or one that is wrong. Which rule it broke is for our log; a forger learns nothing.
-    #[expect(
-        clippy::unused_async,
-        reason = "a token of a new key waits for the issuer's keys here"
-    )]
     pub(crate) async fn identify(
         &self,
         headers: &HeaderMap,
@@ -86,10 +108,36 @@ impl UserCheck {
         let user = match (Self::bearer(headers)?, self.api_key(headers)?) {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => return Err(refused(TWO)),
-            (Some(token), None) => self.verifier.verify(token, service, now),
+            (Some(token), None) => self.verify(token, service, now).await,
             (None, Some(key)) => self.verifier.verify_api_key(key),
         };
+        self.telemetry.credentials.checked(user.is_ok());
         user.map(Some).map_err(|error| refused_for(&error))
+    }
+
+    /// A token of a key that is not here yet may be a good one: the issuer has replaced its keys.
+    async fn verify(
+        &self,
+        token: &str,
+        service: &str,
+        now: u64,
+    ) -> Result<Arc<User>, UserTokenError> {
+        let first = self.verifier.verify(token, service, now);
+        let (Err(UserTokenError::UnknownKey { issuer }) | Err(UserTokenError::NoKeys { issuer })) =
+            &first
+        else {
+            return first;
+        };
+        let Some(feed) = self.feeds.get(issuer.as_str()) else {
+            return first;
+        };
+        feed.newer().await;
+        self.verifier.verify(token, service, now)
+    }
+
+    /// Replaces all keys of an issuer; with `None` none of its tokens is accepted.
+    pub(crate) fn put_keys(&self, issuer: &str, keys: Option<Arc<KeySet>>) {
+        self.verifier.put_keys(issuer, keys);
     }
 
     /// Takes from a request what the application must not see.
@@ -118,6 +166,67 @@ impl UserCheck {
         match &self.api_key_header {
             Some(name) => only(headers, name),
             None => Ok(None),
+        }
+    }
+}
+
+/// What keeps the keys of issuers fresh.
+#[derive(Debug)]
+pub(crate) struct KeyDrivers {
+    fetching: Vec<KeyDriver>,
+    watching: Option<FileDriver>,
+}
+
+impl KeyDrivers {
+    /// Those of all issuers in `config`, for `users` that came from the same.
+    ///
+    /// # Errors
+    ///
+    /// A URL that can't be fetched from, or roots that can't be read.
+    pub(crate) fn new(
+        config: &AuthConfig,
+        users: &Arc<UserCheck>,
+        shown: &Arc<Shown>,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
+        let (mut fetching, mut files) = (Vec::new(), Vec::new());
+        for issuer in &config.issuers {
+            let name: Arc<str> = issuer.issuer.as_str().into();
+            if let Some(file) = &issuer.jwks_file {
+                files.push((Arc::clone(&name), file.clone()));
+            }
+            let feed = users.feeds.get(&*name);
+            if let (Some(url), Some(feed)) = (&issuer.jwks_url, feed) {
+                let reach = if issuer.allow_private_address {
+                    Reach::Private
+                } else {
+                    Reach::Public
+                };
+                fetching.push(KeyDriver {
+                    issuer: name,
+                    feed: Arc::clone(feed),
+                    fetcher: Fetcher::new(url, issuer.jwks_ca_file.as_deref(), reach)?,
+                    users: Arc::clone(users),
+                    shown: Arc::clone(shown),
+                });
+            }
+        }
+        let watching = (!files.is_empty()).then(|| FileDriver {
+            files,
+            users: Arc::clone(users),
+            shown: Arc::clone(shown),
+            tasks: tasks.clone(),
+        });
+        Ok(Self { fetching, watching })
+    }
+
+    /// Starts them all; they run until draining begins.
+    pub(crate) fn start(self, tasks: &Tasks, drain: &Drain) {
+        for driver in self.fetching {
+            until_drain(tasks, drain.clone(), driver.run());
+        }
+        if let Some(driver) = self.watching {
+            until_drain(tasks, drain.clone(), driver.run());
         }
     }
 }
@@ -199,21 +308,6 @@ fn add_consumer(
             .map_err(|source| Error::config(format!("auth.api_keys of {name}"), source))?;
     }
     Ok(())
-}
-
-fn read_keys(file: &std::path::Path) -> Result<KeySet, Error> {
-    use std::io::Read as _;
-
-    let mut text = Vec::new();
-    let limit = u64::try_from(mesh_auth::token::MAX_SET_BYTES).unwrap_or(u64::MAX);
-    std::fs::File::open(file)
-        .and_then(|opened| opened.take(limit + 1).read_to_end(&mut text))
-        .map_err(|source| Error::Read {
-            path: file.to_owned(),
-            source,
-        })?;
-    KeySet::parse(&text)
-        .map_err(|source| Error::config(format!("{} can't be used", file.display()), source))
 }
 
 const TWO: &str = "the request carries more than one credential; send one";

@@ -59,6 +59,7 @@ mod error;
 mod explanation;
 mod health;
 mod identity;
+mod jwks;
 mod mesh;
 mod methods;
 mod node;

@@ -21,6 +21,7 @@ use crate::admin::Admin;
 use crate::audit::Auditor;
 use crate::config::Environment;
 use crate::config::NodeConfig;
+use crate::credentials::KeyDrivers;
 use crate::error::Error;
 use crate::health::Board;
 use crate::methods::Methods;
@@ -53,6 +54,7 @@ pub struct Node {
     rotation: Rotation,
     workload_api: Option<WorkloadApi>,
     policies: Arc<Shown>,
+    issuer_keys: Option<KeyDrivers>,
     reload: Option<Reload>,
     drain_timeout: Duration,
 }
@@ -160,6 +162,7 @@ impl Node {
             rotation: built.rotation,
             workload_api: built.workload_api,
             policies: built.policies,
+            issuer_keys: built.issuer_keys,
             reload: None,
             drain_timeout: config.drain.timeout,
         })
@@ -203,6 +206,7 @@ impl Node {
             rotation,
             workload_api,
             policies,
+            issuer_keys,
             reload,
             drain_timeout,
         } = self;
@@ -215,6 +219,9 @@ impl Node {
         }
         if let Some(reload) = reload {
             until_drain(&shared.tasks, from_here.clone(), reload.run());
+        }
+        if let Some(drivers) = issuer_keys {
+            drivers.start(&shared.tasks, &from_here);
         }
         let (mut ending, mut permissive) = (Ending::default(), Permissive::default());
         let told = Arc::clone(&shared);

@@ -4,6 +4,7 @@
 //! dashboards work; the rest is `mesh_*`. No label takes its value from a request, so the number of series is
 //! bounded by the number of services and of rules.
 
+mod credentials;
 mod policy;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Metric;
 use prometheus_client::registry::Registry;
 
+use self::credentials::CredentialMetrics;
 use self::policy::PolicyMetrics;
 
 /// All metrics of a node.
@@ -40,6 +42,8 @@ pub(crate) struct Telemetry {
     retries: Family<ServiceLabel, Counter>,
     /// What is counted about policy.
     pub(crate) policy: PolicyMetrics,
+    /// What is counted about credentials.
+    pub(crate) credentials: CredentialMetrics,
     /// Answers that the mesh made itself.
     pub(crate) refusals: Family<CodeLabel, Counter>,
     /// Handshakes of secure sessions that were made.
@@ -188,6 +192,7 @@ impl Telemetry {
             ),
             retries: names.register("mesh_resilience_retries", "Attempts beyond the first"),
             policy: PolicyMetrics::new(&mut names),
+            credentials: CredentialMetrics::new(&mut names),
             refusals: names.register("mesh_node_refusals", "Answers that the mesh made itself"),
             handshakes: names.register("mesh_session_handshakes", "Secure sessions agreed on"),
             handshake_load: HandshakeLoad::new(&mut names),

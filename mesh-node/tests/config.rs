@@ -266,7 +266,7 @@ fn refuses_keys_that_contradict_each_other() {
     for (auth, why) in [
         (
             "issuers: [ { issuer: a } ]",
-            "auth.issuers[0]: the required key \"jwks_file\" is missing",
+            "auth.issuers[0]: needs one of \"jwks_url\" and \"jwks_file\"",
         ),
         (
             "issuers: [ { issuer: a, jwks_file: b, roles: [ { role: r, claim: c } ] } ]",

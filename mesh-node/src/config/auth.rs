@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mesh_auth::token::JwksConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Deserializer;
@@ -101,10 +102,39 @@ pub struct IssuerConfig {
     /// Who its tokens are for: one of these must be in `aud`. Default: the name of the service.
     #[serde(default)]
     pub audiences: Vec<String>,
-    /// File with its public keys (JWK set). Required.
+    /// HTTPS URL of its public keys (JWK set); redirects are not followed. Required, unless there is a `jwks_file`.
+    #[serde(
+        default,
+        deserialize_with = "some_https_url",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(with = "String")]
+    pub jwks_url: Option<String>,
+    /// File with its public keys, read again when it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub jwks_file: Option<PathBuf>,
+    /// PEM roots that the server of `jwks_url` must lead to. Default: those of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub jwks_ca_file: Option<PathBuf>,
+    /// How often the keys are fetched from `jwks_url`, at least. Default `5m`.
+    #[serde(default = "default_refresh", with = "value::duration")]
+    #[schemars(with = "String")]
+    pub refresh: Duration,
+    /// Two fetches begin at least this far apart, also when tokens name unknown keys. Default `10s`.
+    #[serde(default = "default_min_interval", with = "value::duration")]
+    #[schemars(with = "String")]
+    pub min_interval: Duration,
+    /// How long the last good keys count when no new ones can be fetched; then no token of the issuer is accepted.
+    /// Default `24h`.
+    #[serde(default = "default_max_stale", with = "value::duration")]
+    #[schemars(with = "String")]
+    pub max_stale: Duration,
+    /// Whether `jwks_url` may lead to this machine or into a private network; never to link-local addresses and
+    /// metadata services. Default false.
+    #[serde(default)]
+    pub allow_private_address: bool,
     /// The claim that lists a user's groups: a name, or a JSON Pointer such as `/realm_access/roles`. Default `groups`.
     #[serde(default = "default_groups", deserialize_with = "nonempty")]
     pub groups_claim: String,
@@ -171,6 +201,20 @@ pub struct ApiKeyConfig {
     pub hash: String,
 }
 
+fn some_https_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let is_https = text.parse::<http::Uri>().is_ok_and(|uri| {
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        uri.scheme_str() == Some("https") && !authority.is_empty() && !authority.contains('@')
+    });
+    if is_https && !text.contains('#') {
+        return Ok(Some(text));
+    }
+    Err(D::Error::custom(
+        "is not an HTTPS URL; write it like https://login.example.org/jwks.json",
+    ))
+}
+
 fn nonempty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() {
@@ -201,6 +245,18 @@ fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::
     Err(D::Error::custom(
         "is not a header for API keys; write a lower-case name of its own, such as x-api-key",
     ))
+}
+
+fn default_refresh() -> Duration {
+    JwksConfig::default().refresh
+}
+
+fn default_min_interval() -> Duration {
+    JwksConfig::default().min_interval
+}
+
+fn default_max_stale() -> Duration {
+    JwksConfig::default().max_stale
 }
 
 fn default_groups() -> String {

@@ -65,8 +65,12 @@ fn auth(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
     for (issuer, index) in auth.issuers.iter().zip(0..) {
         let key = format!("auth.issuers[{index}]");
         once(&issuer.issuer, format!("{key}.issuer"))?;
-        if issuer.jwks_file.is_none() {
-            return Err(document.error(&key, "the required key \"jwks_file\" is missing"));
+        if issuer.jwks_file.is_some() == issuer.jwks_url.is_some() {
+            return Err(document.error(&key, "needs one of \"jwks_url\" and \"jwks_file\""));
+        }
+        if issuer.jwks_file.is_some() && issuer.jwks_ca_file.is_some() {
+            let message = "has no meaning with jwks_file; remove it";
+            return Err(document.error(&format!("{key}.jwks_ca_file"), message));
         }
         for (role, index) in issuer.roles.iter().zip(0..) {
             if role.equals.is_some() == role.contains.is_some() {

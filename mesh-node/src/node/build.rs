@@ -40,8 +40,10 @@ use crate::config::Durability;
 use crate::config::Encryption;
 use crate::config::NodeConfig;
 use crate::config::SecurityMode;
+use crate::credentials::KeyDrivers;
 use crate::credentials::UserCheck;
 use crate::error::Error;
+use crate::health::Board;
 use crate::identity::Identity;
 use crate::identity::Intake;
 use crate::identity::Judge;
@@ -49,6 +51,7 @@ use crate::identity::Source;
 use crate::identity::Surroundings;
 use crate::identity::own_id;
 use crate::identity::trust_domain;
+use crate::jwks;
 use crate::methods::Methods;
 use crate::node::rotate::Rotation;
 use crate::node::rotate::Seen;
@@ -91,6 +94,7 @@ pub(super) struct Built {
     pub(super) watches: Vec<(Arc<Service>, mesh_discovery::Watch)>,
     pub(super) discovery: Arc<StaticSource>,
     pub(super) policies: Arc<Shown>,
+    pub(super) issuer_keys: Option<KeyDrivers>,
 }
 
 /// Who this node is, in the forms that parts need.
@@ -147,6 +151,7 @@ pub(super) fn parts(
     });
     let (auditor, audit_driver) = audit(config)?.unzip();
     let policies = policies(config, &own.trust_domain, &telemetry, auditor.clone())?;
+    let users = users(config, own, (&policies.health, &telemetry), tasks)?;
     let sessions = match config.security.encryption {
         Encryption::Hybrid => Some(sessions(config, (own, &tokens), &tls, tasks)?),
         Encryption::Mtls => None,
@@ -175,7 +180,7 @@ pub(super) fn parts(
         limits: Limits::default(),
         ids: Ids::new(Arc::clone(&own.seed)),
         token: tokens.calls,
-        users: UserCheck::new(&config.auth)?.map(Arc::new),
+        users: users.as_ref().map(|(check, _)| Arc::clone(check)),
         authorizer: authorizer(config, own, &policies)?,
         limiter: limiter(config)?,
         app: app(config, tasks, methods),
@@ -207,6 +212,7 @@ pub(super) fn parts(
         watches,
         discovery,
         policies,
+        issuer_keys: users.map(|(_, drivers)| drivers),
     })
 }
 
@@ -279,6 +285,22 @@ fn tokens(config: &NodeConfig, own: &Own) -> Result<Tokens, Error> {
         handshakes: check(&own.id.to_string()),
         ring: Some(ring),
     })
+}
+
+/// Whose credentials count, and what keeps the keys of their issuers fresh.
+fn users(
+    config: &NodeConfig,
+    own: &Own,
+    (health, telemetry): (&Arc<Board>, &Arc<Telemetry>),
+    tasks: &Tasks,
+) -> Result<Option<(Arc<UserCheck>, KeyDrivers)>, Error> {
+    let Some(check) = UserCheck::new(&config.auth, telemetry, &*own.seed)? else {
+        return Ok(None);
+    };
+    let check = Arc::new(check);
+    let shown = jwks::Shown::new(Arc::clone(health), Arc::clone(telemetry));
+    let drivers = KeyDrivers::new(&config.auth, &check, &Arc::new(shown), tasks)?;
+    Ok(Some((check, drivers)))
 }
 
 fn call_issuer(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Option<CachedIssuer> {
