@@ -22,6 +22,8 @@ mod compact;
 mod consumer;
 pub mod dangerous;
 mod external;
+#[cfg(test)]
+mod forge;
 mod json;
 mod jwk;
 mod jwks;

