@@ -123,8 +123,7 @@ impl UserCheck {
         now: u64,
     ) -> Result<Arc<User>, UserTokenError> {
         let first = self.verifier.verify(token, service, now);
-        let (Err(UserTokenError::UnknownKey { issuer }) | Err(UserTokenError::NoKeys { issuer })) =
-            &first
+        let Err(UserTokenError::UnknownKey { issuer } | UserTokenError::NoKeys { issuer }) = &first
         else {
             return first;
         };
@@ -133,6 +132,11 @@ impl UserCheck {
         };
         feed.newer().await;
         self.verifier.verify(token, service, now)
+    }
+
+    /// What asks for the keys of an issuer whose keys come from a URL.
+    pub(crate) fn feed(&self, issuer: &str) -> Option<Arc<KeyFeed>> {
+        self.feeds.get(issuer).cloned()
     }
 
     /// Replaces all keys of an issuer; with `None` none of its tokens is accepted.
@@ -195,8 +199,7 @@ impl KeyDrivers {
             if let Some(file) = &issuer.jwks_file {
                 files.push((Arc::clone(&name), file.clone()));
             }
-            let feed = users.feeds.get(&*name);
-            if let (Some(url), Some(feed)) = (&issuer.jwks_url, feed) {
+            if let (Some(url), Some(feed)) = (&issuer.jwks_url, users.feed(&name)) {
                 let reach = if issuer.allow_private_address {
                     Reach::Private
                 } else {
@@ -204,7 +207,7 @@ impl KeyDrivers {
                 };
                 fetching.push(KeyDriver {
                     issuer: name,
-                    feed: Arc::clone(feed),
+                    feed,
                     fetcher: Fetcher::new(url, issuer.jwks_ca_file.as_deref(), reach)?,
                     users: Arc::clone(users),
                     shown: Arc::clone(shown),

@@ -277,3 +277,6 @@ const PART: &str = "issuers";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Requests that wait for one issuer's keys at the same time; others are refused at once.
 const MAX_WAITING: usize = 256;
+
+#[cfg(test)]
+mod tests;

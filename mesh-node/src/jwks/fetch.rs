@@ -44,7 +44,7 @@ pub(crate) struct Fetcher {
     target: Box<str>,
     tls: TlsConnector,
     reach: Reach,
-    deadline: Duration,
+    pub(super) deadline: Duration,
 }
 
 /// Which addresses may be connected to.
