@@ -1,3 +1,5 @@
+//! Which keys of an issuer are used, left out or refused.
+
 use aws_lc_rs::rsa::KeySize;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! The times of fetches, and for how long keys count.
+
 use proptest::prelude::*;
 
 use super::super::forge::{Signer, jwks as set_of};

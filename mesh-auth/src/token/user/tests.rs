@@ -1,3 +1,5 @@
+//! Credentials of users: what is accepted, and what attackers try.
+
 #![expect(
     clippy::string_slice,
     reason = "a test may panic, and tokens are ASCII"
