@@ -1,6 +1,6 @@
 //! A client of Consul's HTTP API for whoever wants to know when an answer changes: blocking queries, done right.
 //!
-//! [`Client::watch`] gives a [`Query`]; each [`Query::next`] waits until Consul's answer has changed and gives it. What a
+//! [`Client::get`] asks once. [`Client::watch`] gives a [`Query`]; each [`Query::next`] waits until Consul's answer has changed and gives it. What a
 //! client of Consul has to take care of is in there: the index and when to start it anew, how long to wait, backing off
 //! with a bound when Consul is away, limits of time and size for every answer. Nothing is spawned, and dropping the future
 //! of a query ends it.
@@ -28,6 +28,7 @@ use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use serde::de::DeserializeOwned;
 
 pub use self::query::Answer;
 pub use self::query::Query;
@@ -128,6 +129,16 @@ impl Client {
     /// Watches `path` (with its parameters, as `/v1/connect/ca/roots`). Nothing is asked before [`Query::next`].
     pub fn watch(&self, path: impl Into<String>) -> Query {
         Query::new(self.clone(), path.into())
+    }
+
+    /// Asks for `path` (with its parameters) once, without waiting for a change.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let fetched = exchange::ask(self, path, 0).await?;
+        exchange::decode(self, path, &fetched, false)
     }
 
     /// Where Consul is, as it was configured.

@@ -185,6 +185,20 @@ async fn an_answer_that_is_refused_is_asked_for_again() {
 }
 
 #[tokio::test]
+async fn an_answer_with_parts_left_out_is_taken_only_where_that_was_asked_for() {
+    let hidden = ok(
+        "x-consul-index: 5\r\nx-consul-results-filtered-by-acls: true\r\n",
+        "5",
+    );
+    let server = Server::start(&[&hidden, &hidden]).await;
+    let mut query = server.query(None).accepting_filtered();
+    assert_eq!(query.next::<u32>().await.unwrap().value, 5);
+    let client = Client::new(&Config::new(&*server.url), None, Arc::new(|| 0)).unwrap();
+    let error = client.get::<u32>("/v1/thing").await.unwrap_err();
+    assert!(matches!(error, Error::Filtered { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn the_token_goes_in_its_header_and_shows_nowhere_else() {
     let server =
         Server::start(&[&ok("x-consul-index: 7\r\n", "1"), "HTTP/1.1 500 x\r\n\r\n"]).await;

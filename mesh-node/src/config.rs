@@ -8,6 +8,7 @@
 //! Paths in the file are relative to the file's folder.
 
 mod auth;
+mod consul;
 mod decode;
 mod discovery;
 mod environment;
@@ -44,6 +45,7 @@ pub use self::auth::ConsumerConfig;
 pub use self::auth::IssuerConfig;
 pub use self::auth::JwtConfig;
 pub use self::auth::RoleConfig;
+pub use self::consul::ConsulConfig;
 pub use self::discovery::DiscoveryConfig;
 pub use self::discovery::DiscoveryMode;
 pub use self::discovery::EndpointConfig;
@@ -56,6 +58,7 @@ pub(crate) use self::expectations::TestConfig;
 pub(crate) use self::expectations::TestDocument;
 pub use self::identity::IdentityConfig;
 pub use self::identity::IdentitySource;
+pub(crate) use self::identity::Learnt;
 pub use self::identity::WorkloadApiConfig;
 pub use self::observe::AccessLogConfig;
 pub use self::observe::AdminConfig;
@@ -187,17 +190,23 @@ impl NodeConfig {
         Document::read(path, environment)?.config()
     }
 
-    /// This node's SPIFFE id: the configured one, else `spiffe://<trust_domain>/<id>`.
+    /// This node's SPIFFE id: the configured one, else what Consul says where it was asked, else
+    /// `spiffe://<trust_domain>/<id>`.
     pub fn spiffe_id(&self) -> String {
-        self.service
-            .spiffe_id
-            .clone()
+        let learnt = self.identity.learnt.as_ref().map(|learnt| &learnt.id);
+        let said = self.service.spiffe_id.as_ref().or(learnt);
+        said.cloned()
             .unwrap_or_else(|| self.spiffe_id_of(&self.service.id))
     }
 
-    /// The SPIFFE id that `service` has unless something says otherwise: `spiffe://<trust_domain>/<service>`.
+    /// The SPIFFE id that `service` has unless something says otherwise: `spiffe://<trust_domain>/<service>`, and where
+    /// identities are Consul's `spiffe://<trust_domain>/ns/default/dc/<datacenter>/svc/<service>`.
     pub fn spiffe_id_of(&self, service: &str) -> String {
-        format!("spiffe://{}/{service}", self.identity.trust_domain)
+        let domain = self.identity.trust_domain();
+        match &self.identity.learnt {
+            Some(learnt) => crate::consul::names::id_of(domain, &learnt.datacenter, service),
+            None => format!("spiffe://{domain}/{service}"),
+        }
     }
 
     /// The SPIFFE id of `security.probe`.
@@ -213,7 +222,7 @@ impl NodeConfig {
     /// `iss` of the tokens that this node issues and accepts: the configured one, else the trust domain.
     pub fn token_issuer(&self) -> &str {
         let configured = self.auth.jwt.as_ref().and_then(|jwt| jwt.issuer.as_deref());
-        configured.unwrap_or(&self.identity.trust_domain)
+        configured.unwrap_or(self.identity.trust_domain())
     }
 
     /// What the admin listener shows: every value, secrets redacted.
@@ -243,6 +252,8 @@ impl NodeConfig {
                 .as_mut()
                 .and_then(|jwt| jwt.secret_file.as_mut()),
         );
+        let consul = identity.consul.as_mut().into_iter();
+        paths.extend(consul.flat_map(ConsulConfig::paths));
         paths.extend(&mut self.policy.rules_file);
         paths.extend(&mut self.policy.shadow_file);
         let issuers = self.auth.issuers.iter_mut();

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::config::IdentityConfig;
 use crate::config::IdentitySource;
 use crate::config::NodeConfig;
+use crate::consul::identity::Consul;
 use crate::error::Error;
 use crate::stack::outbound::chain;
 
@@ -90,6 +91,7 @@ pub(crate) enum Source {
     Files(files::Files),
     Builtin(builtin::Builtin),
     WorkloadApi(workload_api::WorkloadApi),
+    Consul(Consul),
 }
 
 impl Source {
@@ -98,13 +100,14 @@ impl Source {
     /// # Errors
     ///
     /// [`Error::Config`] when a key that the source needs is missing.
-    pub(crate) fn new(config: &NodeConfig) -> Result<Self, Error> {
+    pub(crate) fn new(config: &NodeConfig, random: &Arc<dyn Random>) -> Result<Self, Error> {
         Ok(match config.identity.source {
             IdentitySource::Files => Self::Files(files::Files::new(&config.identity)?),
             IdentitySource::Builtin => Self::Builtin(builtin::Builtin::new(config)?),
             IdentitySource::WorkloadApi => {
                 Self::WorkloadApi(workload_api::WorkloadApi::new(config)?)
             }
+            IdentitySource::Consul => Self::Consul(Consul::new(config, Arc::clone(random))?),
         })
     }
 
@@ -114,6 +117,7 @@ impl Source {
             Self::Files(_) => "files",
             Self::Builtin(_) => "builtin",
             Self::WorkloadApi(_) => "workload_api",
+            Self::Consul(_) => "consul",
         }
     }
 
@@ -122,6 +126,7 @@ impl Source {
         match self {
             Self::Files(_) | Self::Builtin(_) => true,
             Self::WorkloadApi(_) => false,
+            Self::Consul(_) => false,
         }
     }
 
@@ -131,6 +136,7 @@ impl Source {
             Self::Files(files) => files.run(feed, around).await,
             Self::Builtin(builtin) => builtin.run(feed, around).await,
             Self::WorkloadApi(agent) => agent.run(feed, around).await,
+            Self::Consul(consul) => consul.run(feed).await,
         }
     }
 
@@ -192,7 +198,7 @@ pub(crate) fn own_id(config: &NodeConfig) -> Result<SpiffeId, Error> {
 
 /// The trust domain that it is in.
 pub(crate) fn trust_domain(config: &IdentityConfig) -> Result<TrustDomain, Error> {
-    let domain = config.trust_domain.parse();
+    let domain = config.trust_domain().parse();
     domain.map_err(|source| Error::config("identity.trust_domain is no trust domain", source))
 }
 

@@ -52,6 +52,7 @@ mod admin;
 mod audit;
 pub mod cli;
 pub mod config;
+mod consul;
 mod credentials;
 mod decision;
 mod demo;

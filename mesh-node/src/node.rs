@@ -124,9 +124,10 @@ impl Node {
         methods: Option<Arc<Methods>>,
     ) -> Result<Self, Error> {
         let tasks = Tasks::new(Handle::current());
-        let own = build::Own::new(config)?;
-        let identity = build::identity(config, &own, &tasks).await?;
-        let (config, for_parts) = (config.clone(), tasks.clone());
+        let config = build::learnt(config).await?;
+        let own = build::Own::new(&config)?;
+        let identity = build::identity(&config, &own, &tasks).await?;
+        let for_parts = tasks.clone();
         // Reading files and making keys stays off the threads that serve requests.
         let make = move || {
             let built = build::parts(&config, (&own, identity), &for_parts, methods)?;

@@ -236,8 +236,8 @@ fn says_which_required_key_is_missing() {
         "mesh.yaml:2:78: identity.ca_file: has no meaning with `source: builtin`; remove it or change the source",
     );
     check(
-        "service: { id: a }\nidentity: { trust_domain: example.org, source: workload_api }\n",
-        "mesh.yaml:2:48: identity.source: \"workload_api\" is not in this version; allowed here: files, builtin",
+        "service: { id: a }\nidentity: { trust_domain: example.org, source: spire }\n",
+        "mesh.yaml:2:48: identity.source: \"spire\" is not in this version; allowed here: files, workload_api, builtin, consul",
     );
 }
 

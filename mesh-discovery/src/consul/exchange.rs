@@ -15,6 +15,7 @@ use http_body_util::Limited;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
+use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
@@ -30,8 +31,48 @@ pub(super) struct Fetched {
     pub(super) body: Bytes,
 }
 
+/// Waits for an answer beyond `index`, or takes the one of now where that is 0.
+pub(super) async fn ask(client: &Client, path: &str, index: u64) -> Result<Fetched, Error> {
+    let inner = &client.0;
+    let (target, limit) = if index == 0 {
+        (path.to_owned(), inner.timeout)
+    } else {
+        let (wait, joined) = (inner.wait, if path.contains('?') { '&' } else { '?' });
+        let target = format!("{path}{joined}index={index}&wait={}ms", wait.as_millis());
+        // Consul adds up to a sixteenth of the wait, so that clients spread out.
+        (target, wait + wait / 16 + inner.timeout)
+    };
+    let answered = tokio::time::timeout(limit, fetch(client, path, &target)).await;
+    answered.map_err(|_elapsed| Error::Timeout {
+        url: client.url().to_owned(),
+        path: path.to_owned(),
+        limit,
+    })?
+}
+
+/// Reads an answer whole; one that lacks parts only where that is accepted.
+pub(super) fn decode<T: DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    fetched: &Fetched,
+    accepts_filtered: bool,
+) -> Result<T, Error> {
+    let filtered = fetched.headers.get("x-consul-results-filtered-by-acls");
+    if !accepts_filtered && filtered.is_some_and(|value| value == "true") {
+        return Err(Error::Filtered {
+            url: client.url().to_owned(),
+            path: path.to_owned(),
+        });
+    }
+    serde_json::from_slice(&fetched.body).map_err(|source| Error::Answer {
+        url: client.url().to_owned(),
+        path: path.to_owned(),
+        source: source.into(),
+    })
+}
+
 /// Asks for `target`; `path` is how errors call it.
-pub(super) async fn fetch(client: &Client, path: &str, target: &str) -> Result<Fetched, Error> {
+async fn fetch(client: &Client, path: &str, target: &str) -> Result<Fetched, Error> {
     let inner = &client.0;
     let server = &inner.server;
     let mut request = Request::get(format!("{}{target}", server.prefix))

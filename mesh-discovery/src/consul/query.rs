@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::Client;
 use super::Error;
-use super::exchange::fetch;
+use super::exchange::ask;
+use super::exchange::decode;
 
 /// Watches one path of Consul's API.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct Query {
     client: Client,
     path: String,
     state: State,
+    accepts_filtered: bool,
     /// When the last request went out.
     last: Option<Instant>,
 }
@@ -45,8 +47,17 @@ impl Query {
             client,
             path,
             state: State::default(),
+            accepts_filtered: false,
             last: None,
         }
+    }
+
+    /// Takes answers too that lack what the ACL token may not read, for who only wants to know when something changes.
+    /// Consul before 1.11 says nothing of such a lack, so an empty answer of it is no proof that there is nothing.
+    #[must_use]
+    pub fn accepting_filtered(mut self) -> Self {
+        self.accepts_filtered = true;
+        self
     }
 
     /// Waits for the next answer: the first time whatever it is, then each time it may have changed.
@@ -69,22 +80,15 @@ impl Query {
             }
             self.last = Some(Instant::now());
             let asked = self.state.index;
-            let fetched = self.ask().await.inspect_err(|_| self.state.fail())?;
-            // What takes long to come is followed by the next request at once.
-            let index = index_of(&fetched.0);
+            let asking = ask(&self.client, &self.path, self.state.index).await;
+            let fetched = asking.inspect_err(|_| self.state.fail())?;
+            let index = index_of(&fetched.headers);
             if asked != 0 && index == asked {
                 self.state.advance(index);
                 continue;
             }
-            let value = serde_json::from_slice(&fetched.1);
-            let value = value.map_err(|source| {
-                self.state.fail();
-                Error::Answer {
-                    url: self.client.url().to_owned(),
-                    path: self.path.clone(),
-                    source: source.into(),
-                }
-            })?;
+            let value = decode(&self.client, &self.path, &fetched, self.accepts_filtered);
+            let value = value.inspect_err(|_| self.state.fail())?;
             self.state.advance(index);
             return Ok(Answer { value, index });
         }
@@ -98,41 +102,6 @@ impl Query {
     /// Whether the last request failed.
     pub fn is_failing(&self) -> bool {
         self.state.failures > 0
-    }
-
-    async fn ask(&self) -> Result<(HeaderMap, bytes::Bytes), Error> {
-        let inner = &self.client.0;
-        let joined = if self.path.contains('?') { '&' } else { '?' };
-        let (target, limit) = if self.state.index == 0 {
-            (self.path.clone(), inner.timeout)
-        } else {
-            let (index, wait) = (self.state.index, inner.wait);
-            let target = format!(
-                "{}{joined}index={index}&wait={}ms",
-                self.path,
-                wait.as_millis()
-            );
-            // Consul adds up to a sixteenth of the wait, so that clients spread out.
-            (target, wait + wait / 16 + inner.timeout)
-        };
-        let asking = fetch(&self.client, &self.path, &target);
-        let answered = tokio::time::timeout(limit, asking).await;
-        let fetched = answered.map_err(|_elapsed| Error::Timeout {
-            url: self.client.url().to_owned(),
-            path: self.path.clone(),
-            limit,
-        })??;
-        if fetched
-            .headers
-            .get("x-consul-results-filtered-by-acls")
-            .is_some_and(|value| value == "true")
-        {
-            return Err(Error::Filtered {
-                url: self.client.url().to_owned(),
-                path: self.path.clone(),
-            });
-        }
-        Ok((fetched.headers, fetched.body))
     }
 }
 

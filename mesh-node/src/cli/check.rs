@@ -33,6 +33,7 @@ use crate::config::IdentitySource;
 use crate::config::NodeConfig;
 use crate::config::PolicyDefault;
 use crate::config::SecurityMode;
+use crate::consul::identity::Consul;
 use crate::error::Error;
 use crate::policy_store::PolicyStore;
 
@@ -166,9 +167,31 @@ fn identity(
             ));
             Ok(())
         }
+        (IdentitySource::Consul, ..) => consul(config, document, findings),
         // `Document::config` has refused it.
         _ => Err(document.error("identity", "is not complete").into()),
     }
+}
+
+/// Consul is not asked here; what the node needs to ask it is.
+fn consul(
+    config: &NodeConfig,
+    document: &Document,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let random = Arc::new(|| 0);
+    Consul::new(config, random).map_err(|error| {
+        Failure::because(document.error("identity.consul", "is not usable"), error)
+    })?;
+    let consul = config.identity.consul.as_ref();
+    if let Some(token) = consul.and_then(|consul| consul.token_file.as_deref()) {
+        let key = "identity.consul.token_file";
+        files::read(token).map_err(|failure| failure.at(document, key))?;
+        findings.expose("the token in", token);
+    }
+    let found = "is asked of consul when the node starts".to_owned();
+    findings.checked.push(("identity", found));
+    Ok(())
 }
 
 /// The node refuses a key that others may read, so its check does.
@@ -245,6 +268,7 @@ fn verify(
             format!("certificates of {lifetime} from the built-in authority")
         }
         IdentitySource::WorkloadApi => "from the Workload API".to_owned(),
+        IdentitySource::Consul => format!("certificate until {until}"),
     };
     findings.checked.push(("identity", found));
     let left = facts
@@ -265,7 +289,7 @@ fn policy(
     context: &Context,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
-    let domain = TrustDomain::parse(&config.identity.trust_domain).map_err(|error| {
+    let domain = TrustDomain::parse(config.identity.trust_domain()).map_err(|error| {
         Failure::because(
             document.error("identity.trust_domain", "is not usable"),
             error,

@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Report, Failure> {
         return verify(report, ca_file, trust_domain);
     }
     let config = NodeConfig::load(&args.config, &context.environment)?;
-    let own: TrustDomain = config.identity.trust_domain.parse().map_err(|error| {
+    let own: TrustDomain = config.identity.trust_domain().parse().map_err(|error| {
         Failure::new("identity.trust_domain is no trust domain", error).into_misuse()
     })?;
     let policy = compile(&config.policy, &scope_of(&config, &own))
@@ -107,7 +107,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Report, Failure> {
         runtime.map_err(|source| Failure::new("could not start the async runtime", source))?;
     let paper = Paper {
         policy: &policy,
-        trust_domain: &config.identity.trust_domain,
+        trust_domain: config.identity.trust_domain(),
         service: &config.service.id,
         port: config.service.listen.port(),
         now: context.unix_seconds(),

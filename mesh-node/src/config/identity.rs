@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
+use super::ConsulConfig;
 use super::value;
 
 /// How this node proves who it is.
@@ -15,10 +16,10 @@ use super::value;
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityConfig {
-    /// SPIFFE trust domain, such as `example.org`. Required.
-    #[serde(deserialize_with = "value::trust_domain")]
+    /// SPIFFE trust domain, such as `example.org`. Required; with `source: consul` it may be left out, and is Consul's.
+    #[serde(default = "unknown_domain", deserialize_with = "value::trust_domain")]
     pub trust_domain: String,
-    /// Where certificate and key come from: `files`, `workload_api` or `builtin`. Default `files`.
+    /// Where certificate and key come from: `files`, `workload_api`, `builtin` or `consul`. Default `files`.
     #[serde(default)]
     pub source: IdentitySource,
     /// PEM certificate of this service, its chain behind it. Required with `source: files`.
@@ -47,6 +48,10 @@ pub struct IdentityConfig {
     )]
     #[schemars(with = "String")]
     pub workload_api_socket: Option<PathBuf>,
+    /// How Consul is reached, with `source: consul`. Default: the agent on this machine, without a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ConsulConfig")]
+    pub consul: Option<ConsulConfig>,
     /// Lifetime of the certificates that the built-in CA issues. Shorter limits what a stolen key is worth; each renewal
     /// costs one ECDSA signature. Default `1h`.
     #[serde(default = "default_lifetime", with = "value::duration")]
@@ -57,6 +62,18 @@ pub struct IdentityConfig {
     #[serde(default = "default_startup", with = "value::duration")]
     #[schemars(with = "String")]
     pub startup_timeout: Duration,
+    /// What the source says beside certificates, once it was asked.
+    #[serde(skip)]
+    pub(crate) learnt: Option<Learnt>,
+}
+
+/// What only Consul knows of the names in the mesh.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Learnt {
+    pub(crate) trust_domain: String,
+    pub(crate) datacenter: String,
+    /// This node's SPIFFE id.
+    pub(crate) id: String,
 }
 
 impl IdentityConfig {
@@ -75,9 +92,32 @@ impl IdentityConfig {
             ca_file: Some(ca_file.to_owned()),
             ca_dir: None,
             workload_api_socket: None,
+            consul: None,
             certificate_lifetime: CERTIFICATE_LIFETIME,
             startup_timeout: STARTUP_TIMEOUT,
+            learnt: None,
         }
+    }
+
+    /// Certificates of Consul's Connect CA, asked for as `consul` says.
+    pub fn from_consul(consul: ConsulConfig) -> Self {
+        Self {
+            source: IdentitySource::Consul,
+            consul: Some(consul),
+            ca_dir: None,
+            ..Self::from_builtin(UNKNOWN_DOMAIN, Path::new(""))
+        }
+    }
+
+    /// The trust domain: the configured one, or what the source said. Before Consul was asked it is `unknown.consul`.
+    pub fn trust_domain(&self) -> &str {
+        let learnt = self.learnt.as_ref();
+        learnt.map_or(&self.trust_domain, |learnt| &learnt.trust_domain)
+    }
+
+    /// The trust domain where the configuration names one.
+    pub(crate) fn configured_trust_domain(&self) -> Option<&str> {
+        (self.trust_domain != UNKNOWN_DOMAIN).then_some(&self.trust_domain)
     }
 
     /// Certificates issued by the built-in CA whose certificate and key lie in `ca_dir`.
@@ -90,8 +130,10 @@ impl IdentityConfig {
             ca_file: None,
             ca_dir: Some(ca_dir.to_owned()),
             workload_api_socket: None,
+            consul: None,
             certificate_lifetime: CERTIFICATE_LIFETIME,
             startup_timeout: STARTUP_TIMEOUT,
+            learnt: None,
         }
     }
 }
@@ -108,6 +150,12 @@ pub enum IdentitySource {
     WorkloadApi,
     /// The built-in CA: the node issues its own certificate.
     Builtin,
+    /// Consul's Connect CA, asked by way of the agent on this machine.
+    Consul,
+}
+
+fn unknown_domain() -> String {
+    UNKNOWN_DOMAIN.to_owned()
 }
 
 /// The SPIFFE Workload API that this node serves to programs on this machine: the identity of its own service, X509-SVIDs
@@ -136,6 +184,8 @@ fn default_startup() -> Duration {
     STARTUP_TIMEOUT
 }
 
+/// Stands for Consul's trust domain until Consul was asked. Consul's own ones begin with a UUID.
+const UNKNOWN_DOMAIN: &str = "unknown.consul";
 /// DESIGN section 7: certificate lifetime 1 h.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(1);
 /// As long as an orchestrator waits before it counts a start as failed.

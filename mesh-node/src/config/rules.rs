@@ -10,6 +10,7 @@ use super::ConfigError;
 use super::Document;
 use super::NodeConfig;
 use super::identity::IdentitySource;
+use crate::consul::names::is_never_seen;
 
 /// Checks `config`, which came from `document`.
 pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
@@ -18,6 +19,7 @@ pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), Conf
     endpoints(config, document)?;
     auth(config, document)?;
     users(config, document)?;
+    consul(config, document)?;
     let retry = &config.resilience.retry;
     if retry.initial_delay > retry.max_delay {
         return Err(document.error(
@@ -106,8 +108,41 @@ fn auth(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Where identities are Consul's, policies know a service by its name in all datacenters alike; see `consul::names`.
+fn consul(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
+    let identity = &config.identity;
+    if identity.source != IdentitySource::Consul {
+        return Ok(());
+    }
+    for (rule, index) in config.policy.rules.iter().zip(0..) {
+        let is_never_seen = |from: &String| {
+            is_never_seen(from)
+                && identity
+                    .configured_trust_domain()
+                    .is_none_or(|own| from.starts_with(&format!("spiffe://{own}/")))
+        };
+        if let Some(at) = rule.from.iter().position(is_never_seen) {
+            let key = format!("policy.rules[{index}].from[{at}]");
+            let message = "names a datacenter, which policies do not see; write the service's name alone, \
+                           which means it in all datacenters";
+            return Err(document.error(&key, message));
+        }
+    }
+    Ok(())
+}
+
 fn identity(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
     let identity = &config.identity;
+    if identity.source != IdentitySource::Consul {
+        if identity.configured_trust_domain().is_none() {
+            let message = "the required key \"trust_domain\" is missing";
+            return Err(document.error("identity", message));
+        }
+        if identity.consul.is_some() {
+            let message = "has no meaning without `source: consul`; remove it or change the source";
+            return Err(document.error("identity.consul", message));
+        }
+    }
     let files = [
         ("cert_file", &identity.cert_file),
         ("key_file", &identity.key_file),
@@ -116,9 +151,10 @@ fn identity(config: &NodeConfig, document: &Document) -> Result<(), ConfigError>
     let folder = [("ca_dir", &identity.ca_dir)];
     let socket = [("workload_api_socket", &identity.workload_api_socket)];
     let (source, needed, unused) = match identity.source {
-        IdentitySource::Files => ("files", &files[..], [&folder[..], &socket]),
-        IdentitySource::WorkloadApi => ("workload_api", &socket[..], [&files[..], &folder]),
-        IdentitySource::Builtin => ("builtin", &folder[..], [&files[..], &socket]),
+        IdentitySource::Files => ("files", &files[..], [&folder[..], &socket, &[]]),
+        IdentitySource::WorkloadApi => ("workload_api", &socket[..], [&files[..], &folder, &[]]),
+        IdentitySource::Builtin => ("builtin", &folder[..], [&files[..], &socket, &[]]),
+        IdentitySource::Consul => ("consul", &[][..], [&files[..], &folder, &socket]),
     };
     let mut unused = unused.into_iter().flatten();
     if let Some((key, _)) = needed.iter().find(|(_, path)| path.is_none()) {
@@ -132,7 +168,7 @@ fn identity(config: &NodeConfig, document: &Document) -> Result<(), ConfigError>
     }
     let own = format!("spiffe://{}/", identity.trust_domain);
     match &config.service.spiffe_id {
-        Some(id) if !id.starts_with(&own) => {
+        Some(id) if !id.starts_with(&own) && identity.configured_trust_domain().is_some() => {
             let message = format!(
                 "{id:?} is not in the trust domain {}; it must begin with {own}",
                 identity.trust_domain

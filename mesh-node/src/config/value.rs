@@ -210,6 +210,12 @@ pub(super) fn service_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     }
 }
 
+pub(super) fn some_service_name<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    service_name(deserializer).map(Some)
+}
+
 pub(super) fn trust_domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if is_trust_domain(&text) {

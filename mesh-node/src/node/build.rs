@@ -40,6 +40,8 @@ use crate::config::Durability;
 use crate::config::Encryption;
 use crate::config::NodeConfig;
 use crate::config::SecurityMode;
+use crate::consul;
+use crate::consul::names::Names;
 use crate::credentials::KeyDrivers;
 use crate::credentials::UserCheck;
 use crate::error::Error;
@@ -117,6 +119,14 @@ struct Tokens {
     handshakes: Option<Arc<TokenCheck>>,
 }
 
+/// The configuration with what its source of identity has to say about names.
+pub(super) async fn learnt(config: &NodeConfig) -> Result<NodeConfig, Error> {
+    let mut config = config.clone();
+    let random = Arc::new(SplitMix64::from_entropy());
+    config.identity.learnt = consul::identity::learn(&config, random).await?;
+    Ok(config)
+}
+
 /// Starts the source of the node's identity, and waits for what it gives.
 pub(super) async fn identity(
     config: &NodeConfig,
@@ -130,7 +140,9 @@ pub(super) async fn identity(
     };
     let judge = Judge::new(own.id.clone());
     let timeout = config.identity.startup_timeout;
-    Source::new(config)?.start(&judge, around, timeout).await
+    Source::new(config, &around.random)?
+        .start(&judge, around, timeout)
+        .await
 }
 
 pub(super) fn parts(
@@ -258,6 +270,7 @@ fn gate(
         own_principal,
         plaintext,
         prober: own.prober.clone(),
+        names: Names::new(config.identity.source, &own.trust_domain),
         sessions,
         peers: RwLock::default(),
         server: Server::new(&ServerConfig::default(), tasks.clone()),

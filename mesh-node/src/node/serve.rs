@@ -48,7 +48,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::plaintext::series_of_nobody;
 use self::plaintext::serve_inbound;
-
+use crate::consul::names::Names;
 use crate::node::Shared;
 use crate::respond::Code;
 use crate::respond::Refusal;
@@ -81,6 +81,7 @@ pub(crate) struct Gate {
     pub(crate) plaintext: Option<Arc<PairSeries>>,
     /// Who may probe (`security.probe`).
     pub(crate) prober: Option<SpiffeId>,
+    pub(crate) names: Names,
     /// Where calls must be sealed end to end; a call that is not is refused, so nobody can downgrade.
     pub(crate) sessions: Option<Arc<SessionServer>>,
     pub(crate) peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
@@ -169,7 +170,7 @@ impl Shared {
         drop(identity);
         let peer = match self.gate.peer(live.id(), &self.outbound.recorder.telemetry) {
             Ok(peer) => peer,
-            Err(error) => return self.refused_connection(from, error),
+            Err(error) => return self.refused_connection(from, &error),
         };
         if let Some(auditor) = &self.auditor {
             let event = Event::new(EventKind::Connection)
@@ -288,7 +289,7 @@ fn close_after(response: &mut Response<Body>, version: Version) {
 
 impl Gate {
     /// What is known of the peer that proved to be `id`.
-    fn peer(&self, id: &PeerId, telemetry: &Arc<Telemetry>) -> Result<Arc<Peer>, &'static str> {
+    fn peer(&self, id: &PeerId, telemetry: &Arc<Telemetry>) -> Result<Arc<Peer>, String> {
         if let Some(peer) = self.peers.read().get(id) {
             return Ok(Arc::clone(peer));
         }
@@ -296,7 +297,9 @@ impl Gate {
         let header = HeaderValue::try_from(id.as_str())
             .ok()
             .ok_or("the name does not fit a header")?;
-        let name: Arc<str> = Arc::from(spiffe.path().trim_start_matches('/'));
+        let known_as = self.names.known_as(&spiffe);
+        let known_as = known_as.map_err(|error| error.to_string())?;
+        let name: Arc<str> = Arc::from(known_as.path().trim_start_matches('/'));
         let ends = Ends {
             reporter: "destination",
             source: Arc::clone(&name),
@@ -307,7 +310,7 @@ impl Gate {
         };
         let series = Arc::new(PairSeries::new(ends, Arc::clone(telemetry)));
         let peer = Arc::new(Peer {
-            caller: Caller::new(Some(spiffe.clone()), None),
+            caller: Caller::new(Some(known_as), None),
             shown: Arc::from(id.as_str()),
             is_prober: self.prober.as_ref() == Some(&spiffe),
             id: Some(spiffe),

@@ -159,7 +159,8 @@ impl Shown {
         before: &NodeConfig,
     ) -> Result<Box<NodeConfig>, ReloadError> {
         let document = Document::read(path, environment)?;
-        let config = Box::new(document.config()?);
+        let mut config = Box::new(document.config()?);
+        config.identity.learnt.clone_from(&before.identity.learnt);
         if config.policy == before.policy {
             return Ok(config);
         }

@@ -127,9 +127,9 @@ impl TokenCheck {
 pub(crate) struct Peer {
     /// Who it is; nobody, where it came in plaintext (`security.mode: permissive`).
     pub(crate) id: Option<SpiffeId>,
-    /// The same as a caller without a user.
+    /// A caller without a user, under the id by which policies know it: its own, but where Consul names services.
     pub(crate) caller: Caller,
-    /// The same as text, or where the plaintext comes from: one key for one caller.
+    /// Its own id as text, or where the plaintext comes from: one key for one caller.
     pub(crate) shown: Arc<str>,
     /// The id as it stands in the certificate.
     pub(crate) tls_id: Option<PeerId>,
@@ -250,7 +250,7 @@ impl Inbound {
         }
 
         // Groups in a service token count for nothing here: whoever shares the secret can write any.
-        let with_user = user.map(|user| Caller::new(peer.id.clone(), Some(user)));
+        let with_user = user.map(|user| Caller::new(peer.caller.spiffe_id.clone(), Some(user)));
         let caller = stand_in.as_ref().or(with_user.as_ref());
         let caller = (caller.unwrap_or(&peer.caller), &*peer.shown);
         let judgement = judged.insert(self.authorizer.judge(caller, request, at));

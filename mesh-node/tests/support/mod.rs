@@ -11,6 +11,7 @@
 #![allow(clippy::panic, reason = "a test helper may panic")]
 
 pub(crate) mod client;
+pub(crate) mod consul;
 pub(crate) mod envoy;
 pub(crate) mod h2;
 pub(crate) mod mesh;

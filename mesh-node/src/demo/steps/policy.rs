@@ -75,7 +75,7 @@ fn explain(path: &Path) -> Result<(bool, String), BoxError> {
     let config = NodeConfig::load(path, &Environment::new())?;
     let policy = compile(
         &config.policy,
-        &scope_of(&config, &config.identity.trust_domain.parse()?),
+        &scope_of(&config, &config.identity.trust_domain().parse()?),
     )?;
     let request = Call::get("http://payments/payments/42").into_request()?;
     let request = CanonicalRequest::new(request.into_parts().0, &Limits::default())?;

@@ -122,12 +122,13 @@ async fn rotation(dir: &Path, engine: &Arc<Brittle>) -> Rotation {
         &file("a.key"),
         &file("ca.crt"),
     );
-    let source = Source::new(&NodeConfig::new("a", identity)).unwrap();
+    let random: Arc<dyn mesh_resilience::random::Random> = Arc::new(|| 0);
+    let source = Source::new(&NodeConfig::new("a", identity), &random).unwrap();
     let judge = Judge::new("spiffe://example.org/a".parse().unwrap());
     let tasks = Tasks::new(Handle::current());
     let around = Surroundings {
         clock: wall_clock,
-        random: Arc::new(|| 0),
+        random,
         tasks: tasks.clone(),
     };
     let started = source.start(&judge, around, Duration::from_secs(30)).await;
