@@ -91,6 +91,19 @@ impl Auditor {
         }
     }
 
+    /// Records what must not happen unrecorded; in durable mode this waits until it is on disk.
+    pub(crate) async fn record(&self, event: Event) -> Result<(), Refusal> {
+        if !self.kinds.contains(&event.kind()) {
+            return Ok(());
+        }
+        let written = if self.is_durable {
+            self.log.append(event).await.map(|_| ())
+        } else {
+            self.log.try_append(event)
+        };
+        written.map_err(|error| failed(&error))
+    }
+
     /// Records something that nobody waits for; a failure is counted by the log and seen in its metrics. What is noted about
     /// the node itself is recorded always.
     pub(crate) fn note(&self, event: Event) {
@@ -150,7 +163,7 @@ fn undecided(mut event: Event, message: &Message<'_>) -> Event {
 }
 
 /// A decision: what it was made about, and what it was.
-fn decided(event: Event, told: &Told) -> Event {
+pub(crate) fn decided(event: Event, told: &Told) -> Event {
     let fields = told.fields.iter();
     let mut event = fields.fold(event, |event, (name, text)| event.with(name, text.as_str()));
     event = event.with("verdict", told.verdict);

@@ -21,6 +21,7 @@ use crate::admin::Admin;
 use crate::audit::Auditor;
 use crate::config::Environment;
 use crate::config::NodeConfig;
+use crate::config::UpstreamProtocol;
 use crate::credentials::KeyDrivers;
 use crate::error::Error;
 use crate::health::Board;
@@ -33,12 +34,13 @@ use crate::stack::outbound::Outbound;
 use crate::stack::outbound::Service;
 use crate::tasks::every;
 use crate::tasks::until_drain;
+use crate::tcp::TcpApp;
 use crate::workload_api::WorkloadApi;
 
 pub(crate) mod build;
 mod permissive;
 mod rotate;
-mod serve;
+pub(crate) mod serve;
 mod session_identity;
 
 use self::permissive::Permissive;
@@ -77,6 +79,8 @@ pub struct Addresses {
     pub inbound: SocketAddr,
     /// The local application calls through here.
     pub outbound: Option<SocketAddr>,
+    /// Applications that do not speak HTTP are reached here, in the order of the configuration.
+    pub tcp: Vec<SocketAddr>,
     /// Single services have these, in the order of the configuration.
     pub upstreams: Vec<(String, SocketAddr)>,
     /// Admin pages.
@@ -102,7 +106,8 @@ pub(crate) struct Shared {
 struct Listeners {
     inbound: Listener,
     outbound: Option<Listener>,
-    upstreams: Vec<(Arc<Service>, Listener)>,
+    tcp: Vec<(Arc<TcpApp>, Listener)>,
+    upstreams: Vec<(Arc<Service>, UpstreamProtocol, Listener)>,
     admin: Option<Listener>,
     addresses: Addresses,
 }
@@ -142,7 +147,7 @@ impl Node {
         built: build::Built,
         tasks: Tasks,
     ) -> Result<Self, Error> {
-        let listeners = Listeners::open(config, local, &built.outbound)?;
+        let listeners = Listeners::open(config, local, (&built.outbound, &built.gate))?;
         let is_ready = Arc::new(AtomicBool::new(false));
         let admin = Admin::new(config, Arc::clone(&is_ready), &listeners.addresses);
         let shared = Shared {
@@ -315,11 +320,26 @@ fn tick(shared: &Shared) {
 }
 
 impl Listeners {
-    fn open(config: &NodeConfig, local: Local, outbound: &Outbound) -> Result<Self, Error> {
+    fn open(
+        config: &NodeConfig,
+        local: Local,
+        (outbound, gate): (&Outbound, &Gate),
+    ) -> Result<Self, Error> {
         let bind = |address| Listener::bind(address, MAX_CONNECTIONS);
         let inbound = bind(config.service.listen)?;
         let is_local = local == Local::Listeners;
         let outbound_listener = is_local.then(|| bind(config.outbound.listen)).transpose()?;
+        let mut tcp = Vec::new();
+        for served in &config.service.tcp {
+            let mut authorizer = gate.inbound.authorizer.clone();
+            authorizer.port = served.listen.port();
+            let address = served.app.to_string();
+            let app = Arc::new(TcpApp {
+                address,
+                authorizer,
+            });
+            tcp.push((app, bind(served.listen)?));
+        }
         let mut upstreams = Vec::new();
         for upstream in config.outbound.upstreams.iter().filter(|_| is_local) {
             let service = outbound.services.get(upstream.service.as_str());
@@ -327,23 +347,29 @@ impl Listeners {
                 let name = &upstream.service;
                 Error::missing(format!("outbound.upstreams: {name} is in no discovery source; add it under discovery.sources"))
             })?;
-            upstreams.push((Arc::clone(service), bind(upstream.bind)?));
+            let listener = bind(upstream.bind)?;
+            upstreams.push((Arc::clone(service), upstream.protocol, listener));
         }
         let admin = is_local.then(|| bind(config.admin.listen)).transpose()?;
         let address =
             |listener: &Option<Listener>| listener.as_ref().map(Listener::address).transpose();
         let addresses = Addresses {
             inbound: inbound.address()?,
+            tcp: tcp
+                .iter()
+                .map(|(_, listener)| listener.address())
+                .collect::<Result<_, _>>()?,
             outbound: address(&outbound_listener)?,
             upstreams: upstreams
                 .iter()
-                .map(|(service, listener)| Ok((service.name.to_string(), listener.address()?)))
+                .map(|(service, _, listener)| Ok((service.name.to_string(), listener.address()?)))
                 .collect::<Result<_, mesh_transport::Error>>()?,
             admin: address(&admin)?,
         };
         Ok(Self {
             inbound,
             outbound: outbound_listener,
+            tcp,
             upstreams,
             admin,
             addresses,
@@ -366,8 +392,15 @@ impl Listeners {
         if let Some(listener) = self.outbound {
             start(listener, serve::Entry::Outbound(None), from_here);
         }
-        for (service, listener) in self.upstreams {
-            start(listener, serve::Entry::Outbound(Some(service)), from_here);
+        for (app, listener) in self.tcp {
+            start(listener, serve::Entry::TcpInbound(app), from_peers);
+        }
+        for (service, protocol, listener) in self.upstreams {
+            let entry = match protocol {
+                UpstreamProtocol::Http => serve::Entry::Outbound(Some(service)),
+                UpstreamProtocol::Tcp => serve::Entry::TcpOutbound(service),
+            };
+            start(listener, entry, from_here);
         }
         if let Some(listener) = self.admin {
             start(listener, serve::Entry::Admin, from_here);

@@ -6,6 +6,7 @@
 
 mod credentials;
 mod policy;
+mod tcp;
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -29,6 +30,8 @@ use prometheus_client::registry::Registry;
 
 use self::credentials::CredentialMetrics;
 use self::policy::PolicyMetrics;
+use self::tcp::TcpMetrics;
+pub(crate) use self::tcp::TcpSeries;
 
 /// All metrics of a node.
 pub(crate) struct Telemetry {
@@ -44,6 +47,8 @@ pub(crate) struct Telemetry {
     pub(crate) policy: PolicyMetrics,
     /// What is counted about credentials.
     pub(crate) credentials: CredentialMetrics,
+    /// Connections that are not HTTP.
+    pub(crate) tcp: TcpMetrics,
     /// Answers that the mesh made itself.
     pub(crate) refusals: Family<CodeLabel, Counter>,
     /// Handshakes of secure sessions that were made.
@@ -193,6 +198,7 @@ impl Telemetry {
             retries: names.register("mesh_resilience_retries", "Attempts beyond the first"),
             policy: PolicyMetrics::new(&mut names),
             credentials: CredentialMetrics::new(&mut names),
+            tcp: TcpMetrics::new(&mut names),
             refusals: names.register("mesh_node_refusals", "Answers that the mesh made itself"),
             handshakes: names.register("mesh_session_handshakes", "Secure sessions agreed on"),
             handshake_load: HandshakeLoad::new(&mut names),
@@ -377,6 +383,11 @@ impl PairSeries {
             by_outcome: RwLock::default(),
             breaker,
         }
+    }
+
+    /// The two services.
+    pub(crate) fn ends(&self) -> &Ends {
+        &self.ends
     }
 
     /// Shows the state of the service's breaker: 0 closed, 1 open, 2 half-open.

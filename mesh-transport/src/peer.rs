@@ -17,9 +17,12 @@ use http::request::Parts;
 use http_body::Body as _;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::app::absolute;
 use crate::body::Body;
@@ -34,7 +37,11 @@ use crate::server::LAST_WORDS;
 use crate::tasks::Tasks;
 use crate::tls::LivePeer;
 use crate::tls::PeerId;
+use crate::tls::TlsIdentity;
 use crate::tls::TlsStore;
+
+/// The protocol (ALPN) of connections between nodes that carry the bytes of an application as they are.
+pub const TCP_PROTOCOL: &[u8] = b"mesh-tcp/1";
 
 /// How connections to peers are made and kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -180,25 +187,10 @@ impl Dialer {
         expected: &PeerId,
     ) -> Result<PeerConnection, Error> {
         let current = self.tls.current();
-        let stream = tcp(destination, self.config.connect_timeout).await?;
-        // The name is not what is verified (a SPIFFE id is); TLS only asks that there be one.
-        let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-        let connector = TlsConnector::from(Arc::clone(current.client()));
-        let stream = connector
-            .connect(name, stream)
-            .await
-            .map_err(|source| refused(destination, source))?;
-        let live = self
-            .tls
-            .server(&current, stream.get_ref().1)
-            .map_err(|source| refused(destination, source))?;
-        if live.id() != expected {
-            return Err(Error::WrongPeer {
-                destination: destination.to_owned(),
-                found: live.id().to_string(),
-                expected: expected.to_string(),
-            });
-        }
+        let client = Arc::clone(current.client());
+        let (stream, live) = self
+            .verified((&current, client), destination, expected)
+            .await?;
         // TLS itself refuses a choice that was not offered.
         if self.config.requires_alpn && stream.get_ref().1.alpn_protocol().is_none() {
             return Err(refused(destination, "the peer chose no protocol by ALPN"));
@@ -221,6 +213,57 @@ impl Dialer {
             generation: current.generation(),
             streams,
         })
+    }
+
+    /// A connection of its own to `destination`, which must prove to be `expected`, for bytes that are not HTTP: both ends
+    /// have agreed on [`TCP_PROTOCOL`]. What comes with it says when the peer is not vouched for any more.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::dial`].
+    pub async fn stream(
+        &self,
+        destination: &str,
+        expected: &PeerId,
+    ) -> Result<(TlsStream<TcpStream>, LivePeer), Error> {
+        let current = Arc::clone(&self.tls.current());
+        let client = current.client_for(TCP_PROTOCOL);
+        let verified = self.verified((&current, client), destination, expected);
+        let verified = tokio::time::timeout(self.config.connect_timeout, verified).await;
+        let (stream, live) =
+            verified.unwrap_or_else(|elapsed| Err(refused(destination, elapsed)))?;
+        if stream.get_ref().1.alpn_protocol() != Some(TCP_PROTOCOL) {
+            return Err(refused(destination, "the peer carries no plain TCP there"));
+        }
+        Ok((stream, live))
+    }
+
+    async fn verified(
+        &self,
+        (current, client): (&TlsIdentity, Arc<ClientConfig>),
+        destination: &str,
+        expected: &PeerId,
+    ) -> Result<(TlsStream<TcpStream>, LivePeer), Error> {
+        let stream = tcp(destination, self.config.connect_timeout).await?;
+        // The name is not what is verified (a SPIFFE id is); TLS only asks that there be one.
+        let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+        let connector = TlsConnector::from(client);
+        let stream = connector
+            .connect(name, stream)
+            .await
+            .map_err(|source| refused(destination, source))?;
+        let live = self
+            .tls
+            .server(current, stream.get_ref().1)
+            .map_err(|source| refused(destination, source))?;
+        if live.id() != expected {
+            return Err(Error::WrongPeer {
+                destination: destination.to_owned(),
+                found: live.id().to_string(),
+                expected: expected.to_string(),
+            });
+        }
+        Ok((stream, live))
     }
 }
 
@@ -383,6 +426,15 @@ impl PeerPool {
     #[cfg(feature = "session")]
     pub(crate) fn is_usable(&self, connection: &PeerConnection) -> bool {
         connection.is_usable(self.dialer.tls.current().generation())
+    }
+
+    /// A connection of its own for bytes that are not HTTP; see [`Dialer::stream`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Dialer::dial`].
+    pub async fn stream(&self) -> Result<(TlsStream<TcpStream>, LivePeer), Error> {
+        self.dialer.stream(&self.destination, &self.expected).await
     }
 
     /// Host and port.

@@ -332,6 +332,22 @@ impl TlsIdentity {
     pub fn server(&self) -> &Arc<ServerConfig> {
         &self.server
     }
+
+    /// As [`Self::client`], for connections that carry `protocol` (ALPN) and nothing else.
+    pub fn client_for(&self, protocol: &[u8]) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.client);
+        config.alpn_protocols = vec![protocol.to_vec()];
+        // A ticket is for the protocol of the connection that it came on.
+        config.resumption = rustls::client::Resumption::disabled();
+        Arc::new(config)
+    }
+
+    /// As [`Self::server`], for connections that carry `protocol` (ALPN) and nothing else.
+    pub fn server_for(&self, protocol: &[u8]) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.server);
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Arc::new(config)
+    }
 }
 
 impl fmt::Debug for TlsIdentity {

@@ -186,6 +186,9 @@ fn addresses(config: &NodeConfig, document: &Document) -> Result<(), ConfigError
         ("outbound.listen".to_owned(), config.outbound.listen),
         ("admin.listen".to_owned(), config.admin.listen),
     ];
+    for (index, tcp) in config.service.tcp.iter().enumerate() {
+        listeners.push((format!("service.tcp[{index}].listen"), tcp.listen));
+    }
     for (index, upstream) in config.outbound.upstreams.iter().enumerate() {
         listeners.push((format!("outbound.upstreams[{index}].bind"), upstream.bind));
     }

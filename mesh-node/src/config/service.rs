@@ -36,6 +36,9 @@ pub struct ServiceConfig {
     )]
     #[schemars(with = "String")]
     pub spiffe_id: Option<String>,
+    /// Applications of this service that do not speak HTTP, each on a port of its own for other nodes. Default none.
+    #[serde(default)]
+    pub tcp: Vec<TcpConfig>,
 }
 
 impl ServiceConfig {
@@ -46,8 +49,24 @@ impl ServiceConfig {
             listen: default_listen(),
             app: None,
             spiffe_id: None,
+            tcp: Vec::new(),
         }
     }
+}
+
+/// An application that does not speak HTTP: its connections are carried as they are. Rules decide about them by caller,
+/// service and port.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcpConfig {
+    /// Address on which other nodes reach it. Required.
+    #[serde(deserialize_with = "value::socket_addr")]
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// The application, as `host:port`. Required.
+    #[schemars(with = "String")]
+    pub app: HostPort,
 }
 
 /// What the local application calls through this node.
@@ -85,6 +104,22 @@ pub struct UpstreamConfig {
     #[serde(deserialize_with = "value::socket_addr")]
     #[schemars(with = "String")]
     pub bind: SocketAddr,
+    /// What is spoken there: `http`, or `tcp`, whose bytes are carried as they are to a port under `service.tcp` of the
+    /// other node. Default `http`.
+    #[serde(default)]
+    pub protocol: UpstreamProtocol,
+}
+
+/// What an application speaks to a service.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1 or HTTP/2, gRPC among it.
+    #[default]
+    Http,
+    /// Anything.
+    Tcp,
 }
 
 /// How the node stops.

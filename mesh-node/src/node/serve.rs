@@ -58,6 +58,8 @@ use crate::stack::inbound::Peer;
 use crate::stack::now;
 use crate::stack::outbound::Service;
 use crate::stack::outbound::chain;
+use crate::tcp;
+use crate::tcp::TcpApp;
 use crate::telemetry::Ends;
 use crate::telemetry::ListenerLabel;
 use crate::telemetry::PairSeries;
@@ -68,6 +70,10 @@ use crate::telemetry::Telemetry;
 pub(crate) enum Entry {
     Inbound,
     Outbound(Option<Arc<Service>>),
+    /// To an application that does not speak HTTP.
+    TcpInbound(Arc<TcpApp>),
+    /// To a service that does not.
+    TcpOutbound(Arc<Service>),
     Admin,
 }
 
@@ -113,6 +119,8 @@ impl Entry {
         match self {
             Self::Inbound => "inbound",
             Self::Outbound(_) => "outbound",
+            Self::TcpInbound(_) => "tcp_inbound",
+            Self::TcpOutbound(_) => "tcp_outbound",
             Self::Admin => "admin",
         }
     }
@@ -142,6 +150,15 @@ impl Shared {
                 Entry::Inbound => Box::pin(serve_inbound(&shared, stream, from, drain)).await,
                 Entry::Outbound(bound) => {
                     Box::pin(shared.serve_application(stream, bound, drain)).await;
+                }
+                // They end by themselves, or with the drain's deadline: nothing can ask them to.
+                Entry::TcpInbound(app) => {
+                    Box::pin(tcp::serve_peer(&shared, &app, (stream, from))).await;
+                    drop(drain);
+                }
+                Entry::TcpOutbound(service) => {
+                    Box::pin(tcp::serve_application(&shared, &service, stream)).await;
+                    drop(drain);
                 }
                 Entry::Admin => shared.serve_admin(stream, drain).await,
             }
@@ -218,7 +235,7 @@ impl Shared {
 
     /// Whoever reaches the port can have a connection refused, so no more than a few a second are written down; the
     /// metric counts them all (threat 59).
-    fn refused_connection(&self, from: std::net::SocketAddr, error: &str) {
+    pub(crate) fn refused_connection(&self, from: std::net::SocketAddr, error: &str) {
         self.outbound.recorder.telemetry.refused_peers.inc();
         if !self.gate.refusals.check(&(), now()).allowed {
             return;
@@ -289,7 +306,11 @@ fn close_after(response: &mut Response<Body>, version: Version) {
 
 impl Gate {
     /// What is known of the peer that proved to be `id`.
-    fn peer(&self, id: &PeerId, telemetry: &Arc<Telemetry>) -> Result<Arc<Peer>, String> {
+    pub(crate) fn peer(
+        &self,
+        id: &PeerId,
+        telemetry: &Arc<Telemetry>,
+    ) -> Result<Arc<Peer>, String> {
         if let Some(peer) = self.peers.read().get(id) {
             return Ok(Arc::clone(peer));
         }
@@ -458,6 +479,6 @@ fn busy(after: Duration) -> Refusal {
 }
 
 /// A TLS handshake takes a few milliseconds; who needs longer is slow on purpose (threat 33).
-const TLS_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const TLS_DEADLINE: Duration = Duration::from_secs(5);
 /// More services than a mesh of this kind has.
 const MAX_PEERS: usize = 10_000;

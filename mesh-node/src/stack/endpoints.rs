@@ -18,12 +18,16 @@ use mesh_resilience::classify::Outcome;
 use mesh_resilience::random::SplitMix64;
 use mesh_resilience::timeout::Deadline;
 use mesh_transport::Body;
+use mesh_transport::Error;
 use mesh_transport::peer::Dialer;
 use mesh_transport::peer::PeerPool;
 use mesh_transport::peer::Unsent;
 use mesh_transport::session::SessionClient;
 use mesh_transport::session::SessionPool;
+use mesh_transport::tls::LivePeer;
 use mesh_transport::tls::PeerId;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::adapt::peer_key::PeerJudge;
 use crate::stack::inbound::TokenCheck;
@@ -256,6 +260,11 @@ impl Member {
             Link::Hybrid(pool) => pool.send(&self.service, request).await,
             Link::Mtls(pool) => pool.send(request).await,
         }
+    }
+
+    /// A connection of its own, for bytes that are not HTTP.
+    pub(crate) async fn stream(&self) -> Result<(TlsStream<TcpStream>, LivePeer), Error> {
+        self.pool().stream().await
     }
 
     fn pool(&self) -> &PeerPool {

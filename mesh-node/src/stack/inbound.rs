@@ -253,7 +253,7 @@ impl Inbound {
         let with_user = user.map(|user| Caller::new(peer.caller.spiffe_id.clone(), Some(user)));
         let caller = stand_in.as_ref().or(with_user.as_ref());
         let caller = (caller.unwrap_or(&peer.caller), &*peer.shown);
-        let judgement = judged.insert(self.authorizer.judge(caller, request, at));
+        let judgement = judged.insert(self.authorizer.judge(caller, Some(request), at));
         let found = stand_in.is_some().then(|| Found::of(&judgement.told));
         if judgement.is_allowed || found.is_some() {
             Ok(Admitted { limits, found })
@@ -276,7 +276,8 @@ impl Inbound {
         Ok(user)
     }
 
-    fn limit(&self, peer: &Peer) -> Result<Option<LimitHeaders>, Refusal> {
+    /// Counts a call of `peer`; gives the headers that tell it how many are left.
+    pub(crate) fn limit(&self, peer: &Peer) -> Result<Option<LimitHeaders>, Refusal> {
         let Some(limiter) = &self.limiter else {
             return Ok(None);
         };
@@ -357,7 +358,7 @@ impl Inbound {
 pub(crate) trait DisplaySync: Display + Sync {}
 impl<T: Display + Sync> DisplaySync for T {}
 
-type LimitHeaders = [(HeaderName, HeaderValue); 3];
+pub(crate) type LimitHeaders = [(HeaderName, HeaderValue); 3];
 
 fn limit_headers(verdict: &mesh_resilience::limit::Verdict) -> LimitHeaders {
     let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);

@@ -57,9 +57,9 @@ pub(super) fn authorizer(
         policies: Arc::clone(&policies.store),
         random: Arc::clone(&own.seed),
         telemetry: Arc::clone(&policies.telemetry),
-        logged: a_few_each_second()?,
+        logged: Arc::new(a_few_each_second()?),
         is_recorded: recorded.unwrap_or(false),
-        recent: Recent::default(),
+        recent: Arc::new(Recent::default()),
         by_default: Arc::from(DEFAULT_RULE),
     })
 }

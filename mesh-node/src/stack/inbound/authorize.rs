@@ -30,7 +30,7 @@ use crate::telemetry::Telemetry;
 pub(crate) const X_MESH_DECISION_ID: HeaderName = HeaderName::from_static("x-mesh-decision-id");
 
 /// Decides about calls.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Authorizer {
     pub(crate) service: Arc<str>,
     pub(crate) port: u16,
@@ -38,10 +38,10 @@ pub(crate) struct Authorizer {
     pub(crate) random: Arc<SplitMix64>,
     pub(crate) telemetry: Arc<Telemetry>,
     /// How many decisions of one caller the log tells.
-    pub(crate) logged: Limiter,
+    pub(crate) logged: Arc<Limiter>,
     /// Whether every decision is recorded, so that its facts are wanted.
     pub(crate) is_recorded: bool,
-    pub(crate) recent: Recent,
+    pub(crate) recent: Arc<Recent>,
     pub(crate) by_default: Arc<str>,
 }
 
@@ -53,17 +53,18 @@ pub(crate) struct Judgement {
 }
 
 impl Authorizer {
-    /// Decides about `request` of `caller`, who is `peer` in the log.
+    /// Decides about `request` of `caller`, who is `peer` in the log; or about a connection that is not HTTP.
     pub(crate) fn judge(
         &self,
         (caller, peer): (&Caller, &str),
-        request: &CanonicalRequest,
+        request: Option<&CanonicalRequest>,
         now: SystemTime,
     ) -> Judgement {
         let policies = self.policies.current();
-        let query = Query::new(caller, &self.service, unix_seconds(now))
-            .with_port(self.port)
-            .with_request(request);
+        let mut query = Query::new(caller, &self.service, unix_seconds(now)).with_port(self.port);
+        if let Some(request) = request {
+            query = query.with_request(request);
+        }
         let decision = policies.live.decide(&query);
         let shadow = policies.shadow.as_ref().map(|shadow| shadow.decide(&query));
         let (is_allowed, verdict) = (decision.is_allowed(), verdict_of(&decision));
