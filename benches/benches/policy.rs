@@ -2,12 +2,17 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 
+use benches::policies;
+use benches::policies::NOW;
+use benches::policies::SERVICE;
 use criterion::BatchSize;
 use criterion::BenchmarkId;
 use criterion::Criterion;
 use http::request::Parts;
 use mesh_auth::caller::Caller;
+use mesh_auth::caller::User;
 use mesh_auth::policy::Policy;
 use mesh_auth::policy::PolicyConfig;
 use mesh_auth::policy::Query;
@@ -15,51 +20,35 @@ use mesh_auth::policy::RuleConfig;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_auth::spiffe::SpiffeId;
-use mesh_auth::spiffe::TrustDomain;
 
 fn main() {
     let mut criterion = benches::criterion();
     decide(&mut criterion);
+    condition(&mut criterion);
     canonicalise(&mut criterion);
     criterion.final_summary();
 }
 
-/// `callers`: each rule is for another caller, as in a mesh of many services. `paths`: all are for one caller, each for
-/// another path, as for a service with a large interface; the index by caller is of no help there.
+/// Every shape of policy and its worst calls. Evaluating a condition stands beside: it allocates.
 fn decide(criterion: &mut Criterion) {
-    let domain = TrustDomain::parse("example.org").unwrap();
+    let domain = policies::domain();
     let mut group = criterion.benchmark_group("policy_decide");
-    for rules in [10_usize, 1_000] {
-        let last = rules - 1;
-        let shapes = [
-            (
-                "callers",
-                of_callers(rules),
-                format!("caller-{last}"),
-                "/api/orders/42".to_owned(),
-            ),
-            (
-                "paths",
-                of_paths(rules),
-                "caller-0".to_owned(),
-                format!("/api/v1/area-{last}/42"),
-            ),
-        ];
-        for (shape, config, name, path) in shapes {
-            let policy = Policy::build(&config, &domain).unwrap();
-            let caller = Caller::new(Some(SpiffeId::for_service(&domain, &name).unwrap()), None);
-            for (verdict, path) in [("allow", &*path), ("deny", "/internal/metrics")] {
-                let request = CanonicalRequest::new(parts(path), &Limits::default()).unwrap();
-                let query = Query::new(&caller, "order-service", NOW)
-                    .with_port(50051)
-                    .with_request(&request);
+    for rules in [10, 10_000] {
+        for shape in policies::shapes(rules) {
+            let policy = Policy::build(&shape.policy, &domain).unwrap();
+            for call in &shape.calls {
+                let query = Query::new(&call.caller, SERVICE, NOW)
+                    .with_port(call.port)
+                    .with_request(&call.request);
                 let decide = || policy.decide(black_box(&query));
                 assert_eq!(
                     decide().is_allowed(),
-                    verdict == "allow",
-                    "the case is what it says"
+                    call.is_allowed,
+                    "{} {}",
+                    shape.name,
+                    call.name
                 );
-                let id = BenchmarkId::new(format!("{shape}_{verdict}"), rules);
+                let id = BenchmarkId::new(format!("{}/{}", shape.name, call.name), rules);
                 group.bench_function(id, |b| b.iter(decide));
             }
         }
@@ -67,23 +56,28 @@ fn decide(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn of_callers(rules: usize) -> PolicyConfig {
-    (0..rules).fold(PolicyConfig::default(), |policy, number| {
-        let rule = RuleConfig::new(
-            &format!("rule-{number}"),
-            &[&format!("caller-{number}")],
-            "order-service",
-        );
-        policy.with_rule(rule.with_methods(&["GET", "POST"]).with_paths(&["/api/*"]))
-    })
-}
-
-fn of_paths(rules: usize) -> PolicyConfig {
-    (0..rules).fold(PolicyConfig::default(), |policy, number| {
-        let rule = RuleConfig::new(&format!("rule-{number}"), &["caller-0"], "order-service");
-        let path = format!("/api/v1/area-{number}/*");
-        policy.with_rule(rule.with_methods(&["GET", "POST"]).with_paths(&[&path]))
-    })
+fn condition(criterion: &mut Criterion) {
+    let domain = policies::domain();
+    let mut group = criterion.benchmark_group("policy_condition");
+    let id = SpiffeId::for_service(&domain, "shop").unwrap();
+    let user = User::new("https://login.example.org", "ada").with_groups(&["shop", "garden"]);
+    let caller = Caller::new(Some(id), Some(Arc::new(user)));
+    let parts = parts("/api/v1/orders/42");
+    let request = CanonicalRequest::new(parts, &Limits::default()).unwrap();
+    for (name, when) in [
+        ("path", "request.path.startsWith('/api/')"),
+        ("header", "request.headers['accept'] == 'application/json'"),
+        ("loop", "user.groups.exists(group, group.endsWith('den'))"),
+    ] {
+        let rule = RuleConfig::new("rule", &["*"], SERVICE).with_when(when);
+        let config = PolicyConfig::default().with_rule(rule);
+        let policy = Policy::build(&config, &domain).unwrap();
+        let query = Query::new(&caller, SERVICE, NOW).with_request(&request);
+        let decide = || policy.decide(black_box(&query));
+        assert!(decide().is_allowed(), "{name}");
+        group.bench_function(name, |b| b.iter(decide));
+    }
+    group.finish();
 }
 
 fn canonicalise(criterion: &mut Criterion) {
@@ -124,5 +118,3 @@ fn parts(path: &str) -> Parts {
         );
     request.body(()).unwrap().into_parts().0
 }
-
-const NOW: u64 = 1_800_000_000;

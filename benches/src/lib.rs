@@ -2,6 +2,8 @@
 //!
 //! The benchmarks themselves are in `benches/`, one file a component; the README says how to run and read them.
 
+pub mod policies;
+
 use std::time::Duration;
 use std::time::Instant;
 

@@ -23,6 +23,7 @@ mod explain;
 mod facts;
 mod index;
 mod intentions;
+mod lint;
 mod needs;
 mod path;
 mod recorded;
@@ -56,6 +57,7 @@ pub use self::intentions::{
     IntentionAction, IntentionConfig, IntentionError, IntentionHeader, IntentionPermission,
     MAX_INTENTIONS, MAX_PERMISSIONS,
 };
+pub use self::lint::{Finding, FindingKind, KnownService, Severity, Surroundings, lint};
 pub use self::recorded::Recorded;
 pub use self::suggest::{Draft, Drafter, Evidence, MAX_CALLS};
 

@@ -120,6 +120,11 @@ impl When {
         self.reads.claims.iter().map(|name| &**name)
     }
 
+    /// Whether the condition reads the request, which a connection that is not HTTP does not have.
+    pub(super) fn reads_request(&self) -> bool {
+        self.reads.variable("request")
+    }
+
     /// Whether the condition makes its rule match, where `refuses` says that the rule denies or audits.
     pub(super) fn matches(&self, call: &Call<'_>, refuses: bool) -> bool {
         let truth = self.evaluate(call);
