@@ -81,7 +81,7 @@ impl Admin {
             "/health" => self.health(shared),
             "/health/live" => text(StatusCode::OK, "live\n"),
             "/health/ready" if self.is_ready(shared) => text(StatusCode::OK, "ready\n"),
-            "/health/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            "/health/ready" => text(StatusCode::SERVICE_UNAVAILABLE, Self::not_ready(shared)),
             "/health/services" => json_page(StatusCode::OK, &services(shared)),
             "/stats" => json_page(StatusCode::OK, &self.stats(shared)),
             "/config" => json_page(StatusCode::OK, &self.config),
@@ -99,6 +99,16 @@ impl Admin {
         let recorder = &shared.outbound.recorder;
         self.is_ready.load(Ordering::Acquire)
             && recorder.telemetry.has_certificate((recorder.clock)())
+    }
+
+    /// Why it is not ready.
+    fn not_ready(shared: &Shared) -> &'static str {
+        let recorder = &shared.outbound.recorder;
+        if recorder.telemetry.has_certificate((recorder.clock)()) {
+            "not ready\n"
+        } else {
+            "not ready: our certificate has ended, and peers refuse it; see /health\n"
+        }
     }
 
     fn index(&self) -> String {

@@ -125,8 +125,7 @@ impl Source {
     fn is_local(&self) -> bool {
         match self {
             Self::Files(_) | Self::Builtin(_) => true,
-            Self::WorkloadApi(_) => false,
-            Self::Consul(_) => false,
+            Self::WorkloadApi(_) | Self::Consul(_) => false,
         }
     }
 

@@ -9,16 +9,14 @@ use std::time::Duration;
 use serde_json::json;
 
 use support::client::curl_raw;
+use support::load::Load;
 use support::mesh::Mesh;
 use support::mesh::Node;
 use support::mesh::cli;
-use support::process::Process;
 use support::process::free_port;
 use support::process::is_open;
 use support::process::wait_until;
 use support::tools::App;
-use support::tools::python;
-use support::tools::tool;
 
 mod support;
 
@@ -32,52 +30,6 @@ with_both_encryptions!(
     too_many_calls_at_once_are_refused,
     new_certificate_files_are_taken_over_under_traffic,
 );
-
-/// A client that keeps calling over connections that stay open.
-struct Load(Process);
-
-impl Load {
-    fn start(mesh: &Mesh, methods: &str) -> Option<Self> {
-        let port = mesh.user.outbound.to_string();
-        let mut command = python(&tool("python")?, "load.py", &[&port, "4", methods]);
-        let load = Self(Process::start(&mut command, mesh.path(), "load"));
-        wait_until("requests are answered", || load.answered() > 40);
-        Some(load)
-    }
-
-    /// How many requests were answered so far.
-    fn answered(&self) -> usize {
-        self.0
-            .out()
-            .lines()
-            .filter(|line| line.contains(" 200 "))
-            .count()
-    }
-
-    /// Waits until some more requests are answered.
-    fn go_on(&self) {
-        let before = self.answered();
-        wait_until("more requests are answered", || {
-            self.answered() > before + 40
-        });
-    }
-
-    /// Ends it and gives what failed.
-    fn end(mut self) -> Vec<String> {
-        self.0.terminate();
-        self.0.wait(Duration::from_secs(20));
-        let out = self.0.out();
-        assert!(
-            out.lines().any(|line| line.starts_with("done")),
-            "{out}\n{}",
-            self.0.err()
-        );
-        out.lines()
-            .filter(|line| !line.contains(" 200 ") && !line.starts_with("done"))
-            .map(str::to_owned)
-            .collect()
-    }
-}
 
 fn a_called_node_restarts_under_load_without_a_lost_request(encryption: &str) {
     // threat 64

@@ -206,6 +206,8 @@ pub(super) fn parts(
         judge: Judge::new(own.id.clone()),
         tls,
         seen: Seen::of(&identity),
+        validity: identity.validity(),
+        health: Arc::clone(&policies.health),
         page,
         session: session_identity,
         server,

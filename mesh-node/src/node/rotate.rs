@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::audit::Auditor;
 use crate::error::Error;
+use crate::health::Board;
 use crate::identity::Identity;
 use crate::identity::Intake;
 use crate::identity::Judge;
@@ -28,6 +29,10 @@ use crate::telemetry::Telemetry;
 use crate::watch::FileWatch;
 use crate::workload_api::Page;
 
+mod expiry;
+
+use self::expiry::Nearness;
+
 /// What the identity's source gives, and all that changes with it.
 #[derive(Debug)]
 pub(crate) struct Rotation {
@@ -35,6 +40,8 @@ pub(crate) struct Rotation {
     pub(crate) judge: Judge,
     pub(crate) tls: Arc<TlsStore>,
     pub(crate) seen: Seen,
+    pub(crate) validity: Validity,
+    pub(crate) health: Arc<Board>,
     /// What programs on this machine are told.
     pub(crate) page: Option<Publisher>,
     pub(crate) session: Option<Arc<SessionIdentity>>,
@@ -75,6 +82,7 @@ impl Rotation {
         let keys = keys.map(|session| session.directory().to_owned());
         let mut keys = keys.map(|folder| FileWatch::new(Vec::new(), vec![folder]));
         let mut is_fed = true;
+        self.look_at_the_end();
         loop {
             let look = self.session.as_ref();
             let look = look.map(|session| session.look_after((self.clock)()));
@@ -84,7 +92,9 @@ impl Rotation {
                     None => std::future::pending().await,
                 }
             };
+            let end = expiry::look_after(self.validity, (self.clock)());
             tokio::select! {
+                () = tokio::time::sleep(end) => self.look_at_the_end(),
                 news = self.intake.next(), if is_fed => {
                     is_fed = !matches!(news, News::Ended);
                     self.take(news);
@@ -101,10 +111,13 @@ impl Rotation {
             News::Unfit(error) => self.refuse(&error),
             News::Failed(error) => {
                 self.telemetry.identity_failures.inc();
+                self.health.degraded(SOURCE, &*error);
                 tracing::error!(error, "the identity's source gives none; the old one stays");
             }
             News::Ended => {
                 self.telemetry.identity_failures.inc();
+                self.health
+                    .degraded(SOURCE, "it has ended; restart the node");
                 tracing::error!("the identity's source has ended; restart the node");
             }
         }
@@ -193,8 +206,12 @@ impl Rotation {
 
     fn renew(&mut self, material: Material) {
         match self.replace(material) {
-            Ok(None) => {}
+            Ok(None) => self.is_well(),
             Ok(Some(validity)) => {
+                self.validity = validity;
+                self.is_well();
+                self.health.ok(CERTIFICATE);
+                self.look_at_the_end();
                 self.telemetry.show_certificate_end(validity.not_after);
                 let until = humantime::format_rfc3339_seconds(validity.not_after).to_string();
                 tracing::info!(until, "identity replaced");
@@ -214,8 +231,33 @@ impl Rotation {
         }
     }
 
+    /// The source gives what is, or can be, in use.
+    fn is_well(&self) {
+        self.health.ok(SOURCE);
+        self.health.ok(REFUSED);
+    }
+
+    /// Says so where no new certificate came in time (threat 5).
+    fn look_at_the_end(&self) {
+        let end = humantime::format_rfc3339_seconds(self.validity.not_after);
+        match expiry::nearness(self.validity, (self.clock)()) {
+            Nearness::Far => {}
+            Nearness::Near => {
+                let message = format!("our certificate ends at {end}, and no new one has come");
+                tracing::warn!("{message}");
+                self.health.degraded(CERTIFICATE, message);
+            }
+            Nearness::Over => {
+                let message = format!("our certificate has ended at {end}; peers refuse it");
+                tracing::error!("{message}");
+                self.health.degraded(CERTIFICATE, message);
+            }
+        }
+    }
+
     fn refuse(&self, error: &str) {
         self.telemetry.refused_identities.inc();
+        self.health.degraded(REFUSED, error);
         tracing::error!(error, "new identity refused; the old one stays");
         if let Some(auditor) = &self.auditor {
             auditor.note(
@@ -234,6 +276,11 @@ async fn sleep(duration: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+/// Parts on the health page.
+const SOURCE: &str = "identity_source";
+const REFUSED: &str = "identity";
+const CERTIFICATE: &str = "certificate";
 
 #[cfg(test)]
 mod tests;

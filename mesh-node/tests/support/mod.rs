@@ -14,6 +14,7 @@ pub(crate) mod client;
 pub(crate) mod consul;
 pub(crate) mod envoy;
 pub(crate) mod h2;
+pub(crate) mod load;
 pub(crate) mod mesh;
 pub(crate) mod process;
 pub(crate) mod tap;

@@ -153,6 +153,8 @@ async fn rotation(dir: &Path, engine: &Arc<Brittle>) -> Rotation {
         judge,
         tls,
         seen: Seen::of(&identity),
+        validity: identity.validity(),
+        health: Arc::default(),
         page: None,
         session: Some(Arc::new(session.unwrap())),
         server: None,
