@@ -11,6 +11,7 @@
 mod crypto;
 mod envelopes;
 mod keys;
+mod policy;
 mod session;
 mod store;
 mod transport;
@@ -21,6 +22,8 @@ pub use crypto::public_key_pem;
 pub use crypto::spki;
 pub use envelopes::envelope;
 pub use envelopes::envelope_header;
+pub use policy::condition;
+pub use policy::policy;
 pub use session::cookie;
 pub use session::first_message;
 pub use session::first_message_inner;

@@ -26,6 +26,7 @@ macro_rules! replays {
 }
 
 replays! {
+    condition: "corpus/condition",
     cookie: "corpus/cookie",
     encrypted_key: "corpus/encrypted_key",
     envelope: "corpus/envelope",
@@ -37,6 +38,7 @@ replays! {
     grpc_frame: "corpus/grpc_frame",
     key_offer: "corpus/key_offer",
     key_store_names: "corpus/key_store_names",
+    policy: "corpus/policy",
     private_key: "corpus/private_key",
     public_key_pem: "corpus/public_key_pem",
     record: "corpus/record",

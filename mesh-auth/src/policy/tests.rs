@@ -387,6 +387,48 @@ fn a_credential_matches_by_each_of_its_parts() {
     assert_eq!(*policy.needs().claims, ["level".into(), "teams".into()]);
 }
 
+// threat 8
+#[test]
+fn what_a_credential_says_is_compared_letter_by_letter() {
+    let with = |text: &str| {
+        let user = User::new(text, text)
+            .with_groups(&[text])
+            .with_roles(&[text]);
+        Caller::new(None, Some(Arc::new(user.with_claim("name", text))))
+    };
+    for (written, own) in [
+        ("a.b", "axb"),
+        ("a|b", "a"),
+        ("a+", "aa"),
+        ("^a$", "a"),
+        ("a,b", "a"),
+        ("A", "a"),
+        ("a", "a "),
+        ("a", "ab"),
+        ("(a)", "a"),
+        ("a\\.b", "a.b"),
+        (".", "x"),
+    ] {
+        for kind in ["group:", "role:", "issuer:", "claim:name=", "subject:"] {
+            let rule = allow("*").with_users(&[&format!("{kind}{written}")]);
+            assert!(passes(&rule, &with(written), "GET", "/"), "{kind}{written}");
+            assert!(
+                !passes(&rule, &with(own), "GET", "/"),
+                "{kind}{written} and {own}"
+            );
+        }
+    }
+    for kind in ["group:", "role:", "issuer:", "claim:name=", "subject:"] {
+        for text in ["", "*", "a*", "*a", "a[bc]", "a?", "a\n"] {
+            let error = build(&[allow("*").with_users(&[&format!("{kind}{text}")])]).unwrap_err();
+            assert!(
+                matches!(error, PolicyError::User { .. }),
+                "{kind}{text}: {error}"
+            );
+        }
+    }
+}
+
 #[test]
 fn users_are_asked_for_beside_the_certificate() {
     let both = allow("user-service").with_users(&["group:shop"]);

@@ -221,6 +221,24 @@ fn more_repeated_headers_than_are_looked_at_let_less_pass() {
     assert_eq!(matches(both, &caller, &request("/", &two)), FAILED);
 }
 
+// threat 10
+#[test]
+fn conditions_see_the_canonical_path() {
+    let caller = workload(None);
+    let when = "request.path.startsWith('/admin:x')";
+    for path in [
+        "/admin:x",
+        "/admin%3Ax",
+        "/admin%3ax/",
+        "//admin:x",
+        "/x/../admin:x",
+        "/./%61dmin:x/y",
+    ] {
+        assert_eq!(matches(when, &caller, &request(path, &[])), TRUE, "{path}");
+    }
+    assert_eq!(matches(when, &caller, &request("/admin.x", &[])), FALSE);
+}
+
 #[test]
 fn a_connection_that_is_not_http_has_no_request() {
     let caller = workload(None);
