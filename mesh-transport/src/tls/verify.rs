@@ -3,6 +3,7 @@
 //! webpki checks signatures, validity, path length, key usages and name constraints; what a SPIFFE leaf must be
 //! beyond that, [`Identify`] says. Names in DNS or common-name form are never looked at.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::DigitallySignedStruct;
@@ -22,6 +23,7 @@ use rustls_pki_types::UnixTime;
 
 use crate::error::BoxError;
 use crate::error::Error;
+use crate::error::chain;
 use crate::tls::Identify;
 use crate::tls::PeerId;
 use crate::tls::TrustBundles;
@@ -220,8 +222,25 @@ fn only_tls13() -> rustls::Error {
     rustls::Error::General("peers speak TLS 1.3 only".to_owned())
 }
 
+/// A reason in words: the TLS library prints only the `Debug` of what it does not know.
+struct Reason(BoxError);
+
+impl fmt::Debug for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&chain(self.0.as_ref()))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Reason {}
+
 fn refused(reason: BoxError) -> rustls::Error {
-    rustls::CertificateError::Other(rustls::OtherError(Arc::from(reason))).into()
+    rustls::CertificateError::Other(rustls::OtherError(Arc::new(Reason(reason)))).into()
 }
 
 /// Most certificates between a root and a leaf that a peer may send: each one costs us time before anything is proven.

@@ -123,6 +123,28 @@ pub(crate) fn store(
     Arc::new(TlsStore::new(Arc::new(SpiffeLeaf::new()), clock, credentials, bundles).unwrap())
 }
 
+/// A clock that stands still, some seconds before [`now`].
+#[derive(Debug)]
+struct Behind(u64);
+
+impl TimeProvider for Behind {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = Duration::from_secs(NOW.as_secs() - self.0);
+        Some(UnixTime::since_unix_epoch(since))
+    }
+}
+
+/// The identity of somebody whose clock is `seconds` behind.
+pub(crate) fn behind(
+    credentials: Credentials,
+    bundles: TrustBundles,
+    seconds: u64,
+) -> Arc<TlsStore> {
+    let leaf = Arc::new(SpiffeLeaf::new());
+    let store = TlsStore::new(leaf, Arc::new(Behind(seconds)), credentials, bundles);
+    Arc::new(store.unwrap())
+}
+
 /// A clock that is set by hand, from [`now`] on.
 #[derive(Debug, Default)]
 pub(crate) struct Watch(AtomicU64);
