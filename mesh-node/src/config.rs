@@ -80,6 +80,7 @@ pub use self::resilience::CircuitBreakerConfig;
 pub use self::resilience::ResilienceConfig;
 pub use self::resilience::RetryConfig;
 pub use self::security::AesKeySize;
+pub use self::security::Alpn;
 pub use self::security::Encryption;
 pub use self::security::HandshakesConfig;
 pub use self::security::RsaKeySize;

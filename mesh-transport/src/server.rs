@@ -33,6 +33,22 @@ pub enum Protocol {
     Detect,
 }
 
+impl Protocol {
+    /// The one that a peer over TLS agreed on by ALPN, as [`TlsConnection::alpn_protocol`] gives it. A peer that offered
+    /// only others was refused in the handshake; who offered none is taken where ALPN is not required, and what it speaks
+    /// is found out.
+    ///
+    /// [`TlsConnection::alpn_protocol`]: rustls::CommonState::alpn_protocol
+    pub fn agreed(alpn: Option<&[u8]>, is_required: bool) -> Option<Self> {
+        match alpn {
+            Some(b"h2") => Some(Self::Http2),
+            Some(b"http/1.1") => Some(Self::Http1),
+            None if !is_required => Some(Self::Detect),
+            _ => None,
+        }
+    }
+}
+
 /// Limits of one connection.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

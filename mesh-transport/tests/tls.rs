@@ -11,8 +11,13 @@ use mesh_transport::Body;
 use mesh_transport::Error;
 use mesh_transport::peer::Dialer;
 use mesh_transport::peer::PeerConfig;
+use mesh_transport::server::Protocol;
+use mesh_transport::tls::Credentials;
 use mesh_transport::tls::TlsStore;
 use mesh_transport::tls::TrustBundles;
+use mesh_transport::tls::certificates;
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -22,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 mod support;
 
 use support::Pki;
+use support::Served;
 use support::get;
 use support::loopback;
 use support::pool;
@@ -181,19 +187,153 @@ async fn who_shows_no_certificate_or_speaks_no_tls_is_refused() {
     plain.read_to_end(&mut received).await.unwrap();
     assert!(!received.starts_with(b"HTTP"), "{received:?}");
 
-    let users = pki.store("users");
-    let mut anonymous = rustls::ClientConfig::clone(users.current().client());
+    let mut anonymous = client_config(&pki);
     anonymous.client_auth_cert_resolver = Arc::new(NoCertificate);
+    let refused = hello(&served, anonymous).await;
+    assert!(refused.contains("CertificateRequired"), "{refused}");
+    assert_eq!(served.connections(), 0);
+}
+
+fn client_config(pki: &Pki) -> rustls::ClientConfig {
+    rustls::ClientConfig::clone(pki.store("users").current().client())
+}
+
+/// Why a client with `config` is refused, or the empty text.
+async fn hello(served: &Served, config: rustls::ClientConfig) -> String {
     let name = rustls_pki_types::ServerName::try_from("there").unwrap();
     let stream = TcpStream::connect(served.address).await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(anonymous));
-    let mut stream = connector.connect(name, stream).await.unwrap();
-    let refused = stream.read(&mut [0; 64]).await.unwrap_err();
-    assert!(
-        refused.to_string().contains("CertificateRequired"),
-        "{refused}"
-    );
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    match connector.connect(name, stream).await {
+        Err(refused) => refused.to_string(),
+        Ok(mut stream) => {
+            let heard = stream.read(&mut [0; 64]).await;
+            heard.map_or_else(|refused| refused.to_string(), |_| String::new())
+        }
+    }
+}
+
+/// Roots that nobody asks for: what they are used with fails before.
+fn no_roots() -> rustls::RootCertStore {
+    rustls::RootCertStore::empty()
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+// threat 1
+#[tokio::test]
+async fn nobody_is_talked_down_to_tls_1_2() {
+    let pki = Pki::new("example.org");
+    let old = [&rustls::version::TLS12];
+    let served = serve(&pki.store("orders"), |_, _| async {
+        Response::new(Body::empty())
+    });
+    let client = rustls::ClientConfig::builder_with_provider(provider());
+    let client = client.with_protocol_versions(&old).unwrap();
+    let client = client
+        .with_root_certificates(no_roots())
+        .with_no_client_auth();
+    let refused = hello(&served, client).await;
+    assert!(refused.contains("ProtocolVersion"), "{refused}");
     assert_eq!(served.connections(), 0);
+
+    let server = rustls::ServerConfig::builder_with_provider(provider());
+    let server = server.with_protocol_versions(&old).unwrap();
+    let (chain, key) = rcgen_pair();
+    let chain = certificates(chain.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let server = server.with_no_client_auth();
+    let refused = dialed(&pki, server.with_single_cert(chain, key).unwrap()).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.contains("ProtocolVersion"), "{refused}");
+}
+
+/// What comes of dialing a server with `config`, as users of `pki` who look for orders.
+async fn dialed(pki: &Pki, config: rustls::ServerConfig) -> Result<(), String> {
+    let listener = TcpListener::bind(loopback()).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let accepted = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let accepted = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
+        if let Ok(mut stream) = accepted {
+            // How it goes on does not matter.
+            drop(stream.read(&mut [0; 64]).await);
+        }
+    };
+    let dialer = dialer(&pki.store("users"));
+    let expected = pki.id("orders");
+    let (dialed, ()) = tokio::join!(dialer.dial(&address, &expected), accepted);
+    dialed.map(drop).map_err(|error| {
+        let cause = std::error::Error::source(&error).unwrap();
+        cause.to_string()
+    })
+}
+
+// threat 1
+#[tokio::test]
+async fn a_protocol_is_agreed_on_or_there_is_no_connection() {
+    let pki = Pki::new("example.org");
+    let served = serve(&pki.store("orders"), |_, _| async {
+        Response::new(Body::empty())
+    });
+    for wrong in ["spdy/3", "H2", "h2c", "http/1.0"] {
+        let mut config = client_config(&pki);
+        config.alpn_protocols = vec![wrong.as_bytes().to_vec()];
+        let refused = hello(&served, config).await;
+        assert!(refused.contains("NoApplicationProtocol"), "{refused}");
+    }
+    assert_eq!(served.connections(), 0);
+    let orders = pki.store("orders");
+    let mut config = rustls::ServerConfig::clone(orders.current().server());
+    dialed(&pki, config.clone()).await.unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let refused = dialed(&pki, config.clone()).await.unwrap_err();
+    assert!(refused.contains("NoApplicationProtocol"), "{refused}");
+    config.alpn_protocols = Vec::new();
+    let refused = dialed(&pki, config).await.unwrap_err();
+    assert!(refused.contains("chose no protocol"), "{refused}");
+}
+
+// threat 1
+#[test]
+fn who_offers_no_protocol_is_taken_only_where_that_is_asked_for() {
+    for (alpn, is_required, protocol) in [
+        (Some(&b"h2"[..]), true, Some(Protocol::Http2)),
+        (Some(b"http/1.1"), true, Some(Protocol::Http1)),
+        (Some(b"h3"), true, None),
+        (Some(b"h3"), false, None),
+        (Some(b""), false, None),
+        (None, true, None),
+        (None, false, Some(Protocol::Detect)),
+    ] {
+        assert_eq!(Protocol::agreed(alpn, is_required), protocol, "{alpn:?}");
+    }
+}
+
+// threat 71
+#[tokio::test]
+async fn no_session_is_resumed_past_the_verification_of_its_peer() {
+    let pki = Pki::new("example.org");
+    let served = serve(&pki.store("orders"), |_, _| async {
+        Response::new(Body::empty())
+    });
+    let mut config = client_config(&pki);
+    config.resumption = rustls::client::Resumption::in_memory_sessions(8);
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    for _ in 0..3 {
+        let name = rustls_pki_types::ServerName::try_from("there").unwrap();
+        let stream = TcpStream::connect(served.address).await.unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        // Its settings come after any ticket.
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .await
+            .unwrap();
+        stream.read_exact(&mut [0; 9]).await.unwrap();
+        let kind = stream.get_ref().1.handshake_kind();
+        assert_eq!(kind, Some(rustls::HandshakeKind::Full));
+    }
 }
 
 #[tokio::test]
@@ -252,13 +392,51 @@ async fn an_identity_that_can_t_be_used_leaves_the_old_one_in_place() {
         .with_domain("example.org", &[])
         .unwrap_err();
     assert_eq!(store.current().generation(), 1);
-    // threat 63: a certificate with another's key.
+}
+
+// threat 63
+#[test]
+fn a_certificate_is_taken_with_its_own_key_and_with_no_other() {
     let (one, other) = (rcgen_pair(), rcgen_pair());
-    let refused = mesh_transport::tls::Credentials::from_pem(one.0.as_bytes(), other.1.as_bytes());
+    let refused = |chain: &str, key: &str| {
+        let refused = Credentials::from_pem(chain.as_bytes(), key.as_bytes());
+        refused.unwrap_err().to_string()
+    };
+    Credentials::from_pem(one.0.as_bytes(), one.1.as_bytes()).unwrap();
+    let text = refused(&one.0, &other.1);
+    assert!(text.contains("do not belong together"), "{text}");
+    // Half written: the end of the last block is missing, of either file, at any length.
+    for len in 0..one.0.len() - 1 {
+        refused(&one.0[..len], &one.1);
+    }
+    for len in 0..one.1.len() - 1 {
+        refused(&one.0, &one.1[..len]);
+    }
+    assert!(refused(&one.0, "").contains("no private key"));
+    let two = [one.1.as_str(), other.1.as_str()].concat();
+    assert!(refused(&one.0, &two).contains("2 private keys"));
+    let encrypted = one.1.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    assert!(refused(&one.0, &encrypted).contains("not encrypted"));
+    for text in [refused(&one.0, &other.1), refused(&one.0, &two)] {
+        assert!(!text.contains("BEGIN"), "{text}");
+    }
+}
+
+// threat 63
+#[test]
+fn a_chain_whose_leaf_is_not_first_says_which_one_is() {
+    let (leaf, above) = (rcgen_pair(), rcgen_pair());
+    let chain = [above.0.as_str(), above.0.as_str(), leaf.0.as_str()].concat();
+    let refused = Credentials::from_pem(chain.as_bytes(), leaf.1.as_bytes()).unwrap_err();
     assert!(
-        matches!(refused, Err(Error::Identity { .. })),
-        "{refused:?}"
+        refused.to_string().contains("that of certificate 3"),
+        "{refused}"
     );
+    // Certificate and key in one file, with other blocks around.
+    let note = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    let all = [note, &leaf.1, &leaf.0, &above.0].concat();
+    let read = Credentials::from_pem(all.as_bytes(), all.as_bytes()).unwrap();
+    assert_eq!(read.chain().len(), 2);
 }
 
 #[derive(Debug)]

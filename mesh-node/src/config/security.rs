@@ -24,6 +24,10 @@ pub struct SecurityConfig {
     /// while a mesh is introduced; who calls so is `anonymous` to rules, and the node says loudly that it does. Default
     /// `strict`.
     pub mode: SecurityMode,
+    /// Whether the other side of a TLS connection must say by ALPN what it speaks: `required` or `optional`. Only proxies
+    /// that pass on TCP without a look inside, as Consul's, say nothing. A wrong protocol is always refused. Default
+    /// `required`.
+    pub alpn: Alpn,
     /// `hybrid`: an end-to-end session inside mTLS. `mtls`: mTLS alone, cheaper, readable by a hop that ends TLS.
     /// Default `hybrid`.
     pub encryption: Encryption,
@@ -64,6 +68,7 @@ impl Default for SecurityConfig {
     fn default() -> Self {
         Self {
             mode: SecurityMode::default(),
+            alpn: Alpn::default(),
             encryption: Encryption::default(),
             rsa_key_size: RsaKeySize::default(),
             aes_key_size: AesKeySize::default(),
@@ -125,6 +130,18 @@ pub enum SecurityMode {
     Strict,
     /// They are, and are anonymous. For migration only.
     Permissive,
+}
+
+/// Whether the other side of a TLS connection must say what it speaks.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alpn {
+    /// It must.
+    #[default]
+    Required,
+    /// It may say nothing.
+    Optional,
 }
 
 /// How messages between nodes are protected.

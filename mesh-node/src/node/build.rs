@@ -35,6 +35,7 @@ use parking_lot::RwLock;
 
 use crate::access_log::AccessLog;
 use crate::audit::Auditor;
+use crate::config::Alpn;
 use crate::config::AuditEvent;
 use crate::config::Durability;
 use crate::config::Encryption;
@@ -270,6 +271,7 @@ fn gate(
         inbound,
         tls: Arc::clone(tls),
         own_principal,
+        requires_alpn: config.security.alpn == Alpn::Required,
         plaintext,
         prober: own.prober.clone(),
         names: Names::new(config.identity.source, &own.trust_domain),

@@ -83,6 +83,8 @@ pub(crate) struct Gate {
     pub(crate) inbound: Inbound,
     pub(crate) tls: Arc<TlsStore>,
     pub(crate) own_principal: Arc<str>,
+    /// Whether a peer must offer its protocol by ALPN.
+    pub(crate) requires_alpn: bool,
     /// Where plaintext is taken: what counts it.
     pub(crate) plaintext: Option<Arc<PairSeries>>,
     /// Who may probe (`security.probe`).
@@ -185,6 +187,11 @@ impl Shared {
             Err(error) => return self.refused_connection(from, &chain(&error)),
         };
         drop(identity);
+        let alpn = stream.get_ref().1.alpn_protocol();
+        let Some(protocol) = Protocol::agreed(alpn, self.gate.requires_alpn) else {
+            let reason = format!("{} offered no protocol by ALPN (security.alpn)", live.id());
+            return self.refused_connection(from, &reason);
+        };
         let peer = match self.gate.peer(live.id(), &self.outbound.recorder.telemetry) {
             Ok(peer) => peer,
             Err(error) => return self.refused_connection(from, &error),
@@ -195,11 +202,6 @@ impl Shared {
                 .with_display("from", &from);
             auditor.note(event.with("verdict", "accepted"));
         }
-        let protocol = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            Protocol::Http2
-        } else {
-            Protocol::Http1
-        };
         let over = self.until_ended(live);
         let shared = Arc::clone(self);
         let service = service_fn(move |request: Request<Incoming>| {

@@ -25,6 +25,7 @@ use mesh_transport::peer::PeerConfig;
 use mesh_transport::session::SessionClient;
 use mesh_transport::tls::PeerId;
 
+use crate::config::Alpn;
 use crate::config::Backoff;
 use crate::config::EndpointConfig;
 use crate::config::NodeConfig;
@@ -80,6 +81,7 @@ fn entry(config: &EndpointConfig) -> Result<StaticEntry, Error> {
 
 pub(super) fn peer_config(config: &NodeConfig) -> PeerConfig {
     let mut peers = PeerConfig::default();
+    peers.requires_alpn = config.security.alpn == Alpn::Required;
     // A connection is served by one thread at a time, so a second one pays only where there is a second thread.
     let threads = config
         .runtime
