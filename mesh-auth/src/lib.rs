@@ -49,6 +49,7 @@
 //! | `caller` | who calls, as policies see it |
 //! | `spiffe` | SPIFFE ids and trust domains, parsed strictly |
 //! | `svid` | the rules for X.509-SVIDs, leaf and signer |
+//! | `bundle` | the roots of a trust domain: PEM, and the format that SPIFFE servers publish |
 //! | `ca` | a small authority: issues and signs X.509-SVIDs, replaces its root, lets newcomers join |
 //! | `request` | the canonical request, and stripping forged identity headers |
 //! | `token` | service tokens: issue, verify, rotate, cache |
@@ -62,6 +63,7 @@
 //! | `policy` (default) | the modules `policy` and `request` (http, cel, `serde_json`) |
 //! | `jwt` (default) | the module `token` (jsonwebtoken) |
 //! | `svid` (default) | the module `svid` (x509-parser) |
+//! | `bundle` | the module `bundle` (base64, `serde_json`), and `svid` |
 //! | `ca` | the module `ca` (rcgen, getrandom), and `svid` |
 //! | `tower` | the module `layer`, with what of `policy` and `jwt` is there |
 //! | `serde` | `Deserialize` and `Serialize` for configuration, SPIFFE ids and trust domains |
@@ -72,6 +74,8 @@
 //! learn less: `request::RequestError::status` is the status to answer with, every
 //! `token::TokenError` is 401, and a denial is 403.
 
+#[cfg(feature = "bundle")]
+pub mod bundle;
 #[cfg(feature = "ca")]
 pub mod ca;
 pub mod caller;

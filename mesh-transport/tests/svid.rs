@@ -3,7 +3,7 @@
 //! Each row is a certificate that is right but for one thing. Most of these rules webpki knows nothing of (X509-SVID
 //! sections 2 to 5); for the others this shows that nothing here stands in its way.
 #![cfg(feature = "spiffe")]
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test helper may panic")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -378,7 +378,7 @@ async fn a_path_is_no_longer_than_its_signers_allow() {
     let below = signed(&alice, &by_second, &[&second, &first]);
     world.refuses(below, "PathLenConstraintViolated").await;
 
-    let many = vec![&first; MAX_INTERMEDIATES + 1];
+    let many = [&first; MAX_INTERMEDIATES + 1];
     let chain = signed(&alice, &by_first, &many[1..]);
     world.takes(chain).await;
     let key = PrivateKeyDer::try_from(KeyPair::generate().unwrap().serialize_der()).unwrap();
@@ -425,7 +425,7 @@ async fn an_extension_that_is_critical_and_unknown_is_refused_on_leaf_and_signer
     assert!(reason.contains("UnsupportedCriticalExtension"), "{reason}");
 }
 
-/// NameConstraints { permitted: [uniformResourceIdentifier "example.org"] }, which Alice's name satisfies.
+/// Name constraints that permit `uniformResourceIdentifier "example.org"` alone, which Alice's name satisfies.
 fn constrain(params: &mut CertificateParams) {
     let name = b"example.org";
     let mut content = vec![0x30, 17, 0xa0, 15, 0x30, 13, 0x86, 11];

@@ -238,13 +238,13 @@ async fn nobody_is_talked_down_to_tls_1_2() {
     assert!(refused.contains("ProtocolVersion"), "{refused}");
     assert_eq!(served.connections(), 0);
 
-    let server = rustls::ServerConfig::builder_with_provider(provider());
-    let server = server.with_protocol_versions(&old).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider());
+    let config = config.with_protocol_versions(&old).unwrap();
     let (chain, key) = rcgen_pair();
     let chain = certificates(chain.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-    let server = server.with_no_client_auth();
-    let refused = dialed(&pki, server.with_single_cert(chain, key).unwrap()).await;
+    let config = config.with_no_client_auth();
+    let refused = dialed(&pki, config.with_single_cert(chain, key).unwrap()).await;
     let refused = refused.unwrap_err();
     assert!(refused.contains("ProtocolVersion"), "{refused}");
 }
@@ -263,8 +263,8 @@ async fn dialed(pki: &Pki, config: rustls::ServerConfig) -> Result<(), String> {
     };
     let dialer = dialer(&pki.store("users"));
     let expected = pki.id("orders");
-    let (dialed, ()) = tokio::join!(dialer.dial(&address, &expected), accepted);
-    dialed.map(drop).map_err(|error| {
+    let (outcome, ()) = tokio::join!(dialer.dial(&address, &expected), accepted);
+    outcome.map(drop).map_err(|error| {
         let cause = std::error::Error::source(&error).unwrap();
         cause.to_string()
     })
@@ -407,10 +407,10 @@ fn a_certificate_is_taken_with_its_own_key_and_with_no_other() {
     assert!(text.contains("do not belong together"), "{text}");
     // Half written: the end of the last block is missing, of either file, at any length.
     for len in 0..one.0.len() - 1 {
-        refused(&one.0[..len], &one.1);
+        refused(one.0.get(..len).unwrap(), &one.1);
     }
     for len in 0..one.1.len() - 1 {
-        refused(&one.0, &one.1[..len]);
+        refused(&one.0, one.1.get(..len).unwrap());
     }
     assert!(refused(&one.0, "").contains("no private key"));
     let two = [one.1.as_str(), other.1.as_str()].concat();
