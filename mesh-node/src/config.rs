@@ -56,6 +56,7 @@ pub(crate) use self::expectations::ExpectedUser;
 pub(crate) use self::expectations::ExpectedVerdict;
 pub(crate) use self::expectations::TestConfig;
 pub(crate) use self::expectations::TestDocument;
+pub use self::identity::FederationConfig;
 pub use self::identity::IdentityConfig;
 pub use self::identity::IdentitySource;
 pub(crate) use self::identity::Learnt;
@@ -267,6 +268,8 @@ impl NodeConfig {
         );
         let consumers = self.auth.consumers.iter_mut();
         paths.extend(consumers.filter_map(|consumer| consumer.secret_file.as_mut()));
+        let federation = identity.federation.iter_mut();
+        paths.extend(federation.map(|entry| &mut entry.bundle_file));
         paths.extend(self.workload_api.as_mut().map(|api| &mut api.socket));
         paths.push(&mut self.security.keys_dir);
         paths.push(&mut self.audit.path);

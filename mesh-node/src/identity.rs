@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::SystemTime;
 
 use mesh_auth::spiffe::SpiffeId;
@@ -26,6 +25,7 @@ use crate::error::Error;
 use crate::stack::outbound::chain;
 
 mod builtin;
+mod federation;
 mod feed;
 mod files;
 mod judge;
@@ -144,20 +144,22 @@ impl Source {
     /// # Errors
     ///
     /// [`Error::NoIdentity`] with the last thing that went wrong: at once where the source lies on this machine's disk,
-    /// else after `timeout`.
+    /// else after `identity.startup_timeout`.
     pub(crate) async fn start(
         self,
         judge: &Judge,
         around: Surroundings,
-        timeout: Duration,
+        config: &IdentityConfig,
     ) -> Result<(Identity, Intake), Error> {
+        let federation = federation::Federation::new(config)?;
+        let timeout = config.startup_timeout;
         let (name, is_local) = (self.name(), self.is_local());
         let (feed, mut intake) = feed::channel();
         let (tasks, clock) = (around.tasks.clone(), around.clock);
         tasks.start(async move {
             let gone = feed.clone();
             tokio::select! {
-                () = self.run(feed, around) => {}
+                () = federation.run(self, feed, around) => {}
                 () = gone.closed() => {}
             }
         });

@@ -57,6 +57,14 @@ pub struct IdentityConfig {
     #[serde(default = "default_lifetime", with = "value::duration")]
     #[schemars(with = "String")]
     pub certificate_lifetime: Duration,
+    /// Other trust domains whose workloads are known here, each by its own roots. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub federation: Vec<FederationConfig>,
+    /// Trust domains whose workloads count as ours in rules, for a migration from one name to another: each is verified
+    /// by its own roots, so it stands in `federation` too (with `source: workload_api` the agent may give them). Default:
+    /// none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trust_domain_aliases: Vec<String>,
     /// How long the start waits for the first identity of a source that is asked over a socket; then the node stops and
     /// says why. Default `30s`.
     #[serde(default = "default_startup", with = "value::duration")]
@@ -94,6 +102,8 @@ impl IdentityConfig {
             workload_api_socket: None,
             consul: None,
             certificate_lifetime: CERTIFICATE_LIFETIME,
+            federation: Vec::new(),
+            trust_domain_aliases: Vec::new(),
             startup_timeout: STARTUP_TIMEOUT,
             learnt: None,
         }
@@ -132,10 +142,25 @@ impl IdentityConfig {
             workload_api_socket: None,
             consul: None,
             certificate_lifetime: CERTIFICATE_LIFETIME,
+            federation: Vec::new(),
+            trust_domain_aliases: Vec::new(),
             startup_timeout: STARTUP_TIMEOUT,
             learnt: None,
         }
     }
+}
+
+/// A trust domain beside our own.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FederationConfig {
+    /// Its name. Required.
+    #[serde(deserialize_with = "value::trust_domain")]
+    pub trust_domain: String,
+    /// Its roots, PEM. Watched. Required.
+    #[schemars(with = "String")]
+    pub bundle_file: PathBuf,
 }
 
 /// Where certificate and key come from.

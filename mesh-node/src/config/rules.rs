@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use super::ConfigError;
 use super::Document;
 use super::NodeConfig;
+use super::identity::IdentityConfig;
 use super::identity::IdentitySource;
 use crate::consul::names::is_never_seen;
 
@@ -166,6 +167,7 @@ fn identity(config: &NodeConfig, document: &Document) -> Result<(), ConfigError>
             format!("has no meaning with `source: {source}`; remove it or change the source");
         return Err(document.error(&format!("identity.{key}"), message));
     }
+    other_domains(identity, document)?;
     let own = format!("spiffe://{}/", identity.trust_domain);
     match &config.service.spiffe_id {
         Some(id) if !id.starts_with(&own) && identity.configured_trust_domain().is_some() => {
@@ -177,6 +179,31 @@ fn identity(config: &NodeConfig, document: &Document) -> Result<(), ConfigError>
         }
         _ => Ok(()),
     }
+}
+
+/// Every trust domain has one bundle, and an alias is a trust domain with a bundle of its own.
+fn other_domains(identity: &IdentityConfig, document: &Document) -> Result<(), ConfigError> {
+    let mut seen = BTreeSet::from([identity.trust_domain.as_str()]);
+    for (index, entry) in identity.federation.iter().enumerate() {
+        if !seen.insert(&entry.trust_domain) {
+            let key = format!("identity.federation[{index}].trust_domain");
+            let message =
+                "has its roots already; a trust domain stands here once, and our own not at all";
+            return Err(document.error(&key, message));
+        }
+    }
+    let comes_with_source = identity.source == IdentitySource::WorkloadApi;
+    for (index, alias) in identity.trust_domain_aliases.iter().enumerate() {
+        let key = format!("identity.trust_domain_aliases[{index}]");
+        if *alias == identity.trust_domain {
+            return Err(document.error(&key, "is our own trust domain"));
+        }
+        if !comes_with_source && !seen.contains(alias.as_str()) {
+            let message = format!("{alias:?} has no roots here; add it to identity.federation");
+            return Err(document.error(&key, message));
+        }
+    }
+    Ok(())
 }
 
 /// Two listeners can't share an address; the system would say so only once the node starts.

@@ -9,6 +9,7 @@ use mesh_audit::EventKind;
 use mesh_auth::request::Limits;
 use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::spiffe::TrustDomain;
+use mesh_auth::spiffe::TrustDomainAliases;
 use mesh_auth::token::CachedIssuer;
 use mesh_auth::token::CachedVerifier;
 use mesh_auth::token::Issuer;
@@ -140,10 +141,8 @@ pub(super) async fn identity(
         tasks: tasks.clone(),
     };
     let judge = Judge::new(own.id.clone());
-    let timeout = config.identity.startup_timeout;
-    Source::new(config, &around.random)?
-        .start(&judge, around, timeout)
-        .await
+    let source = Source::new(config, &around.random)?;
+    source.start(&judge, around, &config.identity).await
 }
 
 pub(super) fn parts(
@@ -275,12 +274,20 @@ fn gate(
         plaintext,
         prober: own.prober.clone(),
         names: Names::new(config.identity.source, &own.trust_domain),
+        aliases: aliases(config, own)?,
         sessions,
         peers: RwLock::default(),
         server: Server::new(&ServerConfig::default(), tasks.clone()),
         counted: Mutex::default(),
         refusals: a_few_each_second()?,
     })
+}
+
+fn aliases(config: &NodeConfig, own: &Own) -> Result<TrustDomainAliases, Error> {
+    let wrong = |source| Error::config("identity.trust_domain_aliases can't be used", source);
+    let aliases = config.identity.trust_domain_aliases.iter();
+    let aliases: Result<Vec<_>, _> = aliases.map(|alias| TrustDomain::parse(alias)).collect();
+    TrustDomainAliases::new(own.trust_domain.clone(), &aliases.map_err(wrong)?).map_err(wrong)
 }
 
 fn tokens(config: &NodeConfig, own: &Own) -> Result<Tokens, Error> {

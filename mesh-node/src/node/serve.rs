@@ -18,6 +18,7 @@ use mesh_audit::Event;
 use mesh_audit::EventKind;
 use mesh_auth::caller::Caller;
 use mesh_auth::spiffe::SpiffeId;
+use mesh_auth::spiffe::TrustDomainAliases;
 use mesh_resilience::limit::Limiter;
 use mesh_session::LimiterStats;
 use mesh_session::TableStats;
@@ -90,6 +91,8 @@ pub(crate) struct Gate {
     /// Who may probe (`security.probe`).
     pub(crate) prober: Option<SpiffeId>,
     pub(crate) names: Names,
+    /// Trust domains that count as ours in rules.
+    pub(crate) aliases: TrustDomainAliases,
     /// Where calls must be sealed end to end; a call that is not is refused, so nobody can downgrade.
     pub(crate) sessions: Option<Arc<SessionServer>>,
     pub(crate) peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
@@ -317,10 +320,13 @@ impl Gate {
             return Ok(Arc::clone(peer));
         }
         let spiffe: SpiffeId = id.as_str().parse().ok().ok_or("the name is no spiffe id")?;
+        // Only now, that it is verified by the roots of its own trust domain, may it count as one of ours.
+        let ours = self.aliases.canonical(&spiffe);
+        let ours = ours.map_err(|error| error.to_string())?;
         let header = HeaderValue::try_from(id.as_str())
             .ok()
             .ok_or("the name does not fit a header")?;
-        let known_as = self.names.known_as(&spiffe);
+        let known_as = self.names.known_as(&ours);
         let known_as = known_as.map_err(|error| error.to_string())?;
         let name: Arc<str> = Arc::from(known_as.path().trim_start_matches('/'));
         let ends = Ends {

@@ -127,7 +127,8 @@ impl TokenCheck {
 pub(crate) struct Peer {
     /// Who it is; nobody, where it came in plaintext (`security.mode: permissive`).
     pub(crate) id: Option<SpiffeId>,
-    /// A caller without a user, under the id by which policies know it: its own, but where Consul names services.
+    /// A caller without a user, under the id by which policies know it: its own, but where Consul names services, or it is
+    /// of an alias of our trust domain.
     pub(crate) caller: Caller,
     /// Its own id as text, or where the plaintext comes from: one key for one caller.
     pub(crate) shown: Arc<str>,

@@ -123,7 +123,8 @@ async fn rotation(dir: &Path, engine: &Arc<Brittle>) -> Rotation {
         &file("ca.crt"),
     );
     let random: Arc<dyn mesh_resilience::random::Random> = Arc::new(|| 0);
-    let source = Source::new(&NodeConfig::new("a", identity), &random).unwrap();
+    let config = NodeConfig::new("a", identity.clone());
+    let source = Source::new(&config, &random).unwrap();
     let judge = Judge::new("spiffe://example.org/a".parse().unwrap());
     let tasks = Tasks::new(Handle::current());
     let around = Surroundings {
@@ -131,7 +132,7 @@ async fn rotation(dir: &Path, engine: &Arc<Brittle>) -> Rotation {
         random,
         tasks: tasks.clone(),
     };
-    let started = source.start(&judge, around, Duration::from_secs(30)).await;
+    let started = source.start(&judge, around, &identity).await;
     let (identity, intake) = started.unwrap();
     let tls = Arc::new(identity.store().unwrap());
     let life = KeyLife {
