@@ -8,9 +8,13 @@ use mesh_auth::policy::Change;
 use mesh_auth::policy::DEFAULT_RULE;
 use mesh_auth::policy::Edit;
 use mesh_auth::policy::Explanation;
+use mesh_auth::policy::IntentionAction;
+use mesh_auth::policy::IntentionConfig;
+use mesh_auth::policy::IntentionPermission;
 use mesh_auth::policy::RuleConfig;
 use mesh_auth::policy::RuleEdit;
 use mesh_auth::policy::Step;
+use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
@@ -90,6 +94,7 @@ fn change_json(change: &Change) -> Value {
 fn edit_json(edit: &Edit) -> Value {
     match edit {
         Edit::AddRule(rule) => json!({ "add_rule": rule_json(rule) }),
+        Edit::SetIntention(intention) => json!({ "set_intention": intention_json(intention) }),
         Edit::RemoveRule { rule } => json!({ "remove_rule": rule }),
         Edit::Rule { rule, edit } => match edit {
             RuleEdit::Add { list, value } => {
@@ -104,6 +109,66 @@ fn edit_json(edit: &Edit) -> Value {
         },
         other => json!({ "change": other.to_string() }),
     }
+}
+
+/// An intention as it stands among the sources of Consul's `service-intentions` entry of the called service.
+fn intention_json(intention: &IntentionConfig) -> Value {
+    let action = |action: IntentionAction| match action {
+        IntentionAction::Allow => "allow",
+        IntentionAction::Deny => "deny",
+    };
+    let text = |name: &str, text: &Option<String>| {
+        let text = text.as_ref()?;
+        Some((name.to_owned(), Value::from(text.as_str())))
+    };
+    let permission = |permission: &IntentionPermission| {
+        let mut http: Map<String, Value> = text("PathExact", &permission.path_exact)
+            .into_iter()
+            .chain(text("PathPrefix", &permission.path_prefix))
+            .collect();
+        if !permission.methods.is_empty() {
+            http.insert("Methods".to_owned(), json!(permission.methods));
+        }
+        let headers = permission.headers.iter().map(|header| {
+            let mut json = json!({ "Name": header.name });
+            if let Value::Object(json) = &mut json {
+                json.extend(
+                    [
+                        ("Exact", &header.exact),
+                        ("Prefix", &header.prefix),
+                        ("Suffix", &header.suffix),
+                        ("Contains", &header.contains),
+                    ]
+                    .into_iter()
+                    .filter_map(|(name, value)| text(name, value)),
+                );
+                let flags = [
+                    ("Present", header.present),
+                    ("IgnoreCase", header.ignore_case),
+                    ("Invert", header.invert),
+                ];
+                let set = flags.into_iter().filter(|(_, is_set)| *is_set);
+                json.extend(set.map(|(name, is_set)| (name.to_owned(), Value::from(is_set))));
+            }
+            json
+        });
+        let headers: Vec<Value> = headers.collect();
+        if !headers.is_empty() {
+            http.insert("Header".to_owned(), Value::Array(headers));
+        }
+        json!({ "Action": action(permission.action), "HTTP": http })
+    };
+    let permissions: Vec<Value> = intention.permissions.iter().map(permission).collect();
+    let mut json = json!({ "Name": intention.source });
+    if let Value::Object(json) = &mut json {
+        if let Some(all) = intention.action {
+            json.insert("Action".to_owned(), Value::from(action(all)));
+        }
+        if !permissions.is_empty() {
+            json.insert("Permissions".to_owned(), Value::Array(permissions));
+        }
+    }
+    json
 }
 
 /// The explanation as text: what decided, every rule that came near, and the smallest change.
@@ -175,6 +240,14 @@ fn write_change(explanation: &Explanation, out: &mut String) -> std::fmt::Result
         "\nThe smallest change that would {} it: {change}.",
         change.turns_to.as_str()
     )?;
+    for intention in &change.intentions {
+        writeln!(
+            out,
+            "  Among the sources in Consul's service-intentions of {}: {}",
+            intention.destination,
+            intention_json(intention)
+        )?;
+    }
     for rule in &change.rules {
         for (number, line) in rule.to_yaml().lines().enumerate() {
             writeln!(out, "  {}{line}", if number == 0 { "- " } else { "  " })?;

@@ -7,7 +7,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::explain::shown;
-use super::{PolicyConfig, RuleConfig, Verdict};
+use super::{IntentionConfig, PolicyConfig, RuleConfig, Verdict};
 
 /// The smallest change that turns the verdict about a call.
 ///
@@ -26,10 +26,14 @@ use super::{PolicyConfig, RuleConfig, Verdict};
 /// | `to.ports` | 1 | 1 |
 ///
 /// An added or removed entry counts as itself times all other parts, a rule that ends later as the whole product. A rule
-/// that is removed counts 16 times its product, as somebody has to find out what else it was for. A rule that is added is about this call alone, but one more rule to keep: it counts 64. An exception in
-/// the `when` of a deny rule is about this call alone too, and counts 32. Of changes that count the same, the first in this
-/// order is taken: an entry, the end, a condition, a rule that is removed, a rule that is added; then the rule that
-/// stands first in the policy.
+/// that is removed counts 16 times its product, as somebody has to find out what else it was for. A rule that is added is
+/// about this call alone, but one more rule to keep: it counts 64. An exception in the `when` of a deny rule is about this
+/// call alone too, and counts 32. Of changes that count the same, the first in this order is taken: an entry, the end, a
+/// condition, a rule that is removed, a rule that is added; then the rule that stands first in the policy.
+///
+/// A condition that does not hold is never rewritten: whether it should hold is not for a program to say, so the change
+/// is about another rule. Where an intention denies, one for exactly this caller and service allows this request first, and
+/// says of all others what was said before.
 ///
 /// No change ever adds `*`, nor anything for callers who do not prove who they are.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -41,6 +45,8 @@ pub struct Change {
     pub edits: Vec<Edit>,
     /// The rules that are new or different after it, as they read then.
     pub rules: Vec<RuleConfig>,
+    /// The intentions that are.
+    pub intentions: Vec<IntentionConfig>,
 }
 
 impl Change {
@@ -56,6 +62,7 @@ impl Change {
                     let named = config.rules.iter_mut().filter(|own| own.name == *rule);
                     named.for_each(|own| edit.make(own));
                 }
+                Edit::SetIntention(intention) => set(&mut config.intentions, intention),
             }
         }
         config
@@ -71,6 +78,16 @@ impl fmt::Display for Change {
             write!(f, "{edit}")?;
         }
         Ok(())
+    }
+}
+
+/// Puts an intention in the place of the one with the same source and destination, or at the end.
+fn set(intentions: &mut Vec<IntentionConfig>, new: &IntentionConfig) {
+    let is_same =
+        |own: &&mut IntentionConfig| own.source == new.source && own.destination == new.destination;
+    match intentions.iter_mut().find(is_same) {
+        Some(own) => own.clone_from(new),
+        None => intentions.push(new.clone()),
     }
 }
 
@@ -92,6 +109,9 @@ pub enum Edit {
     },
     /// A rule comes, at the end.
     AddRule(Box<RuleConfig>),
+    /// An intention comes, or takes the place of the one with the same source and destination. It is changed in Consul, where
+    /// intentions come from there.
+    SetIntention(Box<IntentionConfig>),
 }
 
 impl fmt::Display for Edit {
@@ -119,6 +139,11 @@ impl fmt::Display for Edit {
                     rule.name
                 )
             }
+            Self::SetIntention(intention) => write!(
+                f,
+                "let the intention of {} for {} allow this request first",
+                intention.source, intention.destination
+            ),
         }
     }
 }
@@ -231,8 +256,11 @@ pub enum NoChange {
         /// How many.
         rules: usize,
     },
-    /// An intention denies the call, which rules can't change.
-    #[error("{intention} denies it; change it in Consul")]
+    /// An intention denies the call, and none can name the caller and the request: a connection that is not HTTP, or a caller
+    /// from elsewhere.
+    #[error(
+        "{intention} denies it, and none can be written for this caller and request alone; change it in Consul"
+    )]
     Intention {
         /// The intention, as decisions name it.
         intention: String,

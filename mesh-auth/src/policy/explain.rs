@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::change::smallest;
 use super::rule::Rule;
-use super::{Action, Call, Change, Decision, NoChange, Outcome, Policy, Verdict};
+use super::{Action, Call, Change, Decision, IntentionAction, NoChange, Outcome, Policy, Verdict};
 
 /// A decision and the reasons for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -18,7 +18,7 @@ pub struct Explanation {
     /// For a request that no rule allows: the allow rule for the called service that comes nearest.
     pub nearest: Option<Nearest>,
     /// The rules about the called service that match or come near, in the order in which they count: deny rules that
-    /// match, allow rules, audit rules, then the [`NEAR_STEPS`] that come nearest. Of those that match, at most
+    /// match, allow rules, audit rules, among them the intention that is about the call, then the [`NEAR_STEPS`] that come nearest. Of those that match, at most
     /// [`MATCHING_STEPS`] of each action.
     pub chain: Vec<Step>,
     /// Rules about the called service that the chain leaves out.
@@ -171,7 +171,22 @@ pub(super) fn explanation(policy: &Policy, call: &Call<'_>) -> Explanation {
         (Some(audit), Some(_)) => format!("{because} The audit rule {audit} would deny it."),
         _ => because,
     };
-    let (chain, left_out) = chain(policy, call, &outcome);
+    let (mut chain, left_out) = chain(policy, call, &outcome);
+    if let Some(step) = intended(policy, call, &outcome) {
+        // What denies counts before every allow rule, what allows behind them.
+        let before = |step: &Step, own: &Step| {
+            let is_earlier = match own.action {
+                Action::Deny => step.action == Action::Deny,
+                _ => step.action != Action::Audit,
+            };
+            step.failed.is_none() && is_earlier
+        };
+        let place = chain
+            .iter()
+            .take_while(|other| before(other, &step))
+            .count();
+        chain.insert(place, step);
+    }
     Explanation {
         decision,
         because,
@@ -219,6 +234,20 @@ fn chain(policy: &Policy, call: &Call<'_>, outcome: &Outcome) -> (Vec<Step>, usi
         failed: failed.map(|condition| failure(rule, condition, call)),
     };
     (looked_at.into_iter().map(step).collect(), left_out)
+}
+
+/// The intention that is about the call, if it says anything.
+fn intended(policy: &Policy, call: &Call<'_>, outcome: &Outcome) -> Option<Step> {
+    let (position, action) = policy.intentions.decide(call, &policy.scope.own)?;
+    Some(Step {
+        rule: policy.intentions.name(position)?,
+        action: match action {
+            IntentionAction::Allow => Action::Allow,
+            IntentionAction::Deny => Action::Deny,
+        },
+        decides: outcome.intention == Some(position),
+        failed: None,
+    })
 }
 
 /// The allow rule for this service whose first failing condition comes last; of several, the first.

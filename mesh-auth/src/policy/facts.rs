@@ -35,7 +35,7 @@ use thiserror::Error;
 pub use self::json::claim_of_text;
 
 use self::json::{claim_of_json, claim_to_json};
-use super::{Decision, Explanation, Policy, Query};
+use super::{Call, Decision, Explanation, Policy, Query, needs};
 use crate::caller::{Caller, ClaimValue, User};
 use crate::request::{CanonicalRequest, Limits};
 use crate::spiffe::{SpiffeId, SpiffeIdError};
@@ -128,7 +128,7 @@ pub struct HttpFacts {
 pub enum Replayed {
     /// What the policy says.
     Decided(Decision),
-    /// The policy reads what was not recorded.
+    /// A rule that may have a say reads what was not recorded.
     Undecidable {
         /// What is missing: `header x-tenant`, `claim tenant`, `groups`.
         missing: Vec<String>,
@@ -308,19 +308,21 @@ impl Facts {
         policy: &Policy,
         answer: impl Fn(&Policy, &Query<'_>) -> T,
     ) -> Result<T, Vec<String>> {
-        let missing = self.missing(policy.needs());
-        if !missing.is_empty() {
-            return Err(missing);
-        }
         let request = self
             .request()
             .map_err(|_changed| vec!["request".to_owned()])?;
         let caller = self.caller();
         let query = Query::new(&caller, &self.service, self.at).with_port(self.port);
-        Ok(match &request {
-            Some(request) => answer(policy, &query.with_request(request)),
-            None => answer(policy, &query),
-        })
+        let query = match &request {
+            Some(request) => query.with_request(request),
+            None => query,
+        };
+        let missing = self.missing(&needs::for_call(policy, &Call::new(&query)));
+        if missing.is_empty() {
+            Ok(answer(policy, &query))
+        } else {
+            Err(missing)
+        }
     }
 
     fn missing(&self, needs: &Needs) -> Vec<String> {
@@ -367,7 +369,8 @@ impl Facts {
             let wrong = || FactsError::Malformed { field: "headers" };
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| wrong())?;
             for value in values {
-                let value = HeaderValue::from_str(value).map_err(|_invalid| wrong())?;
+                let value =
+                    HeaderValue::from_bytes(value.as_bytes()).map_err(|_invalid| wrong())?;
                 request.headers_mut().append(&name, value);
             }
         }
@@ -381,7 +384,7 @@ impl HttpFacts {
             let values = request.headers().get_all(name).iter();
             // A value that is no text can't be written down; it counts as not recorded.
             values
-                .map(|value| value.to_str().ok().map(Into::into))
+                .map(|value| std::str::from_utf8(value.as_bytes()).ok().map(Into::into))
                 .collect()
         };
         let headers = needs.headers.iter();

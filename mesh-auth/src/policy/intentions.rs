@@ -75,6 +75,8 @@ struct BySource {
 #[derive(Debug)]
 struct Intention {
     name: Arc<str>,
+    /// As written, for explanations.
+    config: IntentionConfig,
     effect: Effect,
 }
 
@@ -137,6 +139,7 @@ impl Intentions {
         }
         self.all.push(Intention {
             name: name.into(),
+            config: config.clone(),
             effect,
         });
         Ok(())
@@ -178,6 +181,11 @@ impl Intentions {
         Some(Arc::clone(&intention.name))
     }
 
+    /// All of them, as written.
+    pub(super) fn configs(&self) -> impl Iterator<Item = &IntentionConfig> {
+        self.all.iter().map(|intention| &intention.config)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -213,7 +221,7 @@ impl Effect {
 }
 
 /// The service that a workload of our own trust domain runs.
-fn service_of<'a>(caller: &'a Caller, own: &TrustDomain) -> Option<&'a str> {
+pub(super) fn service_of<'a>(caller: &'a Caller, own: &TrustDomain) -> Option<&'a str> {
     let id = caller.spiffe_id.as_ref()?;
     if id.trust_domain() != own {
         return None;

@@ -137,6 +137,12 @@ impl Rule {
         if !self.users.is_empty() && !self.users.iter().any(|user| user.matches(call.caller)) {
             return Some(Condition::User);
         }
+        self.first_failure_of_target(call)
+            .or_else(|| (!self.condition_holds(call)).then_some(Condition::When))
+    }
+
+    /// As [`Self::first_failure`], of all that does not depend on credentials and headers.
+    pub(super) fn first_failure_of_target(&self, call: &Call<'_>) -> Option<Condition> {
         if !self.config.to.ports.is_empty() && !self.config.to.ports.contains(&call.port) {
             return Some(Condition::Port);
         }
@@ -156,10 +162,7 @@ impl Rule {
             None if !self.paths.is_empty() => return Some(Condition::Path),
             None => {}
         }
-        if self.has_ended(call.now) {
-            return Some(Condition::Expired);
-        }
-        (!self.condition_holds(call)).then_some(Condition::When)
+        self.has_ended(call.now).then_some(Condition::Expired)
     }
 
     /// Whether the rule has no condition, or one that holds; of what else it asks nothing is looked at.

@@ -1,12 +1,13 @@
 //! Looks for the smallest change: makes each candidate, sees whether it does what it should, and takes the cheapest.
 
+use super::super::intentions::{Intentions, service_of};
 use super::super::path::PathPattern;
 use super::super::rule::Rule;
 use super::super::source::{ANY, Source, UserMatch};
 use super::super::time::{DAY, date};
 use super::super::{
-    Action, Call, Condition, DefaultAction, IntentionAction, MAX_RULES, Outcome, Policy,
-    RuleConfig, Verdict,
+    Action, Call, Condition, DefaultAction, IntentionAction, IntentionConfig, IntentionPermission,
+    MAX_CONDITIONS, MAX_INTENTIONS, MAX_RULES, Outcome, Policy, RuleConfig, Verdict,
 };
 use super::{Change, Edit, List, MAX_EDITS, NoChange, RuleEdit};
 
@@ -23,9 +24,14 @@ pub(in crate::policy) fn change(
     let rules = chosen
         .iter()
         .filter_map(|candidate| candidate.after.clone());
+    let intentions = chosen.iter().filter_map(|candidate| match &candidate.edit {
+        Edit::SetIntention(intention) => Some((**intention).clone()),
+        _ => None,
+    });
     Ok(Change {
         turns_to,
         rules: rules.collect(),
+        intentions: intentions.collect(),
         edits: chosen.into_iter().map(|candidate| candidate.edit).collect(),
     })
 }
@@ -47,13 +53,6 @@ fn to_allow(policy: &Policy, call: &Call<'_>) -> Result<Vec<Candidate>, NoChange
     if !call.caller.is_authenticated() {
         return Err(NoChange::Unauthenticated);
     }
-    let intention = policy.intentions.decide(call, &policy.scope.own);
-    if let Some((position, IntentionAction::Deny)) = intention {
-        let name = policy.intentions.name(position).unwrap_or_default();
-        return Err(NoChange::Intention {
-            intention: name.to_string(),
-        });
-    }
     let denies: Vec<&Rule> = matching(policy, call, Action::Deny).collect();
     if denies.len() >= MAX_EDITS {
         return Err(NoChange::TooManyRules {
@@ -69,8 +68,18 @@ fn to_allow(policy: &Policy, call: &Call<'_>) -> Result<Vec<Candidate>, NoChange
         )
     };
     let mut chosen: Vec<Candidate> = denies.into_iter().filter_map(exempt).collect();
+    let intended = policy.intentions.decide(call, &policy.scope.own);
+    if let Some((position, IntentionAction::Deny)) = intended {
+        chosen.push(intention(policy, call, position).ok_or_else(|| {
+            let name = policy.intentions.name(position).unwrap_or_default();
+            NoChange::Intention {
+                intention: name.to_string(),
+            }
+        })?);
+        return Ok(chosen);
+    }
     let is_allowed = matching(policy, call, Action::Allow).next().is_some()
-        || intention.is_some()
+        || intended.is_some()
         || policy.default == DefaultAction::Audit;
     if !is_allowed {
         let of_service = policy.rules.iter().filter(|rule| {
@@ -212,8 +221,47 @@ fn removal(rule: &Rule) -> Candidate {
     }
 }
 
+/// An intention for exactly this caller and service that allows this request first. Of every other request it says what
+/// the one at `position` said, which decided until now.
+fn intention(policy: &Policy, call: &Call<'_>, position: usize) -> Option<Candidate> {
+    let http = call.http.as_ref()?;
+    let old = policy.intentions.configs().nth(position)?;
+    let this = IntentionPermission::new(IntentionAction::Allow)
+        .with_methods(&[http.method.as_str()])
+        .with_path_exact(http.path);
+    let mut permissions = vec![this];
+    // As Consul writes a permission about every request.
+    let every = |action| IntentionPermission::new(action).with_path_prefix("/");
+    permissions.extend(old.action.map(every));
+    permissions.extend(old.permissions.iter().cloned());
+    let source = service_of(call.caller, &policy.scope.own)?;
+    let mut new = IntentionConfig::with_permissions(source, call.service, permissions);
+    if old.source == new.source && old.destination == new.destination {
+        new.id.clone_from(&old.id);
+    }
+    let mut all: Vec<IntentionConfig> = policy.intentions.configs().cloned().collect();
+    super::set(&mut all, &new);
+    if all.len() > MAX_INTENTIONS {
+        return None;
+    }
+    let compiled = Intentions::compile(&all, &policy.scope.own).ok()?;
+    let decided = compiled.decide(call, &policy.scope.own);
+    matches!(decided, Some((_, IntentionAction::Allow))).then(|| Candidate {
+        edit: Edit::SetIntention(Box::new(new)),
+        cost: NEW_RULE,
+        after: None,
+    })
+}
+
 /// A condition that leaves this one call out of a deny rule.
 fn except(policy: &Policy, rule: &Rule, call: &Call<'_>) -> Option<Candidate> {
+    let conditional = policy
+        .rules
+        .iter()
+        .filter(|rule| rule.config.when.is_some());
+    if rule.config.when.is_none() && conditional.count() + MAX_EDITS > MAX_CONDITIONS {
+        return None;
+    }
     let this = condition(call)?;
     let when = match &rule.config.when {
         Some(when) => format!("!({this}) && ({when})"),
@@ -228,27 +276,35 @@ fn except(policy: &Policy, rule: &Rule, call: &Call<'_>) -> Option<Candidate> {
     )
 }
 
-/// The condition that holds for this call and no other.
+/// The condition that holds for this call, and without failing does not hold for any other.
 fn condition(call: &Call<'_>) -> Option<String> {
-    let equal = |name: &str, text: &str| format!("{name} == {}", literal(text));
-    let mut parts = vec![
-        equal("source.spiffe_id", call.caller.spiffe_id.as_ref()?.as_str()),
-        equal("destination.service", call.service),
-        format!("destination.port == {}", call.port),
-    ];
-    if let Some(user) = &call.caller.user {
-        parts.push(equal("user.issuer", &user.issuer));
-        parts.push(equal("user.subject", &user.subject));
+    let mut parts = Vec::new();
+    let mut equal = |name: &str, text: &str, is_always_there: bool| {
+        if !is_always_there {
+            parts.push(format!("has({name})"));
+        }
+        parts.push(format!("{name} == {}", literal(text)));
+    };
+    if let Some(id) = &call.caller.spiffe_id {
+        equal("source.spiffe_id", id.as_str(), false);
     }
+    if let Some(user) = &call.caller.user {
+        equal("user.issuer", &user.issuer, false);
+        equal("user.subject", &user.subject, false);
+    }
+    equal("destination.service", call.service, true);
     let http = call.http.as_ref()?;
-    parts.push(equal("request.method", http.method.as_str()));
-    // As conditions read it: with its escapes undone.
-    let path = std::str::from_utf8(&http.plain_path).ok()?;
-    parts.push(equal("request.path", path));
+    equal("request.method", http.method.as_str(), false);
+    equal(
+        "request.path",
+        std::str::from_utf8(&http.plain_path).ok()?,
+        false,
+    );
+    parts.push(format!("destination.port == {}", call.port));
     Some(parts.join(" && "))
 }
 
-/// A string literal of CEL, whose escapes are a superset of JSON's but for the escaped slash, which is never written.
+/// A text as CEL writes it, whose escapes include those of JSON but for the escaped slash, which is never written.
 fn literal(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

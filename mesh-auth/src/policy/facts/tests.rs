@@ -167,6 +167,43 @@ fn a_header_that_was_not_recorded_leaves_a_call_undecidable_and_one_that_was_abs
     assert_eq!(missing, ["header x-region", "header x-tenant"]);
 }
 
+#[test]
+fn what_a_rule_reads_that_has_no_say_about_the_call_need_not_be_recorded() {
+    let caller = caller(Some(ada()));
+    let request = request("GET", "/x", &[("x-name", "Zo\u{eb}")]);
+    let query = Query::new(&caller, "orders", NOW).with_request(&request);
+    let facts = Facts::of("1", &query, &Needs::default());
+    let own = TrustDomain::parse("example.org").unwrap();
+    let decide = |facts: &Facts, rules: &[RuleConfig]| {
+        let rules = rules.iter().cloned();
+        let config = rules.fold(PolicyConfig::default(), PolicyConfig::with_rule);
+        facts.decide(&Policy::build(&config, &own).unwrap())
+    };
+    let reads = |name: &str, path: &str| {
+        let rule = RuleConfig::new(name, &["claim:tenant=acme"], "orders").with_paths(&[path]);
+        rule.with_when("request.headers['x-name'] == 'Zo\u{eb}'")
+    };
+    let elsewhere = RuleConfig::new("other", &["claim:tenant=acme"], "stock");
+    let decided = decide(&facts, &[elsewhere, reads("r", "/y")]);
+    assert!(matches!(decided, Replayed::Decided(_)), "{decided:?}");
+    let missing = vec!["claim tenant".to_owned(), "header x-name".to_owned()];
+    assert_eq!(
+        decide(&facts, &[reads("r", "/x")]),
+        Replayed::Undecidable { missing }
+    );
+    // A header in UTF-8 is recorded as conditions read it.
+    let needs = Needs {
+        headers: vec![HeaderName::from_static("x-name")],
+        claims: vec!["tenant".into()],
+    };
+    let facts = Facts::of("1", &query, &needs);
+    let again = read(&written(&facts)).unwrap();
+    match decide(&again, &[reads("r", "/x")]) {
+        Replayed::Decided(decision) => assert!(decision.is_allowed()),
+        undecidable @ Replayed::Undecidable { .. } => panic!("{undecidable:?}"),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 

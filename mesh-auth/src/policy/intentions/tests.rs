@@ -268,18 +268,27 @@ fn permissions_refuse_what_is_not_http() {
 }
 
 #[test]
-fn no_change_of_rules_turns_what_an_intention_denies() {
-    let policy = policy(&[IntentionConfig::new("web", "orders", Deny)], &[]).unwrap();
-    let request = request("GET", "/", &[]);
-    let explanation = policy.explain(
-        &Query::new(&peer("web"), "orders", NOW)
-            .with_port(80)
-            .with_request(&request),
+fn what_an_intention_denies_another_one_can_allow_for_one_request_and_caller() {
+    let every = IntentionConfig::new("*", "*", Deny).with_id("7");
+    let config = PolicyConfig::default().with_intention(every);
+    let own = TrustDomain::parse("example.org").unwrap();
+    let policy = Policy::build(&config, &own).unwrap();
+    let ask = |policy: &Policy, caller, path| {
+        let request = request("GET", path, &[]);
+        policy.explain(&Query::new(&peer(caller), "orders", NOW).with_request(&request))
+    };
+    let change = ask(&policy, "web", "/x").change.unwrap();
+    let changed = Policy::build(&change.apply(&config), &own).unwrap();
+    let is_allowed = |caller, path| ask(&changed, caller, path).decision.is_allowed();
+    assert!(is_allowed("web", "/x"));
+    assert!(!is_allowed("web", "/y") && !is_allowed("shop", "/x"));
+    assert_eq!(
+        change.to_string(),
+        "let the intention of web for orders allow this request first"
     );
-    assert!(
-        matches!(explanation.change, Err(NoChange::Intention { .. })),
-        "{explanation:?}"
-    );
+    // What is not HTTP, and who is from elsewhere, no permission can name.
+    let connection = policy.explain(&Query::new(&peer("web"), "orders", NOW));
+    assert!(matches!(connection.change, Err(NoChange::Intention { .. })));
 }
 
 #[test]
