@@ -576,3 +576,24 @@ fn drafted_rules_are_a_policy_that_allows_what_was_seen() {
     assert_eq!(json["drafts"][1]["calls"], 2);
     assert_eq!(json["drafts"][1]["rule"]["to"]["paths"][0], "/api/{id}");
 }
+
+#[test]
+fn a_doubtful_rule_is_told_with_its_line() {
+    let place = Place::new();
+    let owned = RULES.replace("    action:", "    owner: shop\n    action:");
+    place.write("policy.yaml", &owned);
+    place
+        .run(&["policy", "lint"])
+        .done(0)
+        .says(&["2 rule(s): 0 to look at, 0 note(s)"]);
+    place.write(
+        "policy.yaml",
+        &owned.replace("from: [web]", "from: [\"*\"]"),
+    );
+    place.run(&["policy", "lint"]).done(1).says(&[
+        "policy.yaml:2:5: rules[0]: warning: rule web-reads: it allows every caller, for ever",
+        "2 rule(s): 1 to look at",
+    ]);
+    let json = place.run(&["policy", "lint", "--json"]).done(1).json();
+    assert_eq!(json["findings"][0]["kind"], "wide");
+}

@@ -109,6 +109,18 @@ fn a_denied_caller_learns_the_id_of_the_decision_and_nothing_else(encryption: &s
     assert_eq!(page["policy"], "the one that decided");
     let explanation = page["explanation"].to_string();
     assert!(explanation.contains("vault-is-closed"), "{explanation}");
+    let change = &page["explanation"]["change"]["summary"];
+    assert!(change.to_string().contains("vault-is-closed"), "{change}");
+    // So can whoever has the record.
+    let mut explain = std::process::Command::new(env!("CARGO_BIN_EXE_mesh-node"));
+    explain
+        .args(["explain", &id])
+        .current_dir(mesh.order.dir())
+        .env("JWT_SECRET", &mesh.order.secret);
+    let explained = explain.output().unwrap();
+    let said = String::from_utf8_lossy(&explained.stdout);
+    assert!(explained.status.success(), "{explained:?}");
+    assert!(said.contains("deny by vault-is-closed"), "{said}");
     let listed = mesh.order.admin("/decisions").expect(200).json();
     assert_eq!(listed[0]["decision"], *id);
     mesh.order

@@ -25,6 +25,11 @@ use crate::config::SecurityMode;
 ///
 /// As [`Policy::build_in`]: the error names the rule.
 pub(crate) fn compile(config: &PolicyConfig, scope: &Scope) -> Result<Policy, PolicyError> {
+    Policy::build_in(&written(config), scope)
+}
+
+/// The policy as the engine takes it.
+pub(crate) fn written(config: &PolicyConfig) -> Written {
     let default = match config.default {
         PolicyDefault::Deny => DefaultAction::Deny,
         PolicyDefault::Audit => DefaultAction::Audit,
@@ -48,7 +53,7 @@ pub(crate) fn compile(config: &PolicyConfig, scope: &Scope) -> Result<Policy, Po
         own.expires.clone_from(&rule.expires);
         policy = policy.with_rule(own);
     }
-    Policy::build_in(&policy, scope)
+    policy
 }
 
 /// Where the policies of a node hold; `own` is its trust domain.

@@ -1,6 +1,7 @@
 //! `mesh-node policy`: trying a policy before it is in force.
 
 mod diff;
+mod lint;
 mod suggest;
 mod test;
 
@@ -39,6 +40,9 @@ pub(super) enum Command {
     /// Lists the recorded decisions that another policy would turn.
     #[command(after_help = diff::EXIT_CODES)]
     Diff(diff::Args),
+    /// Lists what is doubtful about a policy: rules that match nobody, that others make superfluous, that are wide for ever.
+    #[command(after_help = lint::EXIT_CODES)]
+    Lint(lint::Args),
 }
 
 pub(super) fn run(command: &Command, context: &Context) -> Result<Report, Failure> {
@@ -46,6 +50,7 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<Report, Failur
         Command::Test(args) => test::run(args, context),
         Command::Suggest(args) => suggest::run(args, context),
         Command::Diff(args) => diff::run(args, context),
+        Command::Lint(args) => lint::run(args, context),
     }
 }
 

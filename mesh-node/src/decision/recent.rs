@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::DecisionId;
+use crate::explanation::as_json;
 use crate::policy_store::Policies;
 
 /// Remembers the last decisions that somebody may ask about, up to [`MAX_ENTRIES`] of them and [`MAX_BYTES`].
@@ -84,7 +85,7 @@ impl Recent {
         };
         let facts = Facts::from_fields(get).ok();
         let explain = |policy: &Policy| match facts.as_ref().map(|facts| facts.explain(policy)) {
-            Some(Ok(explanation)) => Value::from(explanation.to_string()),
+            Some(Ok(explanation)) => as_json(&explanation),
             Some(Err(missing)) => Value::from(format!(
                 "can't be explained: {} was not recorded",
                 missing.join(", ")
@@ -192,11 +193,13 @@ mod tests {
         recent.remember(Arc::clone(&told));
         let page = recent.explain(told.id.as_str(), &policies()).unwrap();
         assert_eq!(page["policy"], "the one that decided");
-        let explanation = page["explanation"].as_str().unwrap();
+        let explanation = page["explanation"]["because"].as_str().unwrap();
         assert!(
             explanation.contains("the policy has no rules"),
             "{explanation}"
         );
+        let change = page["explanation"]["change"]["summary"].as_str().unwrap();
+        assert!(change.starts_with("add the rule allow-user-service-get-order-service"));
         let later = Policies {
             generation: 2,
             ..policies()
