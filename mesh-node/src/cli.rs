@@ -68,6 +68,9 @@ enum Command {
         /// The configuration.
         #[arg(short, long, value_name = "FILE", default_value = "mesh.yaml")]
         config: PathBuf,
+        /// Takes a warning for a failure: exit code 1.
+        #[arg(long)]
+        strict: bool,
     },
     /// Says why a call is allowed or denied, and the smallest change that would turn it.
     Explain(explain::Args),
@@ -160,7 +163,8 @@ fn run(command: Command, json: bool, context: &Context) -> Result<Report, Failur
         Command::Demo(args) => demo::run(args, json),
         Command::DemoService(child) => demo::child(child),
         Command::Call(args) => call::run(&args, context),
-        Command::Check { config } => check::run(&config, context),
+        Command::Check { config, strict } if strict => check::strictly(&config, context),
+        Command::Check { config, .. } => check::run(&config, context),
         Command::Explain(args) => explain::run(&args, context),
         Command::Policy(command) => policy::run(&command, context),
         Command::Schema => Ok(Report::raw(&NodeConfig::schema())),

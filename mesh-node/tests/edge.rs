@@ -214,6 +214,48 @@ fn no_request_hides_in_one_over_http2() {
     assert_eq!(app.count("smuggled"), 0, "{:?}", app.seen());
 }
 
+#[test]
+fn a_header_that_occurs_twice_opens_nothing() {
+    // threat 12
+    let mut mesh = Mesh::new("mtls");
+    let Some(app) = App::start(mesh.path()) else {
+        return;
+    };
+    mesh.order.serve(app.port).configure(json!({ "policy": { "rules": [
+        {
+            "name": "red-tenant", "from": ["user-service"], "to": { "service": "order-service" }, "action": "allow",
+            "when": "request.headers['x-tenant'] == 'red'",
+        },
+        {
+            "name": "no-debugging", "from": ["*"], "to": { "service": "order-service" }, "action": "deny",
+            "when": "'x-debug' in request.headers && request.headers['x-debug'] != 'off'",
+        },
+    ] } }));
+    mesh.start();
+    let call = |headers: &[&str]| {
+        let args: Vec<_> = headers.iter().flat_map(|header| ["-H", header]).collect();
+        mesh.call("/api/x", &args).status
+    };
+    assert_eq!(call(&["X-Tenant: red"]), 200);
+    assert_eq!(call(&["X-Tenant: red", "X-Debug: off"]), 200);
+    for headers in [
+        &["X-Tenant: blue"][..],
+        &["X-Tenant: red", "X-Tenant: blue"],
+        &["X-Tenant: blue", "x-tenant: red"],
+        &["X-Tenant: red,blue"],
+        &["X-Tenant: red, blue"],
+        &["X-Tenant;"],
+        &[],
+        &["X-Tenant: red", "X-Debug: on"],
+        &["X-Tenant: red", "X-Debug: off", "X-Debug: on"],
+        &["X-Tenant: red", "X-Debug: on", "x-debug: off"],
+        &["X-Tenant: red", "X-Debug: off,on"],
+    ] {
+        assert_eq!(call(headers), 403, "{headers:?}");
+    }
+    assert_eq!(app.seen().len(), 2);
+}
+
 fn no_request_hides_in_an_answer_or_a_change_of_protocols(encryption: &str) {
     // threat 14
     let Some((mesh, app)) = Mesh::with_app(encryption) else {

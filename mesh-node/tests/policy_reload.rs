@@ -225,6 +225,72 @@ fn check_refuses_a_policy_that_cannot_be_enforced() {
     assert!(said.contains("policy.yaml:3:5: "), "{said}");
 }
 
+#[test]
+fn a_strict_check_takes_a_warning_for_a_failure() {
+    let mesh = Mesh::new("mtls");
+    let config = "service: { id: a }\nidentity: { trust_domain: example.org, source: builtin, ca_dir: ca }\n";
+    let code = |policy: &str, line: &str| {
+        fs::write(mesh.path().join("mesh.yaml"), format!("{config}{policy}")).unwrap();
+        try_cli(mesh.path(), line).status.code()
+    };
+    let audit = "policy: { default: audit }\n";
+    assert_eq!(code(audit, "check -c mesh.yaml"), Some(0));
+    assert_eq!(code(audit, "check --strict -c mesh.yaml"), Some(1));
+    let output = try_cli(mesh.path(), "check --strict -c mesh.yaml");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("warning: policy.default is audit"), "{said}");
+}
+
+#[test]
+fn check_says_what_is_doubtful_about_a_rule_and_on_which_line() {
+    let mesh = Mesh::new("mtls");
+    let base = "service: { id: a, listen: '0.0.0.0:5001', app: '127.0.0.1:1' }\n\
+                identity: { trust_domain: example.org, source: builtin, ca_dir: ca }\npolicy:\n  rules:\n";
+    let check = |rule: &str| {
+        fs::write(
+            mesh.path().join("mesh.yaml"),
+            format!("{base}    - {rule}\n"),
+        )
+        .unwrap();
+        let output = try_cli(mesh.path(), "check --strict -c mesh.yaml");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let narrow =
+        "{ name: good, from: [b], to: { service: a, paths: [/x] }, action: allow, owner: team }";
+    assert_eq!(check(narrow).0, Some(0), "{:?}", check(narrow));
+    for (rule, words) in [
+        (
+            "{ name: wide, from: ['*'], to: { service: a, paths: [/x] }, action: allow }",
+            "it allows every caller",
+        ),
+        (
+            "{ name: old, from: [b], to: { service: a, paths: [/x] }, action: allow, expires: 2020-01-01 }",
+            "ended",
+        ),
+        (
+            "{ name: away, from: ['spiffe://other.org/b'], to: { service: a, paths: [/x] }, action: allow }",
+            "other.org",
+        ),
+    ] {
+        let (code, said) = check(rule);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("warning: mesh.yaml:5:7: ") && said.contains(words),
+            "{said}"
+        );
+    }
+    // What can't be enforced is an error.
+    let port =
+        "{ name: port, from: [b], to: { service: a, paths: [/x], ports: [7] }, action: allow }";
+    let (code, said) = check(port);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("mesh.yaml:5:7: ") && said.contains("has no port 7"),
+        "{said}"
+    );
+}
+
 fn checked(folder: &Path) -> (Option<i32>, String) {
     let output = try_cli(folder, "check -c mesh.yaml");
     let said = String::from_utf8(output.stderr).unwrap();

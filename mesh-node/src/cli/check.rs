@@ -1,5 +1,7 @@
 //! `mesh-node check`: builds everything that a configuration describes, and opens nothing.
 
+mod lint;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use rustls_pki_types::UnixTime;
 use serde_json::Value;
 use serde_json::json;
 
+pub(super) use self::lint::surroundings;
 use super::Context;
 use super::ca;
 use super::files;
@@ -45,6 +48,17 @@ struct Findings {
 }
 
 pub(super) fn run(path: &Path, context: &Context) -> Result<Report, Failure> {
+    Ok(look(path, context)?.report(path))
+}
+
+/// As [`run`], but a warning is a failure too.
+pub(super) fn strictly(path: &Path, context: &Context) -> Result<Report, Failure> {
+    let findings = look(path, context)?;
+    let is_clean = findings.warnings.is_empty();
+    Ok(findings.report(path).that_holds(is_clean))
+}
+
+fn look(path: &Path, context: &Context) -> Result<Findings, Failure> {
     let document = Document::read(path, &context.environment)?;
     let config = document.config()?;
     let mut findings = Findings::default();
@@ -57,7 +71,7 @@ pub(super) fn run(path: &Path, context: &Context) -> Result<Report, Failure> {
     tokens(&config, &document, &mut findings)?;
     discovery(&config, &mut findings);
     identity_keys(&config, &document, &mut findings)?;
-    Ok(findings.report(path))
+    Ok(findings)
 }
 
 impl Findings {
@@ -331,12 +345,7 @@ fn policy(
             .warnings
             .push("policy.default is audit: calls that no rule allows will pass".to_owned());
     }
-    for name in built.expired(context.unix_seconds()) {
-        findings
-            .warnings
-            .push(format!("policy rule {name} has expired and does nothing"));
-    }
-    Ok(())
+    lint::look(config, &domain, (document, context), findings)
 }
 
 fn tokens(

@@ -63,6 +63,8 @@ pub struct Health {
 pub enum HealthStatus {
     /// It does.
     Ok,
+    /// It does, with what it had: a policy, key or the like that should have replaced it was refused.
+    Degraded,
     /// It is starting or stopping.
     NotReady,
     /// It can't write its audit log, so it lets nothing pass.
@@ -131,6 +133,7 @@ pub(super) fn health(shared: &Arc<Shared>) -> Health {
         .as_ref()
         .is_none_or(|auditor| !auditor.log().stats().is_failed);
     let status = match (shared.is_ready.load(Ordering::Acquire), is_recorded) {
+        (true, true) if shared.health.is_degraded() => HealthStatus::Degraded,
         (true, true) => HealthStatus::Ok,
         (true, false) => HealthStatus::AuditFailed,
         (false, _) => HealthStatus::NotReady,

@@ -184,8 +184,9 @@ class App(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned")
 
     def do_early(self):
-        """Answers before the body is there, and never reads it."""
+        """Answers before the body is there and never reads it, so the connection is over."""
         self.answer(417, b"")
+        self.close_connection = True
 
     def do_interim(self):
         """Many interim answers before the final one, or for ever."""

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use mesh_auth::policy::Finding;
 use mesh_auth::policy::Severity;
-use mesh_auth::policy::Surroundings;
 use mesh_auth::policy::lint;
 use serde_json::Value;
 use serde_json::json;
@@ -14,6 +13,7 @@ use super::Failure;
 use super::Report;
 use super::own;
 use crate::adapt::policy::written;
+use crate::cli::check::surroundings;
 use crate::config::Document;
 
 /// The arguments of `policy lint`.
@@ -28,9 +28,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Report, Failure> {
     let document = Document::read(&args.config, &context.environment)?;
     let config = document.config()?;
     let own = own(&config, &document)?;
-    // One node's file does not know every service of a mesh, so nothing is said about services.
-    let surroundings =
-        Surroundings::new(&own, context.unix_seconds()).with_credentials(config.auth.knows_users());
+    let surroundings = surroundings(&config, &own, context.unix_seconds());
     let findings = lint(&written(&config.policy), &surroundings);
     let rules = &config.policy.rules;
     let place = |finding: &Finding| {
