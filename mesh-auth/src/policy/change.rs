@@ -1,5 +1,6 @@
 //! A change of a policy that turns the verdict about one call, as edits that a program can make.
 
+mod breadth;
 pub(super) mod smallest;
 
 use std::fmt;
