@@ -248,6 +248,7 @@ impl NodeConfig {
             &mut identity.ca_file,
             &mut identity.ca_dir,
             &mut identity.workload_api_socket,
+            &mut identity.join_token_file,
         ];
         let mut paths: Vec<&mut PathBuf> = optional.into_iter().flatten().collect();
         paths.extend(

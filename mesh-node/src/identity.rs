@@ -17,6 +17,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::PrivateKeyDer;
 use zeroize::Zeroizing;
 
+use crate::ca_service::client::CaClient;
 use crate::config::IdentityConfig;
 use crate::config::IdentitySource;
 use crate::config::NodeConfig;
@@ -92,6 +93,7 @@ pub(crate) enum Source {
     Builtin(builtin::Builtin),
     WorkloadApi(workload_api::WorkloadApi),
     Consul(Consul),
+    Served(Box<CaClient>),
 }
 
 impl Source {
@@ -103,11 +105,14 @@ impl Source {
     pub(crate) fn new(config: &NodeConfig, random: &Arc<dyn Random>) -> Result<Self, Error> {
         Ok(match config.identity.source {
             IdentitySource::Files => Self::Files(files::Files::new(&config.identity)?),
-            IdentitySource::Builtin => Self::Builtin(builtin::Builtin::new(config)?),
             IdentitySource::WorkloadApi => {
                 Self::WorkloadApi(workload_api::WorkloadApi::new(config)?)
             }
             IdentitySource::Consul => Self::Consul(Consul::new(config, Arc::clone(random))?),
+            IdentitySource::Builtin => match &config.identity.ca_url {
+                Some(url) => Self::Served(Box::new(CaClient::new(config, url)?)),
+                None => Self::Builtin(builtin::Builtin::new(config)?),
+            },
         })
     }
 
@@ -118,6 +123,7 @@ impl Source {
             Self::Builtin(_) => "builtin",
             Self::WorkloadApi(_) => "workload_api",
             Self::Consul(_) => "consul",
+            Self::Served(_) => "builtin (ca_url)",
         }
     }
 
@@ -125,7 +131,7 @@ impl Source {
     fn is_local(&self) -> bool {
         match self {
             Self::Files(_) | Self::Builtin(_) => true,
-            Self::WorkloadApi(_) | Self::Consul(_) => false,
+            Self::WorkloadApi(_) | Self::Consul(_) | Self::Served(_) => false,
         }
     }
 
@@ -136,6 +142,7 @@ impl Source {
             Self::Builtin(builtin) => builtin.run(feed, around).await,
             Self::WorkloadApi(agent) => agent.run(feed, around).await,
             Self::Consul(consul) => consul.run(feed).await,
+            Self::Served(client) => client.run(feed, around).await,
         }
     }
 

@@ -50,6 +50,7 @@ mod access_log;
 mod adapt;
 mod admin;
 mod audit;
+mod ca_service;
 pub mod cli;
 pub mod config;
 mod consul;

@@ -31,6 +31,7 @@ use crate::tls::live::Turn;
 mod bundles;
 mod credentials;
 mod live;
+pub mod newcomer;
 mod verify;
 
 pub use self::bundles::MAX_ROOTS;

@@ -1,5 +1,9 @@
 //! `mesh-node ca`: the built-in certificate authority.
 
+mod rotate;
+mod serve;
+mod token;
+
 use std::net::IpAddr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -7,6 +11,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use mesh_auth::ca::Authority;
+use mesh_auth::ca::roots::RootSet;
 use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::spiffe::TrustDomain;
 use serde_json::json;
@@ -16,6 +21,11 @@ use super::files;
 use super::files::Access;
 use super::report::Failure;
 use super::report::Report;
+use crate::ca_service::folder::CERTIFICATES;
+use crate::ca_service::folder::CaFolder;
+use crate::ca_service::folder::FolderError;
+use crate::ca_service::folder::KEYS;
+use crate::ca_service::folder::Locked;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -54,6 +64,18 @@ pub(super) enum Command {
         #[arg(long, value_name = "ADDRESS")]
         ip: Vec<IpAddr>,
     },
+    /// Serves the authority: nodes with a join token or a certificate get certificates here, and the trust bundle.
+    Serve(serve::Args),
+    /// Makes a join token, with which one node gets its first certificate from a served authority.
+    Token(token::Args),
+    /// Replaces the root, in three steps between which nothing breaks: --prepare, --activate, --finish.
+    Rotate(rotate::Args),
+    /// Shows the roots, what each does, and the join tokens that are out.
+    Status {
+        /// Folder of the authority.
+        #[arg(long, default_value = "ca")]
+        dir: PathBuf,
+    },
 }
 
 pub(super) fn run(command: &Command, context: &Context) -> Result<Report, Failure> {
@@ -91,6 +113,10 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<Report, Failur
                 .collect();
             issue(service, (dir, out), *lifetime, &names, context)
         }
+        Command::Serve(args) => serve::run(args, context),
+        Command::Token(args) => token::run(args, context),
+        Command::Rotate(args) => rotate::run(args, context),
+        Command::Status { dir } => rotate::status(dir, context),
     }
 }
 
@@ -109,26 +135,37 @@ pub(super) fn generate(
 
 /// Writes an authority's certificate and key into `dir`.
 pub(super) fn write(authority: &Authority, dir: &Path, force: bool) -> Result<(), Failure> {
-    let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
+    let (certificate, key) = (dir.join(CERTIFICATES), dir.join(KEYS));
     files::refuse_overwrite(&[&certificate, &key], force)?;
     files::make_dir(dir, Access::Private)?;
     files::write(&key, &authority.key_pem(), Access::Private)?;
-    files::write(&certificate, authority.certificate_pem(), Access::Public)
+    files::write(&certificate, authority.certificate_pem(), Access::Public)?;
+    let begun = CaFolder::new(dir).lock().and_then(|ca| ca.begin(authority));
+    begun.map_err(|error| Failure::new("could not make the certificate authority", error))
 }
 
-/// The authority in `dir`.
-pub(super) fn read(dir: &Path) -> Result<Authority, Failure> {
-    let certificate = files::read(&dir.join(CERTIFICATE))?;
-    let key = files::read(&dir.join(KEY))?;
-    Authority::from_pem(&certificate, &key).map_err(|error| {
-        Failure::new(
-            format!(
-                "the certificate authority in {} is not usable",
-                dir.display()
-            ),
-            error,
-        )
-    })
+/// The roots of the authority in `dir`.
+pub(super) fn read(dir: &Path) -> Result<RootSet, Failure> {
+    lock(dir)?.roots().map_err(unusable)
+}
+
+/// The authority in `dir`, which nobody else changes in the meantime.
+fn lock(dir: &Path) -> Result<Locked, Failure> {
+    CaFolder::new(dir).lock().map_err(unusable)
+}
+
+fn unusable(error: FolderError) -> Failure {
+    Failure::new("the certificate authority can't be used", error)
+}
+
+/// The id of a service of `trust_domain`, or one that is written out.
+fn workload(service: &str, trust_domain: &TrustDomain) -> Result<SpiffeId, Failure> {
+    let id = if service.contains("://") {
+        SpiffeId::parse(service)
+    } else {
+        SpiffeId::for_service(trust_domain, service)
+    };
+    id.map_err(|error| Failure::new(format!("{service:?} is no service"), error).into_misuse())
 }
 
 fn issue(
@@ -138,29 +175,29 @@ fn issue(
     names: &[String],
     context: &Context,
 ) -> Result<Report, Failure> {
-    let authority = read(dir)?;
-    let id = if service.contains("://") {
-        SpiffeId::parse(service)
-    } else {
-        SpiffeId::for_service(authority.trust_domain(), service)
-    };
-    let id = id
-        .map_err(|error| Failure::new(format!("{service:?} is no service"), error).into_misuse())?;
+    let ca = lock(dir)?;
+    let roots = ca.roots().map_err(unusable)?;
+    let authority = roots.signer();
+    let id = workload(service, authority.trust_domain())?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let issued = authority
         .issue(&id, lifetime, context.now, &names)
         .map_err(|error| Failure::new(format!("could not issue a certificate to {id}"), error))?;
+    // As long as it lives its root is not to be forgotten.
+    ca.promise(&authority.facts().fingerprint, issued.not_after)
+        .map_err(unusable)?;
+    drop(ca);
 
     files::make_dir(out, Access::Public)?;
     let file_name = id.path().trim_start_matches('/').replace('/', "-");
     let (certificate, key, root) = (
         out.join(format!("{file_name}.crt")),
         out.join(format!("{file_name}.key")),
-        out.join(CERTIFICATE),
+        out.join(CERTIFICATES),
     );
     files::write(&key, &issued.key_pem, Access::Private)?;
     files::write(&certificate, &issued.certificate_pem, Access::Public)?;
-    files::write(&root, authority.certificate_pem(), Access::Public)?;
+    files::write(&root, &roots.certificates_pem(), Access::Public)?;
     let until = humantime::format_rfc3339_seconds(issued.not_after).to_string();
     let text = format!(
         "issued {} to {id}, valid until {until}\nidentity:\n  trust_domain: {}\n  source: files\n  cert_file: {}\n  \
@@ -177,6 +214,3 @@ fn issue(
     });
     Ok(Report::new(text, json))
 }
-
-const CERTIFICATE: &str = "ca.crt";
-const KEY: &str = "ca.key";

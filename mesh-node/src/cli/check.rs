@@ -31,6 +31,7 @@ use super::report::Failure;
 use super::report::Report;
 use crate::adapt::policy::Located;
 use crate::adapt::policy::scope_of;
+use crate::ca_service::client::CaClient;
 use crate::config::Document;
 use crate::config::IdentitySource;
 use crate::config::NodeConfig;
@@ -143,9 +144,13 @@ fn identity(
                 findings,
             )
         }
+        (IdentitySource::Builtin, _, _, Some(ca), Some(dir)) => {
+            served(config, document, (ca, dir), findings)
+        }
         (IdentitySource::Builtin, _, _, _, Some(dir)) => {
             let key = "identity.ca_dir";
-            let authority = ca::read(dir).map_err(|failure| failure.at(document, key))?;
+            let roots = ca::read(dir).map_err(|failure| failure.at(document, key))?;
+            let authority = roots.signer();
             kept(&dir.join("ca.key"), document, key)?;
             if authority.trust_domain().as_str() != settings.trust_domain {
                 let message = format!(
@@ -168,7 +173,7 @@ fn identity(
             let texts = (
                 &*issued.certificate_pem,
                 &**issued.key_pem,
-                authority.certificate_pem(),
+                &*roots.certificates_pem(),
             );
             verify(config, document, context, texts, findings)
         }
@@ -204,6 +209,34 @@ fn consul(
         findings.expose("the token in", token);
     }
     let found = "is asked of consul when the node starts".to_owned();
+    findings.checked.push(("identity", found));
+    Ok(())
+}
+
+/// The authority is asked when the node runs; what it is believed by is read now.
+fn served(
+    config: &NodeConfig,
+    document: &Document,
+    (ca, dir): (&Path, &Path),
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let url = config.identity.ca_url.as_deref().unwrap_or_default();
+    CaClient::new(config, url).map_err(|error| {
+        Failure::because(document.error("identity.ca_url", "is not usable"), error)
+    })?;
+    let key = "identity.ca_file";
+    let roots = files::read(ca).map_err(|failure| failure.at(document, key))?;
+    let roots = certificates(roots.as_bytes()).map_err(|error| {
+        Failure::because(document.error(key, "the roots are not usable"), error)
+    })?;
+    if let Some(token) = &config.identity.join_token_file {
+        findings.expose("the join token", token);
+    }
+    let found = format!(
+        "from the authority at {url}, believed by {} root(s), kept in {}",
+        roots.len(),
+        dir.display()
+    );
     findings.checked.push(("identity", found));
     Ok(())
 }

@@ -30,11 +30,14 @@ pub struct IdentityConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub key_file: Option<PathBuf>,
-    /// PEM roots that peers' certificates must lead to. Required with `source: files`.
+    /// PEM roots that peers' certificates must lead to. Required with `source: files`. With `ca_url`: the roots that the
+    /// authority itself must lead to until it tells of others; required there too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub ca_file: Option<PathBuf>,
-    /// Folder with `ca.crt` and `ca.key` (`mesh-node ca init` makes it). Required with `source: builtin`.
+    /// With `source: builtin`: the folder with `ca.crt` and `ca.key` (`mesh-node ca init` makes it). With `ca_url`: the
+    /// folder where this node keeps its own key and certificate, so that a restart needs no join token. Required with
+    /// `source: builtin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub ca_dir: Option<PathBuf>,
@@ -52,8 +55,18 @@ pub struct IdentityConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ConsulConfig")]
     pub consul: Option<ConsulConfig>,
+    /// With `source: builtin`: the served authority (`mesh-node ca serve`) to ask, as `https://HOST:PORT`. Default: the
+    /// authority's key lies in `ca_dir`, and this node issues its own certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub ca_url: Option<String>,
+    /// With `ca_url`: file with the join token (`mesh-node ca token`) that the first certificate is got with; nobody but
+    /// this user may read it. Of no use afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub join_token_file: Option<PathBuf>,
     /// Lifetime of the certificates that the built-in CA issues. Shorter limits what a stolen key is worth; each renewal
-    /// costs one ECDSA signature. Default `1h`.
+    /// costs one ECDSA signature. A served authority may allow less. Default `1h`.
     #[serde(default = "default_lifetime", with = "value::duration")]
     #[schemars(with = "String")]
     pub certificate_lifetime: Duration,
@@ -101,6 +114,8 @@ impl IdentityConfig {
             ca_dir: None,
             workload_api_socket: None,
             consul: None,
+            ca_url: None,
+            join_token_file: None,
             certificate_lifetime: CERTIFICATE_LIFETIME,
             federation: Vec::new(),
             trust_domain_aliases: Vec::new(),
@@ -141,6 +156,8 @@ impl IdentityConfig {
             ca_dir: Some(ca_dir.to_owned()),
             workload_api_socket: None,
             consul: None,
+            ca_url: None,
+            join_token_file: None,
             certificate_lifetime: CERTIFICATE_LIFETIME,
             federation: Vec::new(),
             trust_domain_aliases: Vec::new(),
@@ -173,7 +190,7 @@ pub enum IdentitySource {
     Files,
     /// The SPIFFE Workload API of an agent on this machine, such as SPIRE's.
     WorkloadApi,
-    /// The built-in CA: the node issues its own certificate.
+    /// The built-in CA: the node issues its own certificate, or asks the served authority at `ca_url`.
     Builtin,
     /// Consul's Connect CA, asked by way of the agent on this machine.
     Consul,

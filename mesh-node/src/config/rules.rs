@@ -132,6 +132,18 @@ fn consul(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn authority(identity: &IdentityConfig, document: &Document) -> Result<(), ConfigError> {
+    if identity.ca_url.is_some() && identity.source != IdentitySource::Builtin {
+        let message = "has no meaning without `source: builtin`";
+        return Err(document.error("identity.ca_url", message));
+    }
+    if identity.join_token_file.is_some() && identity.ca_url.is_none() {
+        let message = "has no meaning without `ca_url`";
+        return Err(document.error("identity.join_token_file", message));
+    }
+    Ok(())
+}
+
 fn identity(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
     let identity = &config.identity;
     if identity.source != IdentitySource::Consul {
@@ -144,6 +156,7 @@ fn identity(config: &NodeConfig, document: &Document) -> Result<(), ConfigError>
             return Err(document.error("identity.consul", message));
         }
     }
+    authority(identity, document)?;
     let files = [
         ("cert_file", &identity.cert_file),
         ("key_file", &identity.key_file),
@@ -151,9 +164,14 @@ fn identity(config: &NodeConfig, document: &Document) -> Result<(), ConfigError>
     ];
     let folder = [("ca_dir", &identity.ca_dir)];
     let socket = [("workload_api_socket", &identity.workload_api_socket)];
+    let served = [("ca_dir", &identity.ca_dir), ("ca_file", &identity.ca_file)];
+    let (pair, _) = files.split_at(2);
     let (source, needed, unused) = match identity.source {
         IdentitySource::Files => ("files", &files[..], [&folder[..], &socket, &[]]),
         IdentitySource::WorkloadApi => ("workload_api", &socket[..], [&files[..], &folder, &[]]),
+        IdentitySource::Builtin if identity.ca_url.is_some() => {
+            ("builtin", &served[..], [pair, &socket, &[]])
+        }
         IdentitySource::Builtin => ("builtin", &folder[..], [&files[..], &socket, &[]]),
         IdentitySource::Consul => ("consul", &[][..], [&files[..], &folder, &socket]),
     };

@@ -1,0 +1,84 @@
+//! One connection: TLS, who came, one request.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::Request;
+use http::header;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use mesh_auth::spiffe::SpiffeId;
+use mesh_auth::svid;
+use mesh_transport::drain::Drain;
+use mesh_transport::listen::Accepted;
+use mesh_transport::server::Protocol;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::Shared;
+use super::answer;
+use crate::stack::outbound::chain;
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) from: SocketAddr,
+    /// The name in the certificate, which was verified in the handshake.
+    pub(super) id: Option<SpiffeId>,
+}
+
+/// Serves one connection in the background until it ends.
+pub(super) fn accept(shared: &Arc<Shared>, accepted: Accepted, drain: Drain) {
+    let serving = Arc::clone(shared);
+    shared.tasks.start(async move {
+        let Accepted {
+            stream, from, slot, ..
+        } = accepted;
+        Box::pin(serve(&serving, stream, from, drain)).await;
+        drop(slot);
+    });
+}
+
+async fn serve(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, drain: Drain) {
+    let acceptor = TlsAcceptor::from(Arc::clone(&shared.current().tls));
+    let accepted = tokio::time::timeout(TLS_DEADLINE, acceptor.accept(stream)).await;
+    let found = match accepted {
+        Ok(Ok(stream)) => caller(&stream, from).map(|caller| (stream, caller)),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_elapsed) => Err("the TLS handshake took too long".to_owned()),
+    };
+    let (stream, caller) = match found {
+        Ok(found) => found,
+        Err(error) => return shared.note_refusal(&error, "", from),
+    };
+    let (answering, held) = (Arc::clone(shared), drain.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (shared, caller, held) = (Arc::clone(&answering), caller.clone(), held.clone());
+        async move {
+            let mut response = answer::answer(&shared, request, &caller, held).await;
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    shared
+        .http
+        .serve(stream, Protocol::Http1, service, drain)
+        .await;
+}
+
+fn caller(stream: &TlsStream<TcpStream>, from: SocketAddr) -> Result<Caller, String> {
+    let certificates = stream.get_ref().1.peer_certificates();
+    let id = certificates
+        .and_then(<[_]>::first)
+        .map(|leaf| svid::leaf_identity(leaf).map_err(|error| chain(&error)))
+        .transpose()?;
+    Ok(Caller { from, id })
+}
+
+/// A TLS handshake takes a few milliseconds; who needs longer is slow on purpose (threat 33).
+const TLS_DEADLINE: Duration = Duration::from_secs(5);
