@@ -257,7 +257,7 @@ impl NodeConfig {
                 .as_mut()
                 .and_then(|jwt| jwt.secret_file.as_mut()),
         );
-        let consul = identity.consul.as_mut().into_iter();
+        let consul = identity.consul.iter_mut().chain(&mut self.policy.consul);
         paths.extend(consul.flat_map(ConsulConfig::paths));
         paths.extend(&mut self.policy.rules_file);
         paths.extend(&mut self.policy.shadow_file);

@@ -1,8 +1,9 @@
-//! What the node takes from Consul: its identity, from the Connect CA.
+//! What the node takes from Consul: its identity, from the Connect CA, and intentions.
 //!
 //! # Sources
 //!
-//! - Consul HTTP API, "Connect": `/v1/agent/connect/ca/leaf/:service`, `/v1/connect/ca/roots`.
+//! - Consul HTTP API, "Connect": `/v1/agent/connect/ca/leaf/:service`, `/v1/connect/ca/roots`, `/v1/connect/intentions`,
+//!   `/v1/connect/intentions/match`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::config::ConsulConfig;
 use crate::error::Error;
 
 pub(crate) mod identity;
+pub(crate) mod intentions;
 pub(crate) mod names;
 mod wire;
 

@@ -22,11 +22,13 @@ use crate::audit::Auditor;
 use crate::config::Environment;
 use crate::config::NodeConfig;
 use crate::config::UpstreamProtocol;
+use crate::consul::intentions::Intentions;
 use crate::credentials::KeyDrivers;
 use crate::error::Error;
 use crate::health::Board;
 use crate::methods::Methods;
 use crate::policy_store::Ending;
+use crate::policy_store::Follow;
 use crate::policy_store::Reload;
 use crate::policy_store::ReloadHandle;
 use crate::policy_store::Shown;
@@ -58,6 +60,7 @@ pub struct Node {
     policies: Arc<Shown>,
     issuer_keys: Option<KeyDrivers>,
     reload: Option<Reload>,
+    intentions: Option<Intentions>,
     drain_timeout: Duration,
 }
 
@@ -132,13 +135,16 @@ impl Node {
         let config = build::learnt(config).await?;
         let own = build::Own::new(&config)?;
         let identity = build::identity(&config, &own, &tasks).await?;
+        let (source, intentions) = build::intentions(&config, &own).await?;
         let for_parts = tasks.clone();
         // Reading files and making keys stays off the threads that serve requests.
         let make = move || {
-            let built = build::parts(&config, (&own, identity), &for_parts, methods)?;
+            let built = build::parts(&config, (&own, identity, intentions), &for_parts, methods)?;
             Self::assemble(&config, local, built, for_parts)
         };
-        tasks.blocking(make).await.map_err(Error::task)?
+        let mut node = tasks.blocking(make).await.map_err(Error::task)??;
+        node.intentions = source;
+        Ok(node)
     }
 
     fn assemble(
@@ -170,6 +176,7 @@ impl Node {
             policies: built.policies,
             issuer_keys: built.issuer_keys,
             reload: None,
+            intentions: None,
             drain_timeout: config.drain.timeout,
         })
     }
@@ -214,6 +221,7 @@ impl Node {
             policies,
             issuer_keys,
             reload,
+            intentions,
             drain_timeout,
         } = self;
         let writer = audit_driver.map(start_writer).transpose()?;
@@ -228,6 +236,15 @@ impl Node {
         }
         if let Some(drivers) = issuer_keys {
             drivers.start(&shared.tasks, &from_here);
+        }
+        if let Some(source) = intentions {
+            let (shown, tasks) = (Arc::clone(&policies), shared.tasks.clone());
+            let follow = Follow {
+                source,
+                shown,
+                tasks,
+            };
+            until_drain(&shared.tasks, from_here.clone(), follow.run());
         }
         let (mut ending, mut permissive) = (Ending::default(), Permissive::default());
         let told = Arc::clone(&shared);

@@ -2,6 +2,7 @@
 
 use mesh_auth::policy::Action;
 use mesh_auth::policy::DefaultAction;
+use mesh_auth::policy::IntentionConfig;
 use mesh_auth::policy::Policy;
 use mesh_auth::policy::PolicyConfig as Written;
 use mesh_auth::policy::PolicyError;
@@ -25,7 +26,18 @@ use crate::config::SecurityMode;
 ///
 /// As [`Policy::build_in`]: the error names the rule.
 pub(crate) fn compile(config: &PolicyConfig, scope: &Scope) -> Result<Policy, PolicyError> {
-    Policy::build_in(&written(config), scope)
+    compile_beside(config, &[], scope)
+}
+
+/// The same, with Consul's intentions beside the rules.
+pub(crate) fn compile_beside(
+    config: &PolicyConfig,
+    intentions: &[IntentionConfig],
+    scope: &Scope,
+) -> Result<Policy, PolicyError> {
+    let mut written = written(config);
+    written.intentions = intentions.to_vec();
+    Policy::build_in(&written, scope)
 }
 
 /// The policy as the engine takes it.

@@ -342,10 +342,12 @@ fn policy(
             error,
         )
     })?;
-    let store = PolicyStore::new(&config.policy, scope_of(config, &domain)).map_err(|fault| {
-        let Located { place, source } = fault.located(config, document);
-        Failure::because(place, source)
-    })?;
+    let store = PolicyStore::new(&config.policy, Vec::new(), scope_of(config, &domain)).map_err(
+        |fault| {
+            let Located { place, source } = fault.located(config, document);
+            Failure::because(place, source)
+        },
+    )?;
     let built = &store.current().live;
     let default = match config.policy.default {
         PolicyDefault::Deny => "deny",

@@ -97,10 +97,11 @@ impl Loaded {
         let document = Document::read(path, &context.environment)?;
         let config = document.config()?;
         let own = own(&config, &document)?;
-        let policies = build(&config.policy, &scope_of(&config, &own), 1).map_err(|fault| {
-            let Located { place, source } = fault.located(&config, &document);
-            Failure::because(place, source)
-        })?;
+        let policies =
+            build(&config.policy, &[], &scope_of(&config, &own), 1).map_err(|fault| {
+                let Located { place, source } = fault.located(&config, &document);
+                Failure::because(place, source)
+            })?;
         Ok(Self {
             config,
             own,

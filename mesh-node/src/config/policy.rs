@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
+use super::ConsulConfig;
+
 /// Who may call what. Without rules nobody may.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -26,6 +28,11 @@ pub struct PolicyConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub shadow_file: Option<PathBuf>,
+    /// Consul, whose intentions about calls of this service are a part of the policy, beside the rules. Where Consul is away
+    /// those that it named last stay in force. Default: none are read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ConsulConfig")]
+    pub consul: Option<ConsulConfig>,
     /// What stood in `shadow_file`, once it is read.
     #[serde(skip)]
     pub shadow: Option<Box<Self>>,

@@ -24,9 +24,10 @@ pub struct SecurityConfig {
     /// while a mesh is introduced; who calls so is `anonymous` to rules, and the node says loudly that it does. Default
     /// `strict`.
     pub mode: SecurityMode,
-    /// Whether the other side of a TLS connection must say by ALPN what it speaks: `required` or `optional`. Only proxies
-    /// that pass on TCP without a look inside, as Consul's, say nothing. A wrong protocol is always refused. Default
-    /// `required`.
+    /// Whether the other side of a TLS connection must say by ALPN what it speaks: `required`, `optional` or `ignored`. Only
+    /// proxies that pass on TCP without a look inside say nothing, or something else: Consul's built-in one says `h2`
+    /// whatever follows, and needs `ignored` where that is HTTP/1.1. Who offers only other protocols is always refused.
+    /// Default `required`.
     pub alpn: Alpn,
     /// `hybrid`: an end-to-end session inside mTLS. `mtls`: mTLS alone, cheaper, readable by a hop that ends TLS.
     /// Default `hybrid`.
@@ -142,6 +143,8 @@ pub enum Alpn {
     Required,
     /// It may say nothing.
     Optional,
+    /// It may say anything: the first bytes of a connection tell HTTP/2 from HTTP/1.1.
+    Ignored,
 }
 
 /// How messages between nodes are protected.

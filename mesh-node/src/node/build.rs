@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_audit::EventKind;
+use mesh_auth::policy::IntentionConfig;
 use mesh_auth::request::Limits;
 use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::spiffe::TrustDomain;
@@ -36,13 +37,13 @@ use parking_lot::RwLock;
 
 use crate::access_log::AccessLog;
 use crate::audit::Auditor;
-use crate::config::Alpn;
 use crate::config::AuditEvent;
 use crate::config::Durability;
 use crate::config::Encryption;
 use crate::config::NodeConfig;
 use crate::config::SecurityMode;
 use crate::consul;
+use crate::consul::intentions::Intentions;
 use crate::consul::names::Names;
 use crate::credentials::KeyDrivers;
 use crate::credentials::UserCheck;
@@ -145,9 +146,22 @@ pub(super) async fn identity(
     source.start(&judge, around, &config.identity).await
 }
 
+/// Consul's intentions and where they come from, where they are asked for.
+pub(super) async fn intentions(
+    config: &NodeConfig,
+    own: &Own,
+) -> Result<(Option<Intentions>, Vec<IntentionConfig>), Error> {
+    let random = Arc::clone(&own.seed) as Arc<_>;
+    let Some(mut source) = Intentions::new(config, random)? else {
+        return Ok((None, Vec::new()));
+    };
+    let first = source.first(config.identity.startup_timeout).await?;
+    Ok((Some(source), first))
+}
+
 pub(super) fn parts(
     config: &NodeConfig,
-    (own, identity): (&Own, (Identity, Intake)),
+    (own, identity, intentions): (&Own, (Identity, Intake), Vec<IntentionConfig>),
     tasks: &Tasks,
     methods: Option<Arc<Methods>>,
 ) -> Result<Built, Error> {
@@ -162,7 +176,7 @@ pub(super) fn parts(
         clock: wall_clock,
     });
     let (auditor, audit_driver) = audit(config)?.unzip();
-    let policies = policies(config, &own.trust_domain, &telemetry, auditor.clone())?;
+    let policies = policies(config, (own, intentions), &telemetry, auditor.clone())?;
     let users = users(config, own, (&policies.health, &telemetry), tasks)?;
     let sessions = match config.security.encryption {
         Encryption::Hybrid => Some(sessions(config, (own, &tokens), &tls, tasks)?),
@@ -270,7 +284,7 @@ fn gate(
         inbound,
         tls: Arc::clone(tls),
         own_principal,
-        requires_alpn: config.security.alpn == Alpn::Required,
+        alpn: config.security.alpn,
         plaintext,
         prober: own.prober.clone(),
         names: Names::new(config.identity.source, &own.trust_domain),

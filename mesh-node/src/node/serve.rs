@@ -49,6 +49,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::plaintext::series_of_nobody;
 use self::plaintext::serve_inbound;
+use crate::config::Alpn;
 use crate::consul::names::Names;
 use crate::node::Shared;
 use crate::respond::Code;
@@ -84,8 +85,8 @@ pub(crate) struct Gate {
     pub(crate) inbound: Inbound,
     pub(crate) tls: Arc<TlsStore>,
     pub(crate) own_principal: Arc<str>,
-    /// Whether a peer must offer its protocol by ALPN.
-    pub(crate) requires_alpn: bool,
+    /// Whether a peer must offer its protocol by ALPN, and whether that counts.
+    pub(crate) alpn: Alpn,
     /// Where plaintext is taken: what counts it.
     pub(crate) plaintext: Option<Arc<PairSeries>>,
     /// Who may probe (`security.probe`).
@@ -191,7 +192,11 @@ impl Shared {
         };
         drop(identity);
         let alpn = stream.get_ref().1.alpn_protocol();
-        let Some(protocol) = Protocol::agreed(alpn, self.gate.requires_alpn) else {
+        let protocol = match self.gate.alpn {
+            Alpn::Ignored => Some(Protocol::Detect),
+            rule => Protocol::agreed(alpn, rule == Alpn::Required),
+        };
+        let Some(protocol) = protocol else {
             let reason = format!("{} offered no protocol by ALPN (security.alpn)", live.id());
             return self.refused_connection(from, &reason);
         };

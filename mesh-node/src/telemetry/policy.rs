@@ -18,6 +18,8 @@ pub(crate) struct PolicyMetrics {
     loaded: Gauge,
     generation: Gauge,
     pub(crate) expiring: Gauge,
+    pub(crate) intentions: Gauge,
+    pub(crate) intention_failures: Counter,
     /// 1 where plaintext is taken.
     pub(crate) permissive: Gauge,
     /// Requests that came in plaintext.
@@ -63,6 +65,14 @@ impl PolicyMetrics {
             expiring: names.register(
                 "mesh_policy_rules_expiring",
                 "Rules that end within 14 days",
+            ),
+            intentions: names.register(
+                "mesh_policy_intentions",
+                "Intentions of Consul that are in force here",
+            ),
+            intention_failures: names.register(
+                "mesh_policy_intention_failures",
+                "Failures to read Consul's intentions while the last good ones stayed",
             ),
             permissive: names.register(
                 "mesh_permissive",

@@ -124,6 +124,11 @@ impl Envoy {
         Self::start(chain, json!({}), app, dir)
     }
 
+    /// Takes plain HTTP in any version and sends it to the application at `app` as HTTP/1.1.
+    pub(crate) fn plain(app: u16, dir: &Path) -> Option<Self> {
+        Self::start(json!({}), json!({}), app, dir)
+    }
+
     fn start(chain: Value, cluster: Value, to: u16, dir: &Path) -> Option<Self> {
         let program = tool("envoy")?;
         let [port, admin] = [free_port(), free_port()];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mesh_auth::policy::DEFAULT_RULE;
-use mesh_auth::spiffe::TrustDomain;
+use mesh_auth::policy::IntentionConfig;
 
 use crate::adapt::policy::scope_of;
 use crate::audit::Auditor;
@@ -21,7 +21,7 @@ use crate::telemetry::Telemetry;
 
 pub(super) fn policies(
     config: &NodeConfig,
-    own: &TrustDomain,
+    (own, intentions): (&Own, Vec<IntentionConfig>),
     telemetry: &Arc<Telemetry>,
     auditor: Option<Auditor>,
 ) -> Result<Arc<Shown>, Error> {
@@ -29,11 +29,17 @@ pub(super) fn policies(
         let what = "policy.shadow_file was not read; load the configuration with NodeConfig::load";
         return Err(Error::missing(what.to_owned()));
     }
-    let store =
-        PolicyStore::new(&config.policy, scope_of(config, own)).map_err(|fault| Error::Config {
-            what: fault.to_string(),
-            source: Some(fault.into_source().into()),
-        })?;
+    let in_force = i64::try_from(intentions.len()).unwrap_or(i64::MAX);
+    telemetry.policy.intentions.set(in_force);
+    let store = PolicyStore::new(
+        &config.policy,
+        intentions,
+        scope_of(config, &own.trust_domain),
+    )
+    .map_err(|fault| Error::Config {
+        what: fault.to_string(),
+        source: Some(fault.into_source().into()),
+    })?;
     telemetry.policy.loaded(1, wall_clock());
     Ok(Arc::new(Shown {
         started: config.clone(),
