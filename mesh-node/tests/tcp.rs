@@ -63,9 +63,13 @@ fn mesh_with_tcp(rules: &Value) -> (Mesh, Echo, u16) {
     let echo = Echo::start();
     let (carried, bound) = (free_port(), free_port());
     mesh.order.configure(json!({
-        "service": { "tcp": [
-            { "listen": format!("127.0.0.1:{carried}"), "app": format!("127.0.0.1:{}", echo.port) },
-        ] },
+        "service": {
+            // It speaks HTTP too, so a rule about requests can be enforced.
+            "app": format!("127.0.0.1:{}", echo.port),
+            "tcp": [
+                { "listen": format!("127.0.0.1:{carried}"), "app": format!("127.0.0.1:{}", echo.port) },
+            ],
+        },
         "policy": { "rules": rules },
     }));
     mesh.user.discover("order-service", &[carried]);
