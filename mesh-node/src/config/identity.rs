@@ -175,7 +175,7 @@ pub struct FederationConfig {
     /// Its name. Required.
     #[serde(deserialize_with = "value::trust_domain")]
     pub trust_domain: String,
-    /// Its roots, PEM. Watched. Required.
+    /// Its roots: PEM, or a bundle as SPIFFE servers publish it. Watched. Required.
     #[schemars(with = "String")]
     pub bundle_file: PathBuf,
 }

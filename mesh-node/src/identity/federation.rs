@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mesh_auth::bundle::Bundle;
 use mesh_auth::spiffe::TrustDomain;
-use mesh_transport::tls::certificates;
 
 use crate::config::IdentityConfig;
 use crate::error::Error;
@@ -71,15 +71,19 @@ impl Federation {
 
     fn read(&self) -> Result<Roots, Error> {
         let roots = self.0.iter().map(|(domain, file)| {
-            let roots = certificates(&pem::read(file)?).map_err(|source| {
+            let bundle = Bundle::parse(domain.clone(), &pem::read(file)?).map_err(|source| {
                 Error::config(
                     format!("the bundle of {domain} in {} can't be used", file.display()),
                     source,
                 )
             })?;
-            Ok((domain.clone(), roots))
+            Ok((domain.clone(), bundle.roots().to_vec()))
         });
-        roots.collect()
+        // One without roots is one that nobody can come from at present.
+        let is_someone = |read: &Result<(_, Vec<_>), Error>| {
+            read.as_ref().map_or(true, |(_, roots)| !roots.is_empty())
+        };
+        roots.filter(is_someone).collect()
     }
 }
 
