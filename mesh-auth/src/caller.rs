@@ -35,7 +35,7 @@ impl Caller {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct User {
-    /// Who vouches: `iss` of a token, the name of a consumer's key.
+    /// Who vouches: `iss` of an issuer's token; of a consumer's token or API key the consumer's name.
     pub issuer: Arc<str>,
     /// Who it is, unique with its issuer: `sub` of a token, the consumer.
     pub subject: Arc<str>,

@@ -38,9 +38,8 @@
 //!
 //! It opens no connection, reads no file and no clock: certificates, secrets, rules and the time are
 //! arguments. It does not verify certificate chains (the TLS library does; `svid` adds the rules
-//! that it does not know). Tokens are HS256 service tokens; there are no public-key tokens and no
-//! key sets from URLs. Conditions of rules know no
-//! regular expressions.
+//! that it does not know). It fetches no key sets: `token::Jwks` says when to fetch, and judges what came. Tokens
+//! are not encrypted ones. Conditions of rules know no regular expressions.
 //!
 //! ## Modules
 //!
@@ -52,7 +51,7 @@
 //! | `bundle` | the roots of a trust domain: PEM, and the format that SPIFFE servers publish |
 //! | `ca` | a small authority: issues and signs X.509-SVIDs, replaces its root, lets newcomers join |
 //! | `request` | the canonical request, and stripping forged identity headers |
-//! | `token` | service tokens: issue, verify, rotate, cache |
+//! | `token` | service tokens, and the credentials of users: tokens by public key, consumers, API keys |
 //! | `policy` | rules, decisions and explanations; recorded decisions: replayed, compared, drafted from |
 //! | `layer` | the same as tower layers |
 //!
@@ -61,7 +60,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `policy` (default) | the modules `policy` and `request` (http, cel, `serde_json`) |
-//! | `jwt` (default) | the module `token` (jsonwebtoken) |
+//! | `jwt` (default) | the module `token` (jsonwebtoken, aws-lc-rs) |
 //! | `svid` (default) | the module `svid` (x509-parser) |
 //! | `bundle` | the module `bundle` (base64, `serde_json`), and `svid` |
 //! | `ca` | the module `ca` (rcgen, getrandom), and `svid` |

@@ -44,6 +44,7 @@ pub use self::auth::AuthConfig;
 pub use self::auth::ConsumerConfig;
 pub use self::auth::IssuerConfig;
 pub use self::auth::JwtConfig;
+pub use self::auth::JwtSecretConfig;
 pub use self::auth::RoleConfig;
 pub use self::consul::ConsulConfig;
 pub use self::discovery::DiscoveryConfig;
@@ -251,12 +252,10 @@ impl NodeConfig {
             &mut identity.join_token_file,
         ];
         let mut paths: Vec<&mut PathBuf> = optional.into_iter().flatten().collect();
-        paths.extend(
-            self.auth
-                .jwt
-                .as_mut()
-                .and_then(|jwt| jwt.secret_file.as_mut()),
-        );
+        if let Some(jwt) = &mut self.auth.jwt {
+            paths.extend(&mut jwt.secret_file);
+            paths.extend(jwt.secrets.iter_mut().map(|secret| &mut secret.secret_file));
+        }
         let consul = identity.consul.iter_mut().chain(&mut self.policy.consul);
         paths.extend(consul.flat_map(ConsulConfig::paths));
         paths.extend(&mut self.policy.rules_file);

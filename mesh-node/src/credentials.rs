@@ -67,22 +67,16 @@ impl UserCheck {
         if !config.knows_users() {
             return Ok(None);
         }
-        let mut feeds = HashMap::new();
-        let mut verifier = UserVerifier::new(CACHED);
-        for issuer in &config.issuers {
-            let own = |source| Error::config(format!("auth.issuers: {}", issuer.issuer), source);
-            verifier.add_issuer(issuer_of(issuer)).map_err(own)?;
-            if let Some(file) = &issuer.jwks_file {
-                let keys = read_keys(file)?;
-                verifier.put_keys(&issuer.issuer, Some(Arc::new(keys)));
-            } else {
-                let feed = KeyFeed::new(issuer, random.next_u64());
-                feeds.insert(issuer.issuer.as_str().into(), Arc::new(feed));
-            }
-        }
-        for consumer in &config.consumers {
-            add_consumer(&mut verifier, config, consumer)?;
-        }
+        let verifier = verifier_of(config)?;
+        let by_url = config
+            .issuers
+            .iter()
+            .filter(|issuer| issuer.jwks_url.is_some());
+        let feed = |issuer: &IssuerConfig| {
+            let feed = KeyFeed::new(issuer, random.next_u64());
+            (issuer.issuer.as_str().into(), Arc::new(feed))
+        };
+        let feeds = by_url.map(feed).collect();
         let header = HeaderName::try_from(&config.api_key_header);
         let header = header.map_err(|source| Error::config("auth.api_key_header", source))?;
         Ok(Some(Self {
@@ -159,9 +153,7 @@ impl UserCheck {
         let Some(value) = only(headers, &AUTHORIZATION)? else {
             return Ok(None);
         };
-        let Some((scheme, token)) = value.split_once(' ') else {
-            return Ok(None);
-        };
+        let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
         let is_bearer = scheme.eq_ignore_ascii_case("bearer");
         Ok(is_bearer.then(|| token.trim_start_matches(' ')))
     }
@@ -283,6 +275,27 @@ fn issuer_of(config: &IssuerConfig) -> Issuer {
             None => issuer,
         }
     })
+}
+
+/// All that `config` trusts; keys that come from URLs are not there yet.
+///
+/// # Errors
+///
+/// A file that can't be read, or holds what can't be used.
+pub(crate) fn verifier_of(config: &AuthConfig) -> Result<UserVerifier, Error> {
+    let mut verifier = UserVerifier::new(CACHED);
+    for issuer in &config.issuers {
+        let own = |source| Error::config(format!("auth.issuers: {}", issuer.issuer), source);
+        verifier.add_issuer(issuer_of(issuer)).map_err(own)?;
+        if let Some(file) = &issuer.jwks_file {
+            let keys = read_keys(file)?;
+            verifier.put_keys(&issuer.issuer, Some(Arc::new(keys)));
+        }
+    }
+    for consumer in &config.consumers {
+        add_consumer(&mut verifier, config, consumer)?;
+    }
+    Ok(verifier)
 }
 
 fn add_consumer(

@@ -69,6 +69,7 @@ mod policy_store;
 mod prove;
 pub mod respond;
 mod secret_file;
+mod service_token;
 mod stack;
 mod tasks;
 mod tcp;

@@ -23,7 +23,6 @@ use crate::config::Environment;
 use crate::config::NodeConfig;
 use crate::config::UpstreamProtocol;
 use crate::consul::intentions::Intentions;
-use crate::credentials::KeyDrivers;
 use crate::error::Error;
 use crate::health::Board;
 use crate::methods::Methods;
@@ -45,6 +44,7 @@ mod rotate;
 pub(crate) mod serve;
 mod session_identity;
 
+use self::build::Upkeep;
 use self::permissive::Permissive;
 use self::rotate::Rotation;
 use self::serve::Gate;
@@ -58,7 +58,7 @@ pub struct Node {
     rotation: Rotation,
     workload_api: Option<WorkloadApi>,
     policies: Arc<Shown>,
-    issuer_keys: Option<KeyDrivers>,
+    upkeep: Upkeep,
     reload: Option<Reload>,
     intentions: Option<Intentions>,
     drain_timeout: Duration,
@@ -174,7 +174,7 @@ impl Node {
             rotation: built.rotation,
             workload_api: built.workload_api,
             policies: built.policies,
-            issuer_keys: built.issuer_keys,
+            upkeep: built.upkeep,
             reload: None,
             intentions: None,
             drain_timeout: config.drain.timeout,
@@ -219,7 +219,7 @@ impl Node {
             rotation,
             workload_api,
             policies,
-            issuer_keys,
+            upkeep,
             reload,
             intentions,
             drain_timeout,
@@ -234,9 +234,7 @@ impl Node {
         if let Some(reload) = reload {
             until_drain(&shared.tasks, from_here.clone(), reload.run());
         }
-        if let Some(drivers) = issuer_keys {
-            drivers.start(&shared.tasks, &from_here);
-        }
+        upkeep.start(&shared.tasks, &from_here);
         if let Some(source) = intentions {
             let (shown, tasks) = (Arc::clone(&policies), shared.tasks.clone());
             let follow = Follow {

@@ -616,7 +616,7 @@ fn a_secret_can_stand_in_a_file_of_its_own() {
 
     refuses(
         "auth: { jwt: { token_expiry: 1h } }",
-        "mesh.yaml:3:14: auth.jwt: the required key \"secret\" or \"secret_file\" is missing",
+        "mesh.yaml:3:14: auth.jwt: the required key \"secret\", \"secret_file\" or \"secrets\" is missing",
     );
     refuses(
         &format!("auth: {{ jwt: {{ secret: {SECRET}, secret_file: a }} }}"),

@@ -5,12 +5,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::{constant_time, hmac};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::ring::{RingError, check_secret};
+use super::{MAX_TOKEN_BYTES, UserTokenError};
 use crate::hex::hex;
 
 /// A caller that signs its own tokens with a secret it shares with us.
@@ -46,6 +50,37 @@ impl Consumer {
     pub fn with_groups(mut self, groups: &[&str]) -> Self {
         self.groups = groups.iter().map(|&group| group.into()).collect();
         self
+    }
+
+    /// Writes a token of this consumer about `subject` to `audience`, that counts from `now`, in seconds since the Unix
+    /// epoch, for `lifetime`.
+    ///
+    /// # Errors
+    /// [`UserTokenError::TooLarge`] when no verifier would look at it, and [`UserTokenError::SpiffeSubject`] when none
+    /// would accept it.
+    pub fn issue(
+        &self,
+        subject: &str,
+        audience: &str,
+        (now, lifetime): (u64, Duration),
+    ) -> Result<String, UserTokenError> {
+        if is_spiffe(subject) {
+            return Err(UserTokenError::SpiffeSubject);
+        }
+        let header = serde_json::json!({ "alg": "HS256", "typ": "JWT" });
+        let claims = serde_json::json!({
+            "iss": &*self.key, "sub": subject, "aud": audience,
+            "iat": now, "exp": now.saturating_add(lifetime.as_secs()),
+        });
+        let [header, claims] =
+            [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+        let message = format!("{header}.{claims}");
+        let tag = hmac::sign(&self.secret, message.as_bytes());
+        let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(UserTokenError::TooLarge { bytes: token.len() });
+        }
+        Ok(token)
     }
 
     /// In constant time.
@@ -158,6 +193,12 @@ impl fmt::Display for ApiKeyHash {
 #[expect(clippy::exhaustive_structs, reason = "there is nothing more to say")]
 pub struct ApiKeyError;
 
+/// Whether a subject looks like a workload, which a consumer can't vouch for.
+pub(super) fn is_spiffe(subject: &str) -> bool {
+    let scheme = subject.as_bytes().get(..SPIFFE.len());
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(SPIFFE))
+}
+
 /// The public part of what may be a key.
 pub(super) fn id_of(key: &str) -> Option<&str> {
     let (id, secret) = key.strip_prefix(PREFIX)?.split_once('_')?;
@@ -183,6 +224,7 @@ fn bytes_of(digits: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
+const SPIFFE: &[u8] = b"spiffe:";
 /// Secret scanners find leaked keys by it.
 const PREFIX: &str = "mk_";
 const ID_BYTES: usize = 8;

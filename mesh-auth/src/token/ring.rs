@@ -116,7 +116,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring of the given keys, in any order.
+    /// A ring of the given keys. The newest by `not_before` signs, and of several the first that is given.
     ///
     /// # Errors
     /// When there is no key or more than [`MAX_KEYS`], two have the same name, a name is unusable,
@@ -125,11 +125,8 @@ impl Ring {
         if keys.is_empty() || keys.len() > MAX_KEYS {
             return Err(RingError::Size { keys: keys.len() });
         }
-        keys.sort_by(|a, b| {
-            b.not_before
-                .cmp(&a.not_before)
-                .then_with(|| a.kid.cmp(&b.kid))
-        });
+        // Of keys with the same time the first that was given stays first.
+        keys.sort_by_key(|key| std::cmp::Reverse(key.not_before));
         for (at, key) in keys.iter().enumerate() {
             if key.kid.is_empty() || key.kid.len() > MAX_KID_BYTES {
                 return Err(RingError::Kid);
@@ -159,6 +156,11 @@ impl Ring {
     /// The keys, newest first.
     pub fn keys(&self) -> &[RingKey] {
         &self.keys
+    }
+
+    /// The name of the key that signs at `now`, in seconds since the Unix epoch.
+    pub fn signing_kid(&self, now: u64) -> Option<&str> {
+        self.signing_key(now).map(RingKey::kid)
     }
 
     /// The newest key whose time has come.

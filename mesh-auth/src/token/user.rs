@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::MAX_TOKEN_BYTES;
 use super::compact::{Compact, Registered};
-use super::consumer::{ApiKeyHash, Consumer, id_of};
+use super::consumer::{ApiKeyHash, Consumer, id_of, is_spiffe};
 use super::external::{External, IssuerConfig};
 use super::json::Object;
 use super::jwk::{KeyAlgorithm, KeySet};
@@ -256,7 +256,7 @@ fn consumer_user(
         return Err(UserTokenError::BadSignature);
     }
     let registered = Registered::check(&token.claims, &[service], now)?;
-    if registered.subject.starts_with("spiffe:") {
+    if is_spiffe(&registered.subject) {
         return Err(UserTokenError::SpiffeSubject);
     }
     let groups = consumer.groups.clone();

@@ -19,7 +19,7 @@ use mesh_transport::tls::PeerId;
 use mesh_transport::tls::TlsStore;
 use rustls_pki_types::CertificateDer;
 
-use crate::stack::inbound::TokenCheck;
+use crate::service_token::TokenCheck;
 use crate::stack::outbound::chain;
 
 /// Signs `spki` as the key of `name` with the certificate that `credentials` hold.

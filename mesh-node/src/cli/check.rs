@@ -11,7 +11,6 @@ use std::time::SystemTime;
 use mesh_auth::policy::Policy;
 use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::svid;
-use mesh_auth::token::Ring;
 use mesh_transport::spiffe::SpiffeLeaf;
 use mesh_transport::tls::Credentials;
 use mesh_transport::tls::TlsStore;
@@ -40,6 +39,7 @@ use crate::config::SecurityMode;
 use crate::consul::identity::Consul;
 use crate::error::Error;
 use crate::policy_store::PolicyStore;
+use crate::service_token;
 
 /// What was checked, and what is worth a second look.
 #[derive(Default)]
@@ -391,8 +391,8 @@ fn tokens(
     let found = match &config.auth.jwt {
         None => "none".to_owned(),
         Some(jwt) => {
-            Ring::single(jwt.secret.expose().as_bytes()).map_err(|error| {
-                Failure::because(document.error("auth.jwt.secret", "is not usable"), error)
+            service_token::ring(jwt).map_err(|error| {
+                Failure::because(document.error("auth.jwt", "is not usable"), error)
             })?;
             if let Some(file) = &jwt.secret_file {
                 findings.expose("the token secret", file);

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::spiffe::TrustDomain;
-use mesh_auth::token::Ring;
 use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::TrustBundles;
 use mesh_transport::tls::certificates;
@@ -37,6 +36,7 @@ use crate::prove::plan::Paper;
 use crate::prove::report::Outcome;
 use crate::prove::report::Proof;
 use crate::prove::report::hex;
+use crate::service_token;
 
 /// Probes a running node, and checks the report of one.
 #[derive(Debug, clap::Args)]
@@ -179,9 +179,8 @@ fn target(args: &Args, config: &NodeConfig) -> Result<Target, Failure> {
     let tokens = match &config.auth.jwt {
         None => None,
         Some(jwt) => {
-            let ring = Ring::single(jwt.secret.expose().as_bytes());
-            let ring =
-                ring.map_err(|error| Failure::new("auth.jwt.secret is not usable", error))?;
+            let ring = service_token::ring(jwt)
+                .map_err(|error| Failure::new("auth.jwt is not usable", error))?;
             Some(Tokens {
                 ring: Arc::new(ring),
                 issuer: config.token_issuer().to_owned(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use mesh_auth::token::JwksConfig;
 use schemars::JsonSchema;
@@ -69,6 +70,10 @@ pub struct JwtConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub secret_file: Option<PathBuf>,
+    /// Secrets beside or in place of that, while one replaces another; each node must have all that the others sign
+    /// with. Their files, and `secret_file`, are read again when they change: all of them, or none. Default none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<JwtSecretConfig>,
     /// How long a token is valid. Default `1h`.
     #[serde(default = "default_expiry", with = "value::duration")]
     #[schemars(with = "String")]
@@ -85,10 +90,41 @@ impl JwtConfig {
         Self {
             secret,
             secret_file: None,
+            secrets: Vec::new(),
             token_expiry: TOKEN_EXPIRY,
             issuer: None,
         }
     }
+}
+
+/// A secret and when it counts. The newest by `not_before` signs, and of several the first in the list; all verify.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtSecretConfig {
+    /// File that holds the secret, at least 32 bytes, on one line; nobody else may read it. Required.
+    #[schemars(with = "String")]
+    pub secret_file: PathBuf,
+    /// Its name in tokens. Default: made from the secret, so that nodes agree on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub kid: Option<String>,
+    /// From when on it signs, such as `2027-03-31T18:00:00Z`. Default: at once.
+    #[serde(
+        default,
+        with = "value::moment",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(with = "String")]
+    pub not_before: Option<SystemTime>,
+    /// From when on it neither signs nor verifies. Default: never.
+    #[serde(
+        default,
+        with = "value::moment",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(with = "String")]
+    pub not_after: Option<SystemTime>,
 }
 
 /// An issuer whose tokens name users.

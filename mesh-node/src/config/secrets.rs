@@ -22,6 +22,11 @@ pub(super) fn read(config: &mut NodeConfig, document: &Document) -> Result<(), C
             read_one(file, &key, document)?;
         }
     }
+    let secrets = config.auth.jwt.iter().flat_map(|jwt| &jwt.secrets);
+    for (secret, index) in secrets.zip(0..) {
+        let key = format!("auth.jwt.secrets[{index}].secret_file");
+        read_one(&secret.secret_file, &key, document)?;
+    }
     token_secret(config, document)
 }
 
@@ -36,9 +41,9 @@ fn token_secret(config: &mut NodeConfig, document: &Document) -> Result<(), Conf
         Place::Variable(_)
     );
     match &jwt.secret_file {
-        None if !is_set => Err(document.error(
+        None if !is_set && jwt.secrets.is_empty() => Err(document.error(
             "auth.jwt",
-            "the required key \"secret\" or \"secret_file\" is missing",
+            "the required key \"secret\", \"secret_file\" or \"secrets\" is missing",
         )),
         Some(_) if is_set && !is_override => Err(document.error(
             "auth.jwt.secret_file",
@@ -49,7 +54,11 @@ fn token_secret(config: &mut NodeConfig, document: &Document) -> Result<(), Conf
             jwt.secret = SecretText::new(std::mem::take(&mut *secret));
             Ok(())
         }
-        _ => Ok(()),
+        _ => {
+            // What stands there counts for nothing.
+            jwt.secret_file = None;
+            Ok(())
+        }
     }
 }
 

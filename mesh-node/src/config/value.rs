@@ -182,6 +182,36 @@ pub(super) fn unix_socket<'de, D: Deserializer<'de>>(
     socket_path(&text).map(Some).map_err(D::Error::custom)
 }
 
+/// Moments such as `2027-03-31T18:00:00Z`, or nothing.
+pub(super) mod moment {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match humantime::parse_rfc3339(&text) {
+            Ok(moment) => Ok(Some(moment)),
+            Err(_) => Err(D::Error::custom(
+                "is not a moment; write it like 2027-03-31T18:00:00Z",
+            )),
+        }
+    }
+
+    #[expect(clippy::ref_option, reason = "what serde calls it with")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.collect_str(&humantime::format_rfc3339_seconds(*value)),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
 pub(super) fn socket_addr<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<SocketAddr, D::Error> {

@@ -11,12 +11,6 @@ use mesh_auth::request::Limits;
 use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::spiffe::TrustDomainAliases;
-use mesh_auth::token::CachedIssuer;
-use mesh_auth::token::CachedVerifier;
-use mesh_auth::token::Issuer;
-use mesh_auth::token::Ring;
-use mesh_auth::token::ServiceClaims;
-use mesh_auth::token::Verifier;
 use mesh_crypto::SystemRandom;
 use mesh_discovery::StaticSource;
 use mesh_resilience::limit::LimitConfig;
@@ -29,7 +23,6 @@ use mesh_transport::peer::Dialer;
 use mesh_transport::server::Server;
 use mesh_transport::server::ServerConfig;
 use mesh_transport::session::SessionServer;
-use mesh_transport::session::TokenFor;
 use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::TlsStore;
 use parking_lot::Mutex;
@@ -45,10 +38,7 @@ use crate::config::SecurityMode;
 use crate::consul;
 use crate::consul::intentions::Intentions;
 use crate::consul::names::Names;
-use crate::credentials::KeyDrivers;
-use crate::credentials::UserCheck;
 use crate::error::Error;
-use crate::health::Board;
 use crate::identity::Identity;
 use crate::identity::Intake;
 use crate::identity::Judge;
@@ -56,7 +46,6 @@ use crate::identity::Source;
 use crate::identity::Surroundings;
 use crate::identity::own_id;
 use crate::identity::trust_domain;
-use crate::jwks;
 use crate::methods::Methods;
 use crate::node::rotate::Rotation;
 use crate::node::rotate::Seen;
@@ -66,20 +55,21 @@ use crate::node::wall_clock;
 use crate::policy_store::Shown;
 use crate::stack::inbound::App;
 use crate::stack::inbound::Inbound;
-use crate::stack::inbound::TokenCheck;
 use crate::stack::outbound::Outbound;
 use crate::stack::outbound::Service;
-use crate::stack::outbound::unix_seconds;
 use crate::stack::record::Recorder;
 use crate::telemetry::Telemetry;
 use crate::trace::Ids;
 use crate::workload_api::WorkloadApi;
 
+mod credentials;
 mod policies;
 mod services;
 pub(crate) mod sessions;
 mod workload_api;
 
+pub(super) use self::credentials::Upkeep;
+use self::credentials::credentials;
 use self::policies::authorizer;
 use self::policies::policies;
 use self::services::discovery;
@@ -99,7 +89,7 @@ pub(super) struct Built {
     pub(super) watches: Vec<(Arc<Service>, mesh_discovery::Watch)>,
     pub(super) discovery: Arc<StaticSource>,
     pub(super) policies: Arc<Shown>,
-    pub(super) issuer_keys: Option<KeyDrivers>,
+    pub(super) upkeep: Upkeep,
 }
 
 /// Who this node is, in the forms that parts need.
@@ -110,16 +100,6 @@ pub(super) struct Own {
     seed: Arc<SplitMix64>,
     /// Who may probe it.
     prober: Option<SpiffeId>,
-}
-
-/// Tokens that this node issues and accepts.
-#[derive(Clone, Default)]
-struct Tokens {
-    ring: Option<Arc<Ring>>,
-    /// For calls: the audience is the service's name.
-    calls: Option<Arc<TokenCheck>>,
-    /// For handshakes: the audience is the SPIFFE id.
-    handshakes: Option<Arc<TokenCheck>>,
 }
 
 /// The configuration with what its source of identity has to say about names.
@@ -165,7 +145,6 @@ pub(super) fn parts(
     tasks: &Tasks,
     methods: Option<Arc<Methods>>,
 ) -> Result<Built, Error> {
-    let tokens = tokens(config, own)?;
     let (identity, intake) = identity;
     let tls = Arc::new(identity.store()?);
     let telemetry = Arc::new(Telemetry::new());
@@ -177,9 +156,10 @@ pub(super) fn parts(
     });
     let (auditor, audit_driver) = audit(config)?.unzip();
     let policies = policies(config, (own, intentions), &telemetry, auditor.clone())?;
-    let users = users(config, own, (&policies.health, &telemetry), tasks)?;
+    let credentials = credentials(config, own, &policies, tasks)?;
+    let tokens = credentials.tokens.as_ref();
     let sessions = match config.security.encryption {
-        Encryption::Hybrid => Some(sessions(config, (own, &tokens), &tls, tasks)?),
+        Encryption::Hybrid => Some(sessions(config, (own, tokens), &tls, tasks)?),
         Encryption::Mtls => None,
     };
     let discovery = Arc::new(discovery(config)?);
@@ -190,7 +170,7 @@ pub(super) fn parts(
     let (services, watches) = services(
         config,
         own,
-        (&dialer, client.as_ref(), &tokens),
+        (&dialer, client.as_ref(), tokens),
         (&discovery, &telemetry),
     )?;
     let outbound = Outbound {
@@ -198,15 +178,15 @@ pub(super) fn parts(
         services,
         limits: Limits::default(),
         ids: Ids::new(Arc::clone(&own.seed)),
-        token: call_issuer(config, own, &tokens),
+        token: tokens.cloned(),
         recorder: Arc::clone(&recorder),
     };
     let inbound = Inbound {
         name: Arc::clone(&own.name),
         limits: Limits::default(),
         ids: Ids::new(Arc::clone(&own.seed)),
-        token: tokens.calls,
-        users: users.as_ref().map(|(check, _)| Arc::clone(check)),
+        token: tokens.map(|tokens| Arc::clone(&tokens.calls)),
+        users: credentials.users,
         authorizer: authorizer(config, own, &policies)?,
         limiter: limiter(config)?,
         app: app(config, tasks, methods),
@@ -240,7 +220,7 @@ pub(super) fn parts(
         watches,
         discovery,
         policies,
-        issuer_keys: users.map(|(_, drivers)| drivers),
+        upkeep: credentials.upkeep,
     })
 }
 
@@ -304,59 +284,6 @@ fn aliases(config: &NodeConfig, own: &Own) -> Result<TrustDomainAliases, Error> 
     TrustDomainAliases::new(own.trust_domain.clone(), &aliases.map_err(wrong)?).map_err(wrong)
 }
 
-fn tokens(config: &NodeConfig, own: &Own) -> Result<Tokens, Error> {
-    let Some(jwt) = &config.auth.jwt else {
-        return Ok(Tokens::default());
-    };
-    let ring = Ring::single(jwt.secret.expose().as_bytes())
-        .map_err(|source| Error::config("auth.jwt.secret is not usable", source))?;
-    let ring = Arc::new(ring);
-    let check = |audience: &str| {
-        Some(Arc::new(TokenCheck {
-            verifier: CachedVerifier::new(Verifier::new(Arc::clone(&ring)), TOKENS_CACHED),
-            issuer: config.token_issuer().to_owned(),
-            audience: Arc::from(audience),
-        }))
-    };
-    Ok(Tokens {
-        calls: check(&own.name),
-        handshakes: check(&own.id.to_string()),
-        ring: Some(ring),
-    })
-}
-
-/// Whose credentials count, and what keeps the keys of their issuers fresh.
-fn users(
-    config: &NodeConfig,
-    own: &Own,
-    (health, telemetry): (&Arc<Board>, &Arc<Telemetry>),
-    tasks: &Tasks,
-) -> Result<Option<(Arc<UserCheck>, KeyDrivers)>, Error> {
-    let Some(check) = UserCheck::new(&config.auth, telemetry, &*own.seed)? else {
-        return Ok(None);
-    };
-    let check = Arc::new(check);
-    let shown = jwks::Shown::new(Arc::clone(health), Arc::clone(telemetry));
-    let drivers = KeyDrivers::new(&config.auth, &check, &Arc::new(shown), tasks)?;
-    Ok(Some((check, drivers)))
-}
-
-fn call_issuer(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Option<CachedIssuer> {
-    let (ring, jwt) = (tokens.ring.as_ref()?, config.auth.jwt.as_ref()?);
-    // The node's own run is the session that a call's token names; it ends with the process.
-    let session = format!(
-        "{:016x}",
-        mesh_resilience::random::Random::next_u64(&*own.seed)
-    );
-    let claims = ServiceClaims::new(own.id.clone(), "")
-        .with_session(&session)
-        .with_lifetime(jwt.token_expiry);
-    Some(CachedIssuer::new(
-        Issuer::new(Arc::clone(ring), config.token_issuer()),
-        claims,
-    ))
-}
-
 fn access_log(config: &NodeConfig) -> Result<Option<AccessLog>, Error> {
     let log = &config.access_log;
     if !log.enabled {
@@ -406,25 +333,6 @@ fn audit(config: &NodeConfig) -> Result<Option<(Auditor, mesh_audit::Driver)>, E
     )))
 }
 
-/// A fresh token for each handshake, addressed to the peer's SPIFFE id.
-fn handshake_token(config: &NodeConfig, own: &Own, tokens: &Tokens) -> Arc<TokenFor> {
-    let (Some(ring), Some(jwt)) = (&tokens.ring, &config.auth.jwt) else {
-        return Arc::new(|_| Vec::new());
-    };
-    let issuer = Issuer::new(Arc::clone(ring), config.token_issuer());
-    let (id, lifetime) = (own.id.clone(), jwt.token_expiry);
-    Arc::new(move |peer| {
-        let claims = ServiceClaims::new(id.clone(), peer).with_lifetime(lifetime);
-        match issuer.issue(&claims, unix_seconds(wall_clock())) {
-            Ok(token) => token.into_bytes(),
-            Err(error) => {
-                tracing::error!(%error, "could not issue a token for a handshake");
-                Vec::new()
-            }
-        }
-    })
-}
-
 fn limiter(config: &NodeConfig) -> Result<Option<Limiter>, Error> {
     let Some(limit) = &config.resilience.rate_limit else {
         return Ok(None);
@@ -457,6 +365,3 @@ fn app(config: &NodeConfig, tasks: &Tasks, methods: Option<Arc<Methods>>) -> App
         (None, None) => App::Absent,
     }
 }
-
-/// Callers of one service: each has one token at a time, and an old one for a while.
-const TOKENS_CACHED: usize = 10_000;

@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::adapt::peer_key::PeerJudge;
-use crate::stack::inbound::TokenCheck;
+use crate::service_token::TokenCheck;
 use crate::stack::now;
 
 /// The endpoints of one service.

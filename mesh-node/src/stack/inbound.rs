@@ -30,10 +30,6 @@ use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_auth::request::strip_identity_headers;
 use mesh_auth::spiffe::SpiffeId;
-use mesh_auth::token::CachedVerifier;
-use mesh_auth::token::Claims;
-use mesh_auth::token::Expect;
-use mesh_auth::token::TokenError;
 use mesh_resilience::limit::Limiter;
 use mesh_transport::Body;
 use mesh_transport::app::AppClient;
@@ -51,6 +47,7 @@ use crate::methods::Methods;
 use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_REQUEST_ID;
+use crate::service_token::TokenCheck;
 use crate::stack::headers::strip_hop_by_hop;
 use crate::stack::headers::trailer_rule;
 use crate::stack::now;
@@ -93,33 +90,6 @@ pub(crate) enum App {
     Methods(Arc<Methods>),
     /// Nothing: a node that only calls.
     Absent,
-}
-
-/// What a service token must be.
-#[derive(Debug)]
-pub(crate) struct TokenCheck {
-    pub(crate) verifier: CachedVerifier,
-    pub(crate) issuer: String,
-    pub(crate) audience: Arc<str>,
-}
-
-impl TokenCheck {
-    /// Accepts a token that is valid at `now` (seconds since 1970), for us, and of `peer`.
-    pub(crate) fn verify(
-        &self,
-        token: &str,
-        peer: &SpiffeId,
-        now: u64,
-    ) -> Result<Arc<Claims>, TokenError> {
-        let expect = Expect {
-            audience: &self.audience,
-            issuer: &self.issuer,
-            now,
-        };
-        let claims = self.verifier.verify(token, &expect)?;
-        claims.require_subject(peer)?;
-        Ok(claims)
-    }
 }
 
 /// Who is at the other end of a connection, for as long as it lasts: a verified peer, or nobody.

@@ -29,7 +29,6 @@ use http::header;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_auth::request::strip_identity_headers;
-use mesh_auth::token::CachedIssuer;
 use mesh_resilience::breaker::Breaker;
 use mesh_resilience::breaker::BreakerLayer;
 use mesh_resilience::breaker::BreakerOpen;
@@ -57,6 +56,7 @@ use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_MESH_PROCESSED;
 use crate::respond::X_REQUEST_ID;
+use crate::service_token::ServiceTokens;
 use crate::stack::endpoints::Endpoints;
 use crate::stack::headers::strip_hop_by_hop;
 use crate::stack::headers::trailer_rule;
@@ -91,7 +91,7 @@ pub(crate) struct Outbound {
     pub(crate) services: HashMap<Box<str>, Arc<Service>>,
     pub(crate) limits: Limits,
     pub(crate) ids: Ids,
-    pub(crate) token: Option<CachedIssuer>,
+    pub(crate) token: Option<Arc<ServiceTokens>>,
     pub(crate) recorder: Arc<Recorder>,
 }
 
@@ -289,10 +289,10 @@ impl Outbound {
     }
 
     fn add_token(&self, service: &Service, headers: &mut HeaderMap) -> Result<(), Refusal> {
-        let Some(issuer) = &self.token else {
+        let Some(tokens) = &self.token else {
             return Ok(());
         };
-        let token = issuer.token(&service.name, unix_seconds((self.recorder.clock)()));
+        let token = tokens.for_call(&service.name, unix_seconds((self.recorder.clock)()));
         let value = token
             .ok()
             .and_then(|token| HeaderValue::try_from(&*token).ok());

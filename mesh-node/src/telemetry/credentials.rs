@@ -14,6 +14,10 @@ pub(crate) struct CredentialMetrics {
     users: Family<ResultLabel, Counter>,
     fetches: Family<FetchLabels, Counter>,
     keys: Family<IssuerLabel, Gauge>,
+    /// Times that other secrets of service tokens were taken over.
+    pub(crate) secret_reloads: Counter,
+    /// Times that they were refused.
+    pub(crate) secret_failures: Counter,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -46,6 +50,14 @@ impl CredentialMetrics {
             keys: names.register(
                 "mesh_auth_jwks_keys",
                 "Keys of an issuer that are in force; 0 where none of its tokens is accepted",
+            ),
+            secret_reloads: names.register(
+                "mesh_auth_secret_reloads",
+                "Times that other secrets of service tokens were taken over",
+            ),
+            secret_failures: names.register(
+                "mesh_auth_secret_reload_failures",
+                "Secrets of service tokens that were refused while the last good ones stayed",
             ),
         }
     }

@@ -36,7 +36,7 @@ pub(crate) fn python_with_grpc() -> Option<PathBuf> {
     clippy::print_stderr,
     reason = "a test that is skipped must not look like one that passed"
 )]
-fn say_skipped(name: &str) {
+pub(crate) fn say_skipped(name: &str) {
     eprintln!("SKIPPED: {name} is not here; run `cargo xtask servers`");
 }
 

@@ -31,7 +31,7 @@ use crate::config::EndpointConfig;
 use crate::config::NodeConfig;
 use crate::error::Error;
 use crate::node::build::Own;
-use crate::node::build::Tokens;
+use crate::service_token::ServiceTokens;
 use crate::stack::endpoints::Endpoints;
 use crate::stack::endpoints::Links;
 use crate::stack::outbound::Layers;
@@ -98,7 +98,7 @@ pub(super) type Watches = Vec<(Arc<Service>, mesh_discovery::Watch)>;
 pub(super) fn services(
     config: &NodeConfig,
     own: &Own,
-    (dialer, sessions, tokens): (&Dialer, Option<&SessionClient>, &Tokens),
+    (dialer, sessions, tokens): (&Dialer, Option<&SessionClient>, Option<&Arc<ServiceTokens>>),
     (discovery, telemetry): (&StaticSource, &Arc<Telemetry>),
 ) -> Result<(ServiceMap, Watches), Error> {
     let (mut services, mut watches) = (HashMap::new(), Vec::new());
@@ -112,7 +112,7 @@ pub(super) fn services(
         let links = Links {
             dialer: dialer.clone(),
             sessions: sessions.cloned(),
-            handshake_token: tokens.handshakes.clone(),
+            handshake_token: tokens.map(|tokens| Arc::clone(&tokens.handshakes)),
             expected: PeerId::new(config.spiffe_id_of(name.as_str())),
         };
         let shared: Arc<str> = Arc::from(name.as_str());

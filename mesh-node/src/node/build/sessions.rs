@@ -24,8 +24,7 @@ use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::TlsStore;
 
 use super::Own;
-use super::Tokens;
-use super::handshake_token;
+use super::credentials::handshake_token;
 use crate::adapt::peer_key::PeerJudge;
 use crate::config::AesKeySize;
 use crate::config::HandshakesConfig;
@@ -38,6 +37,7 @@ use crate::error::Error;
 use crate::node::session_identity::KeyLife;
 use crate::node::session_identity::SessionIdentity;
 use crate::node::wall_clock;
+use crate::service_token::ServiceTokens;
 use crate::stack::now;
 
 /// Both ends of secure sessions.
@@ -49,7 +49,7 @@ pub(super) struct Sessions {
 
 pub(super) fn sessions(
     config: &NodeConfig,
-    (own, tokens): (&Own, &Tokens),
+    (own, tokens): (&Own, Option<&Arc<ServiceTokens>>),
     tls: &Arc<TlsStore>,
     tasks: &Tasks,
 ) -> Result<Sessions, Error> {
@@ -71,7 +71,7 @@ pub(super) fn sessions(
         (session, engine),
         wall_clock(),
     )?;
-    let token = handshake_token(config, own, tokens);
+    let token = handshake_token(tokens);
     // The side that begins gives a session up before the side that answers forgets it.
     let lifetime = security.session_timeout;
     let client = SessionClient::new(
@@ -84,7 +84,10 @@ pub(super) fn sessions(
         .with_max_age(lifetime)
         .with_idle_timeout(lifetime);
     let table = Arc::new(SessionTable::new(table, now())?);
-    let judge = Arc::new(PeerJudge::any(Arc::clone(tls), tokens.handshakes.clone()));
+    let judge = Arc::new(PeerJudge::any(
+        Arc::clone(tls),
+        tokens.map(|tokens| Arc::clone(&tokens.handshakes)),
+    ));
     let flood = (
         bounds(&security.handshakes),
         wall_clock as fn() -> SystemTime,
