@@ -165,7 +165,6 @@ mod tests {
         }
     }
 
-    // threat 8
     #[test]
     fn an_id_that_looks_like_the_name_of_another_has_none() {
         for text in ["spiffe://u.consul/web", "spiffe://u.consul"] {

@@ -43,7 +43,6 @@ fn reads_permissions() {
     assert_eq!(found.action, None);
 }
 
-// threat 19
 #[test]
 fn what_is_not_enforced_as_it_stands_is_refused() {
     let permission =
