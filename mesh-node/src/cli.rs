@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod ca;
 mod call;
+mod cert;
 mod check;
 mod demo;
 mod explain;
@@ -84,6 +85,9 @@ enum Command {
     /// The built-in certificate authority.
     #[command(subcommand)]
     Ca(ca::Command),
+    /// Certificates.
+    #[command(subcommand)]
+    Cert(cert::Command),
     /// RSA identity keys.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -170,6 +174,7 @@ fn run(command: Command, json: bool, context: &Context) -> Result<Report, Failur
         Command::Schema => Ok(Report::raw(&NodeConfig::schema())),
         Command::Init(args) => init::run(&args, context),
         Command::Ca(command) => ca::run(&command, context),
+        Command::Cert(command) => cert::run(&command, context),
         Command::Keys(command) => keys::run(&command, context),
         Command::Prove(args) => prove::run(&args, context),
         Command::Token(command) => token::run(&command, context),

@@ -15,7 +15,9 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use mesh_auth::bundle::Bundle;
 use mesh_auth::ca::csr::PendingKey;
+use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::svid::CertificateFacts;
 use mesh_auth::svid::inspect;
 use rustls_pki_types::CertificateDer;
@@ -516,6 +518,38 @@ fn a_certificate_gets_the_same_name_again_and_no_other() {
     assert!(limited.header("retry-after").is_some());
 }
 
+#[test]
+fn certificates_can_be_looked_at() {
+    let mesh = Mesh::new("mtls");
+    cli(
+        mesh.path(),
+        "ca issue user-service --out own --dns users.example",
+    );
+    let shown = cli(mesh.path(), "cert inspect own/user-service.crt");
+    for part in [
+        "spiffe://example.org/user-service",
+        "users.example",
+        "EC 256 bit",
+        "good",
+    ] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let shown = cli(mesh.path(), "cert inspect own/ca.crt --json");
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["certificates"][0]["is_ca"], true);
+    cli(
+        mesh.path(),
+        "ca issue user-service --out short --lifetime 1s",
+    );
+    let inspect = || try_cli(mesh.path(), "cert inspect short/user-service.crt");
+    wait_until("it has ended", || inspect().status.code() == Some(1));
+    let ended = String::from_utf8(inspect().stdout).unwrap();
+    assert!(ended.contains("no use: it has ended"), "{ended}");
+    let key = try_cli(mesh.path(), "cert inspect own/user-service.key");
+    assert_eq!(key.status.code(), Some(1));
+    assert!(!String::from_utf8_lossy(&key.stderr).contains("PRIVATE KEY-----"));
+}
+
 // threat 2, threat 5
 #[test]
 fn certificates_that_are_not_valid_here_open_nothing() {
@@ -599,6 +633,15 @@ fn the_bundle_says_when_it_has_changed() {
         waits.join().unwrap()
     });
     assert_eq!(changed.expect(200).text().matches("BEGIN").count(), 2);
+    // The same for SPIFFE servers of other domains.
+    let published = ca.ask("/v1/bundle", &[]).expect(200);
+    let domain = TrustDomain::parse("example.org").unwrap();
+    let published = Bundle::from_json(domain.clone(), &published.body).unwrap();
+    let pem = fs::read(mesh.path().join("ca/ca.crt")).unwrap();
+    assert_eq!(
+        published.roots(),
+        Bundle::from_pem(domain, &pem).unwrap().roots()
+    );
     assert_eq!(ca.ask("/health", &[]).expect(200).json()["status"], "ok");
 }
 

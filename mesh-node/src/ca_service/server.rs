@@ -3,7 +3,7 @@
 //! | request | who may | answer |
 //! |---|---|---|
 //! | `POST /v1/sign` | a node with a valid certificate of ours: the same name again; or anybody with a join token: its name | certificate and trust bundle |
-//! | `GET /v1/bundle.pem` | anybody | every trusted root, the signer's first; waits for a change where asked to |
+//! | `GET /v1/bundle`, `/v1/bundle.pem` | anybody | every trusted root, as a SPIFFE bundle or as PEM, the signer's first; waits for a change where asked to |
 //! | `GET /health` | anybody | whether it signs |
 //!
 //! TLS 1.3 alone; the server's own certificate is `spiffe://<trust domain>/mesh-ca`. Each connection carries one request,
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use mesh_auth::bundle::Bundle;
 use mesh_auth::ca::roots::RootSet;
 use mesh_transport::drain;
 use mesh_transport::drain::Phase;
@@ -84,8 +85,10 @@ struct Shared {
 #[derive(Debug)]
 struct Current {
     roots: RootSet,
-    /// Every trusted certificate.
+    /// Every trusted certificate, PEM.
     bundle: String,
+    /// The same as SPIFFE servers publish it.
+    bundle_json: String,
     tls: Arc<rustls::ServerConfig>,
     /// When the server's own certificate is to be replaced.
     renew_at: SystemTime,
@@ -237,8 +240,10 @@ impl Current {
         let locked = folder.lock().map_err(unusable)?;
         let roots = locked.roots().map_err(unusable)?;
         let (tls, renew_at) = own_tls(&locked, &roots, listen, now)?;
+        let bundle = roots.certificates_pem();
         Ok(Self {
-            bundle: roots.certificates_pem(),
+            bundle_json: published(&roots, &bundle)?,
+            bundle,
             roots,
             tls,
             renew_at,
@@ -255,6 +260,13 @@ impl Current {
             .collect();
         format!("\"{}\"", names.join("-"))
     }
+}
+
+/// The bundle for SPIFFE servers that federate with this trust domain.
+fn published(roots: &RootSet, pem: &str) -> Result<String, Error> {
+    let failed = |source| Error::config("the trust bundle can't be published", source);
+    let bundle = Bundle::from_pem(roots.trust_domain().clone(), pem.as_bytes()).map_err(failed)?;
+    bundle.with_refresh_hint(REFRESH).to_json().map_err(failed)
 }
 
 /// The server's own identity. A former root vouches for it while that is trusted, so that a node which slept through the
@@ -302,6 +314,8 @@ fn marks(folder: &CaFolder) -> Marks {
     Marks::of(&[&certificates, &keys])
 }
 
+/// What the SPIFFE federation specification suggests.
+const REFRESH: Duration = Duration::from_mins(5);
 /// Nobody but the server has its key, which is new with every start.
 const SERVER_LIFETIME: Duration = Duration::from_hours(24);
 /// Two looks at two files cost some microseconds.

@@ -39,6 +39,24 @@ struct Refusal {
     retry_after: Option<Duration>,
 }
 
+/// How the bundle is written.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// As SPIFFE servers publish it.
+    Json,
+    /// Certificates one after the other.
+    Pem,
+}
+
+impl Form {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Pem => "application/x-pem-file",
+        }
+    }
+}
+
 impl Refusal {
     fn new(status: StatusCode, told: impl Into<String>) -> Self {
         Self {
@@ -76,15 +94,20 @@ pub(super) async fn answer(
     let method = request.method().clone();
     let answered = match (request.uri().path(), &method) {
         ("/v1/sign", &Method::POST) => sign(shared, request, caller).await,
-        ("/v1/bundle.pem", &Method::GET) => Ok(bundle(shared, request.headers(), drain).await),
+        ("/v1/bundle", &Method::GET) => {
+            Ok(bundle(shared, request.headers(), Form::Json, drain).await)
+        }
+        ("/v1/bundle.pem", &Method::GET) => {
+            Ok(bundle(shared, request.headers(), Form::Pem, drain).await)
+        }
         ("/health", &Method::GET) => Ok(health(shared)),
-        ("/v1/sign" | "/v1/bundle.pem" | "/health", _) => Err(Refusal::new(
+        ("/v1/sign" | "/v1/bundle" | "/v1/bundle.pem" | "/health", _) => Err(Refusal::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "sign with POST, read with GET",
         )),
         _ => Err(Refusal::new(
             StatusCode::NOT_FOUND,
-            "here are: POST /v1/sign, GET /v1/bundle.pem, GET /health",
+            "here are: POST /v1/sign, GET /v1/bundle, GET /v1/bundle.pem, GET /health",
         )),
     };
     answered.unwrap_or_else(|refusal| {
@@ -176,7 +199,12 @@ fn lifetime(query: Option<&str>) -> Result<Option<Duration>, Refusal> {
 
 /// The trust bundle. Who has it already (`if-none-match`) and asks to (`prefer: wait=SECONDS`, RFC 7240 section 4.3)
 /// waits until it is another one.
-async fn bundle(shared: &Shared, headers: &HeaderMap, mut drain: Drain) -> Response<Body> {
+async fn bundle(
+    shared: &Shared,
+    headers: &HeaderMap,
+    form: Form,
+    mut drain: Drain,
+) -> Response<Body> {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let known = text(header::IF_NONE_MATCH);
     let wait = text(header::HeaderName::from_static("prefer"))
@@ -195,9 +223,13 @@ async fn bundle(shared: &Shared, headers: &HeaderMap, mut drain: Drain) -> Respo
     let current = shared.current();
     let tag = current.tag();
     let mut response = if known == Some(&tag) {
-        page(StatusCode::NOT_MODIFIED, PEM, String::new())
+        page(StatusCode::NOT_MODIFIED, form.kind(), String::new())
     } else {
-        page(StatusCode::OK, PEM, current.bundle.clone())
+        let text = match form {
+            Form::Json => current.bundle_json.clone(),
+            Form::Pem => current.bundle.clone(),
+        };
+        page(StatusCode::OK, form.kind(), text)
     };
     if let Ok(tag) = HeaderValue::try_from(tag) {
         response.headers_mut().insert(header::ETAG, tag);
@@ -323,7 +355,6 @@ fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Body> 
 }
 
 const NOT_LET_IN: &str = "the join token is unknown, used or expired";
-const PEM: &str = "application/x-pem-file";
 /// A request is a few hundred bytes.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Shorter than what takes a silent connection for a dead one.
