@@ -53,16 +53,23 @@ impl Entry {
     }
 }
 
-/// Hands every decision in the log at `path` to `visit`, oldest first, until it breaks off. Memory is bounded.
+/// Hands every decision about a call in the log at `path` to `visit`, oldest first, until it breaks off; what `prove`
+/// asked is none. Memory is bounded.
 ///
 /// # Errors
 ///
 /// The log can't be read.
 pub(super) fn decisions(
     path: &Path,
-    visit: impl FnMut(Entry) -> ControlFlow<()>,
+    mut visit: impl FnMut(Entry) -> ControlFlow<()>,
 ) -> Result<Read, Failure> {
-    search(path, "\"decision\":\"", visit)
+    search(path, "\"decision\":\"", |entry| {
+        // Nobody made the calls that probes stand for.
+        if entry.fields.get("direction").is_some_and(|way| way == "probe") {
+            return ControlFlow::Continue(());
+        }
+        visit(entry)
+    })
 }
 
 /// As [`decisions`], of those records alone that hold `mark`.
