@@ -1,6 +1,6 @@
-//! Credentials from outside: users behind calls, secrets that are replaced under traffic, and PyJWT as the other side.
+//! Credentials from outside: users behind calls, secrets that are replaced under traffic, and `PyJWT` as the other side.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -188,7 +188,7 @@ fn reloads(node: &Node) -> u64 {
     count.to_string().parse().unwrap()
 }
 
-/// A folder with a configuration that trusts what PyJWT made.
+/// A folder with a configuration that trusts what `PyJWT` made.
 struct Cross {
     dir: TempDir,
     python: PathBuf,
@@ -196,7 +196,7 @@ struct Cross {
 }
 
 impl Cross {
-    /// Says loudly when there is no PyJWT.
+    /// Says loudly when there is no `PyJWT`.
     fn new() -> Option<Self> {
         let python = tool("python")?;
         let dir = TempDir::new().unwrap();
