@@ -5,10 +5,11 @@
 //! |--:|---|---|
 //! | 1 | TLS, and the protocol `mesh-tcp/1` | close |
 //! | 2 | rate limit of the caller | close |
-//! | 3 | policy, without method and path | close |
-//! | 4 | record; in durable mode on disk | close |
-//! | 5 | the application | close |
-//! | 6 | bytes both ways; a side that ends is ended on the other | |
+//! | 3 | whether it is the prober, who reaches no application | close |
+//! | 4 | policy, without method and path | close |
+//! | 5 | record; in durable mode on disk | close |
+//! | 6 | the application | close |
+//! | 7 | bytes both ways; a side that ends is ended on the other | |
 //!
 //! Such a connection carries no token of a service and no user: who calls is the certificate.
 

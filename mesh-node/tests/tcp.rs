@@ -59,23 +59,30 @@ impl Echo {
 
 /// Two nodes; what the user service's application connects to at the port that is given leads to the echo.
 fn mesh_with_tcp(rules: &Value) -> (Mesh, Echo, u16) {
-    let mut mesh = Mesh::new("hybrid");
     let echo = Echo::start();
+    let (mesh, bound) = mesh_to(echo.port, json!({ "policy": { "rules": rules } }));
+    (mesh, echo, bound)
+}
+
+/// Two nodes; what the user service's application connects to at the port that is given leads to `app`. `changes` are of
+/// the order service's node.
+fn mesh_to(app: u16, changes: Value) -> (Mesh, u16) {
+    let mut mesh = Mesh::new("hybrid");
     let (carried, bound) = (free_port(), free_port());
     mesh.order.configure(json!({
         "service": {
             // It speaks HTTP too, so a rule about requests can be enforced.
-            "app": format!("127.0.0.1:{}", echo.port),
+            "app": format!("127.0.0.1:{app}"),
             "tcp": [
-                { "listen": format!("127.0.0.1:{carried}"), "app": format!("127.0.0.1:{}", echo.port) },
+                { "listen": format!("127.0.0.1:{carried}"), "app": format!("127.0.0.1:{app}") },
             ],
         },
-        "policy": { "rules": rules },
     }));
+    mesh.order.configure(changes);
     mesh.user.discover("order-service", &[carried]);
     mesh.user.configure(upstream(bound));
     mesh.start();
-    (mesh, echo, bound)
+    (mesh, bound)
 }
 
 fn upstream(port: u16) -> Value {
@@ -216,6 +223,27 @@ fn who_may_not_connect_gets_nothing_through() {
         .configure(upstream(bound));
     payment.start();
     assert_eq!(exchange(bound, b"hello"), [b"hello", LAST_WORD].concat());
+}
+
+#[test]
+fn a_prober_reaches_no_application_over_tcp_whatever_the_rules_say() {
+    let echo = Echo::start();
+    let (mesh, port) = mesh_to(
+        echo.port,
+        json!({
+            "security": { "probe": "user-service" },
+            "policy": { "rules": [
+                { "name": "all", "from": ["*"], "to": { "service": "order-service" }, "action": "allow" },
+            ] },
+        }),
+    );
+    assert_eq!(exchange(port, b"let me in"), b"");
+    assert_eq!(echo.connections(), 0);
+    let log = mesh.order.dir().join("logs/mesh-audit.log");
+    let reason = "spiffe://example.org/user-service may probe, and reaches no application";
+    wait_until("it is recorded", || {
+        fs::read_to_string(&log).unwrap().contains(reason)
+    });
 }
 
 #[test]

@@ -123,6 +123,11 @@ async fn admit(shared: &Shared, app: &TcpApp, (peer, from): (&Peer, SocketAddr))
         );
         return false;
     }
+    if peer.is_prober {
+        let error = format!("{} may probe, and reaches no application", peer.shown);
+        shared.refused_connection(from, &error);
+        return false;
+    }
     let at = (inbound.recorder.clock)();
     let judgement = app.authorizer.judge((&peer.caller, &peer.shown), None, at);
     if let Some(auditor) = &shared.auditor {
