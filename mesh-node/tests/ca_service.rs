@@ -356,6 +356,20 @@ fn a_node_that_slept_through_the_change_of_roots_finds_its_way() {
 }
 
 #[test]
+fn a_node_shows_its_certificate_to_be_told_of_new_roots_at_once() {
+    let Some((mesh, _ca, _app)) = mesh("mtls", "1h") else {
+        return;
+    };
+    cli(mesh.path(), "ca rotate --prepare");
+    wait_until("the node has heard", || told(&mesh.user) == 2);
+    let bundle = || fs::read_to_string(mesh.user.dir().join("identity/bundle.json")).unwrap();
+    let before = bundle();
+    // Whoever shows none comes back after a minute.
+    cli(mesh.path(), "ca rotate --activate --force");
+    wait_until("the node has heard of the change", || bundle() != before);
+}
+
+#[test]
 fn a_token_is_the_first_keys_alone() {
     let mesh = Mesh::new("mtls");
     let mut ca = Ca::serve(mesh.path(), "");
@@ -624,10 +638,17 @@ fn the_bundle_says_when_it_has_changed() {
     let first = ca.ask("/v1/bundle.pem", &[]).expect(200);
     let tag = format!("if-none-match: {}", first.header("etag").unwrap());
     ca.ask("/v1/bundle.pem", &["-H", &tag]).expect(304);
+    // Whoever has no certificate is not let wait.
+    let wait = ["-H", tag.as_str(), "-H", "prefer: wait=50"];
+    let hasty = [&wait[..], &["--max-time", "20"]].concat();
+    ca.ask("/v1/bundle.pem", &hasty).expect(304);
+    cli(mesh.path(), "ca issue user-service --out own");
+    let file = |kind: &str| format!("{}/own/user-service.{kind}", mesh.path().display());
+    let (certificate, key) = (file("crt"), file("key"));
     let changed = thread::scope(|scope| {
         let waits = scope.spawn(|| {
-            let args = ["-H", tag.as_str(), "-H", "prefer: wait=50"];
-            ca.ask("/v1/bundle.pem", &args)
+            let own = ["--cert", &certificate, "--key", &key];
+            ca.ask("/v1/bundle.pem", &[&wait[..], &own].concat())
         });
         cli(mesh.path(), "ca rotate --prepare");
         waits.join().unwrap()

@@ -36,6 +36,7 @@ use crate::identity::Material;
 use crate::identity::Surroundings;
 use crate::identity::Validity;
 use crate::identity::renew_after;
+use crate::stack::outbound::chain;
 
 mod error;
 mod home;
@@ -230,11 +231,26 @@ impl CaClient {
             return Box::pin(std::future::pending());
         }
         let (client, bundle, tasks) = (self.clone(), known.bundle.clone(), around.tasks.clone());
-        let tag = known.tag.clone();
+        let (tag, own) = (known.tag.clone(), known.own.clone());
         Box::pin(async move {
             tokio::time::sleep(pause).await;
+            if let Some(own) = own {
+                let credentials = own.credentials()?;
+                let tls = Remote::tls(&bundle, &client.trust_domain, Some(&credentials))?;
+                match client.remote.bundle(tls, tag.as_deref(), &tasks).await {
+                    Err(error) => {
+                        tracing::debug!(error = chain(&error), "asking for the roots as nobody");
+                    }
+                    told => return told,
+                }
+            }
+            // Whoever's certificate is not taken any more may still learn whom to trust, but is not let wait for it.
             let tls = Remote::tls(&bundle, &client.trust_domain, None)?;
-            client.remote.bundle(tls, tag.as_deref(), &tasks).await
+            let told = client.remote.bundle(tls, tag.as_deref(), &tasks).await?;
+            if told.is_none() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Ok(told)
         })
     }
 
@@ -341,3 +357,5 @@ fn due(known: &Known, around: &Surroundings) -> Instant {
 
 /// Between two questions for the bundle, so that a server which never waits is not asked without end.
 const PAUSE: Duration = Duration::from_millis(500);
+/// As long as the server would keep us waiting.
+const LOOK_EVERY: Duration = Duration::from_mins(1);

@@ -3,7 +3,7 @@
 //! | request | who may | answer |
 //! |---|---|---|
 //! | `POST /v1/sign` | a node with a valid certificate of ours: the same name again; or anybody with a join token: its name | certificate and trust bundle |
-//! | `GET /v1/bundle`, `/v1/bundle.pem` | anybody | every trusted root, as a SPIFFE bundle or as PEM, the signer's first; waits for a change where asked to |
+//! | `GET /v1/bundle`, `/v1/bundle.pem` | anybody | every trusted root, as a SPIFFE bundle or as PEM, the signer's first; waits for a change where somebody with a certificate of ours asks it to |
 //! | `GET /health` | anybody | whether it signs |
 //!
 //! TLS 1.3 alone; the server's own certificate is `spiffe://<trust domain>/mesh-ca`. Each connection carries one request,

@@ -95,10 +95,10 @@ pub(super) async fn answer(
     let answered = match (request.uri().path(), &method) {
         ("/v1/sign", &Method::POST) => sign(shared, request, caller).await,
         ("/v1/bundle", &Method::GET) => {
-            Ok(bundle(shared, request.headers(), Form::Json, drain).await)
+            Ok(bundle(shared, (caller, request.headers()), Form::Json, drain).await)
         }
         ("/v1/bundle.pem", &Method::GET) => {
-            Ok(bundle(shared, request.headers(), Form::Pem, drain).await)
+            Ok(bundle(shared, (caller, request.headers()), Form::Pem, drain).await)
         }
         ("/health", &Method::GET) => Ok(health(shared)),
         ("/v1/sign" | "/v1/bundle" | "/v1/bundle.pem" | "/health", _) => Err(Refusal::new(
@@ -132,16 +132,13 @@ async fn sign(
     request: Request<Incoming>,
     caller: &Caller,
 ) -> Result<Response<Body>, Refusal> {
-    let limited = match &caller.id {
-        Some(id) => shared.limits.renewal(id),
-        None => shared.limits.newcomer(caller.from.ip()),
+    let applicant = applicant(caller, request.headers())?;
+    // What has not even the form of a token uses up nothing of what newcomers behind the same address may ask.
+    let (how, limited) = match &applicant {
+        Applicant::Member(id) => ("renewal", shared.limits.renewal(id)),
+        Applicant::Newcomer(_) => ("join token", shared.limits.newcomer(caller.from.ip())),
     };
     limited.map_err(Refusal::too_often)?;
-    let applicant = applicant(caller, request.headers())?;
-    let how = match &applicant {
-        Applicant::Member(_) => "renewal",
-        Applicant::Newcomer(_) => "join token",
-    };
     let lifetime = shared.lifetime(lifetime(request.uri().query())?);
     let request = read(request.into_body()).await?;
     let (now, tasks) = ((shared.clock)(), &shared.tasks);
@@ -198,10 +195,10 @@ fn lifetime(query: Option<&str>) -> Result<Option<Duration>, Refusal> {
 }
 
 /// The trust bundle. Who has it already (`if-none-match`) and asks to (`prefer: wait=SECONDS`, RFC 7240 section 4.3)
-/// waits until it is another one.
+/// waits until it is another one, if it came with a certificate: strangers could hold every connection that there is.
 async fn bundle(
     shared: &Shared,
-    headers: &HeaderMap,
+    (caller, headers): (&Caller, &HeaderMap),
     form: Form,
     mut drain: Drain,
 ) -> Response<Body> {
@@ -209,6 +206,7 @@ async fn bundle(
     let known = text(header::IF_NONE_MATCH);
     let wait = text(header::HeaderName::from_static("prefer"))
         .and_then(|prefer| prefer.strip_prefix("wait=")?.parse().ok())
+        .filter(|_| caller.id.is_some())
         .map_or(Duration::ZERO, Duration::from_secs)
         .min(LONGEST_WAIT);
     let mut news = shared.current.subscribe();

@@ -21,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::Shared;
 use super::answer;
+use super::limits::Holder;
 use crate::stack::outbound::chain;
 
 /// Who is at the other end.
@@ -44,6 +45,9 @@ pub(super) fn accept(shared: &Arc<Shared>, accepted: Accepted, drain: Drain) {
 }
 
 async fn serve(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, drain: Drain) {
+    let Some(seat) = shared.limits.seat(Holder::Stranger, from.ip()) else {
+        return shared.note_refusal(TOO_MANY, "", from);
+    };
     let acceptor = TlsAcceptor::from(Arc::clone(&shared.current().tls));
     let accepted = tokio::time::timeout(TLS_DEADLINE, acceptor.accept(stream)).await;
     let found = match accepted {
@@ -54,6 +58,13 @@ async fn serve(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, drain:
     let (stream, caller) = match found {
         Ok(found) => found,
         Err(error) => return shared.note_refusal(&error, "", from),
+    };
+    let seat = match &caller.id {
+        None => seat,
+        Some(id) => match shared.limits.seat(Holder::Member, from.ip()) {
+            Some(seat) => seat,
+            None => return shared.note_refusal(TOO_MANY, id.as_str(), from),
+        },
     };
     let (answering, held) = (Arc::clone(shared), drain.clone());
     let service = service_fn(move |request: Request<Incoming>| {
@@ -69,6 +80,7 @@ async fn serve(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, drain:
         .http
         .serve(stream, Protocol::Http1, service, drain)
         .await;
+    drop(seat);
 }
 
 fn caller(stream: &TlsStream<TcpStream>, from: SocketAddr) -> Result<Caller, String> {
@@ -80,5 +92,6 @@ fn caller(stream: &TlsStream<TcpStream>, from: SocketAddr) -> Result<Caller, Str
     Ok(Caller { from, id })
 }
 
+const TOO_MANY: &str = "too many connections from this address at a time";
 /// A TLS handshake takes a few milliseconds; who needs longer is slow on purpose (threat 33).
 const TLS_DEADLINE: Duration = Duration::from_secs(5);

@@ -1,13 +1,16 @@
 //! How often one name, or one address, may come.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_auth::spiffe::SpiffeId;
 use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::limit::Window;
+use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::stack::now;
@@ -17,6 +20,39 @@ pub(super) struct Limits {
     renewals: Limiter,
     newcomers: Limiter,
     refusals: Limiter,
+    seats: Arc<Mutex<Seats>>,
+}
+
+/// How many connections there are at present, by who holds them and from where. Each entry has one at least, so there are
+/// at most as many as connections.
+type Seats = BTreeMap<(Holder, String), usize>;
+
+/// Who holds a connection.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Holder {
+    /// Nobody knows, or not yet.
+    Stranger,
+    /// A workload with a valid certificate.
+    Member,
+}
+
+/// One connection, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Arc<Mutex<Seats>>,
+    key: (Holder, String),
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.seats.lock();
+        let left = seats.get(&self.key).map_or(0, |taken| taken - 1);
+        if left == 0 {
+            seats.remove(&self.key);
+        } else {
+            seats.insert(self.key.clone(), left);
+        }
+    }
 }
 
 impl Limits {
@@ -25,6 +61,7 @@ impl Limits {
             renewals: limiter(RENEWALS, Duration::from_mins(1))?,
             newcomers: limiter(NEWCOMERS, Duration::from_mins(1))?,
             refusals: limiter(REFUSALS, Duration::from_secs(1))?,
+            seats: Arc::default(),
         })
     }
 
@@ -36,6 +73,25 @@ impl Limits {
     /// How long whoever comes from this address is to wait.
     pub(super) fn newcomer(&self, from: IpAddr) -> Result<(), Duration> {
         check(&self.newcomers, &network(from))
+    }
+
+    /// One more connection from this address, unless it has too many: nobody else could come (threat 33).
+    pub(super) fn seat(&self, holder: Holder, from: IpAddr) -> Option<Seat> {
+        let most = match holder {
+            Holder::Stranger => STRANGERS,
+            Holder::Member => MEMBERS,
+        };
+        let key = (holder, network(from));
+        let mut seats = self.seats.lock();
+        let taken = seats.get(&key).copied().unwrap_or_default();
+        if taken >= most {
+            return None;
+        }
+        seats.insert(key.clone(), taken + 1);
+        Some(Seat {
+            seats: Arc::clone(&self.seats),
+            key,
+        })
     }
 
     /// Whether one more refusal is written down: whoever reaches the port can cause them (threat 59).
@@ -76,6 +132,10 @@ const RENEWALS: u32 = 120;
 /// A rack behind one address that starts at once.
 const NEWCOMERS: u32 = 600;
 const REFUSALS: u32 = 10;
+/// Connections from one address at a time whose holder shows no certificate: each asks once and goes.
+const STRANGERS: usize = 256;
+/// Connections from one address at a time of workloads: a cluster behind one address, where each waits for news.
+const MEMBERS: usize = 8192;
 
 #[cfg(test)]
 mod tests {
@@ -92,6 +152,23 @@ mod tests {
         assert!(same("::ffff:10.0.0.1", "10.0.0.1"));
         assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
         assert!(!same("10.0.0.1", "10.0.0.2"));
+    }
+
+    // threat 33
+    #[test]
+    fn strangers_from_one_address_keep_nobody_else_out() {
+        let limits = Limits::new().unwrap();
+        let [one, other] = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
+        let mut held: Vec<_> = (0..STRANGERS)
+            .map(|_| limits.seat(Holder::Stranger, one).unwrap())
+            .collect();
+        assert!(limits.seat(Holder::Stranger, one).is_none());
+        assert!(limits.seat(Holder::Stranger, other).is_some());
+        assert!(limits.seat(Holder::Member, one).is_some());
+        held.pop();
+        held.push(limits.seat(Holder::Stranger, one).unwrap());
+        drop(held);
+        assert!(limits.seats.lock().is_empty());
     }
 
     #[test]
