@@ -9,7 +9,10 @@
 //! | 4 | policy, without method and path | close |
 //! | 5 | record; in durable mode on disk | close |
 //! | 6 | the application | close |
-//! | 7 | bytes both ways; a side that ends is ended on the other | |
+//! | 7 | bytes both ways; a side that ends is ended on the other | reset of the application's connection |
+//!
+//! Only what TLS says is the end is passed on as one. When the other node's connection is cut, or its certificate no longer
+//! holds, the application's connection is reset.
 //!
 //! Such a connection carries no token of a service and no user: who calls is the certificate.
 

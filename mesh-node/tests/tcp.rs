@@ -247,6 +247,45 @@ fn a_prober_reaches_no_application_over_tcp_whatever_the_rules_say() {
 }
 
 #[test]
+fn a_connection_that_is_cut_is_a_reset_for_the_application_and_no_end() {
+    // threat 25
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let rules = json!([
+        { "name": "users", "from": ["user-service"], "to": { "service": "order-service" }, "action": "allow" },
+    ]);
+    let app = listener.local_addr().unwrap().port();
+    let (mut mesh, port) = mesh_to(app, json!({ "policy": { "rules": rules } }));
+    let open = || {
+        let near = connect(port);
+        let mut far = None;
+        wait_until("the application is called", || {
+            far = listener.accept().ok();
+            far.is_some()
+        });
+        let (far, _) = far.unwrap();
+        far.set_nonblocking(false).unwrap();
+        far.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        for (mut from, mut to) in [(&near, &far), (&far, &near)] {
+            from.write_all(b"half").unwrap();
+            to.read_exact(&mut [0; 4]).unwrap();
+        }
+        (near, far)
+    };
+    // A process that is killed closes its sockets, and says nothing over TLS any more.
+    let (_near, mut far) = open();
+    mesh.user.process().kill();
+    let cut = far.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
+
+    mesh.user.start();
+    let (mut near, _far) = open();
+    mesh.order.process().kill();
+    let cut = near.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
 fn a_connection_that_is_open_ends_by_itself_while_its_node_stops() {
     let rules = json!([
         { "name": "users", "from": ["user-service"], "to": { "service": "order-service" }, "action": "allow" },

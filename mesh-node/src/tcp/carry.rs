@@ -11,6 +11,7 @@ use std::task::ready;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
 
 use crate::telemetry::TcpSeries;
 
@@ -19,6 +20,42 @@ use crate::telemetry::TcpSeries;
 pub(super) struct Carried {
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
+}
+
+/// The application's side of a connection, which no TLS protects. It is reset when this is dropped, unless all of it was
+/// carried: an application that reads to the end must not take half a stream for a whole one (threat 25).
+#[derive(Debug)]
+pub(super) struct Plain {
+    stream: TcpStream,
+    is_whole: bool,
+}
+
+impl Plain {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            is_whole: false,
+        }
+    }
+
+    pub(super) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Lets it be closed in good order, if nothing went wrong.
+    pub(super) fn end<E>(&mut self, error: Option<&E>) {
+        self.is_whole = error.is_none();
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        if !self.is_whole
+            && let Err(error) = self.stream.set_zero_linger()
+        {
+            tracing::warn!(%error, "could not reset a connection of the application, which may take it for ended");
+        }
+    }
 }
 
 /// Copies between `near`, the caller, and `far` until both have ended; who ends first is ended on the other side, which may

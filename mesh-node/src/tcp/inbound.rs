@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::carry::Carried;
+use super::carry::Plain;
 use super::carry::carry;
 use crate::audit::Auditor;
 use crate::audit::decided;
@@ -58,7 +59,8 @@ pub(crate) async fn serve_peer(
             return inbound.note_error(&peer, "the application can't be reached");
         }
     };
-    if let Err(error) = called.set_nodelay(true) {
+    let mut called = Plain::new(called);
+    if let Err(error) = called.stream().set_nodelay(true) {
         tracing::debug!(%error, "could not switch off Nagle's algorithm");
     }
     let series = shared
@@ -70,9 +72,10 @@ pub(crate) async fn serve_peer(
     series.opened.inc();
     let (counts, since) = (Carried::default(), now());
     let ended = tokio::select! {
-        carried = carry(stream, called, (&series, &counts)) => carried.err().map(|error| error.to_string()),
+        carried = carry(stream, called.stream(), (&series, &counts)) => carried.err().map(|error| error.to_string()),
         lost = live.ended() => Some(chain(&lost)),
     };
+    called.end(ended.as_ref());
     series.closed.inc();
     if let Some(auditor) = &shared.auditor {
         let event = Event::new(EventKind::Connection)

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::carry::Carried;
+use super::carry::Plain;
 use super::carry::carry;
 use crate::node::Shared;
 use crate::stack::outbound::Service;
@@ -17,6 +18,7 @@ use crate::stack::outbound::chain;
 
 /// Serves one connection of the application to `service`.
 pub(crate) async fn serve_application(shared: &Arc<Shared>, service: &Service, near: TcpStream) {
+    let mut near = Plain::new(near);
     let Some((far, mut live)) = connect(service).await else {
         return note(
             shared,
@@ -35,9 +37,10 @@ pub(crate) async fn serve_application(shared: &Arc<Shared>, service: &Service, n
     series.opened.inc();
     let counts = Carried::default();
     let ended = tokio::select! {
-        carried = carry(near, far, (&series, &counts)) => carried.err().map(|error| error.to_string()),
+        carried = carry(near.stream(), far, (&series, &counts)) => carried.err().map(|error| error.to_string()),
         lost = live.ended() => Some(chain(&lost)),
     };
+    near.end(ended.as_ref());
     series.closed.inc();
     note(shared, service, "closed", ended.as_deref());
 }
