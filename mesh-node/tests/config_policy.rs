@@ -53,6 +53,25 @@ fn refused(policy: &str, files: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn intentions_stay_beside_rules_in_a_file() {
+    let consul = "consul: { url: \"http://127.0.0.1:8500\" }";
+    let policy = format!("{{ rules_file: policy.yaml, {consul} }}");
+    let folder = folder(&policy, &[("policy.yaml", RULES)]);
+    let policy = load(&folder).unwrap().policy;
+    assert!(policy.consul.is_some() && policy.rules.len() == 1);
+
+    let inside = format!("{RULES}{consul}\n");
+    for key in ["rules_file", "shadow_file"] {
+        let named = format!("{{ {key}: policy.yaml }}");
+        let error = refused(&named, &[("policy.yaml", &inside)]);
+        assert!(
+            error.starts_with("policy.yaml:7:9: consul: has no place"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_policy_may_stand_in_files_of_its_own() {
     let folder = folder(
         "{ rules_file: policy.yaml, shadow_file: next.yaml }",

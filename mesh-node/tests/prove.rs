@@ -89,13 +89,20 @@ fn a_node_that_keeps_to_its_policy_is_proven_and_the_report_says_by_whom(encrypt
     assert_eq!(app.seen(), Vec::<Value>::new());
 
     let report = mesh.order.dir().join("report.json");
-    let verify = "prove verify order/report.json --ca-file ca/ca.crt --trust-domain example.org";
+    let verify = "prove verify order/report.json --ca-file ca/ca.crt --signer spiffe://example.org/mesh-probe";
     let verified = try_cli(mesh.path(), verify);
     let text = String::from_utf8(verified.stdout).unwrap();
     assert!(
         verified.status.success() && text.contains("spiffe://example.org/mesh-probe"),
         "{text}"
     );
+    // The node that is proven, and everybody else, can't sign for the prober; and a proof does not count for ever.
+    let other = verify.replace("mesh-probe", "order-service");
+    let refused = try_cli(mesh.path(), &other);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("mesh-probe signed it, not"));
+    let old = try_cli(mesh.path(), &format!("{verify} --max-age 0s"));
+    assert!(String::from_utf8_lossy(&old.stderr).contains("older than --max-age"));
     // One byte of it changed, and it is nobody's report any more.
     let whole = fs::read_to_string(&report).unwrap();
     fs::write(&report, whole.replacen("no-export", "no-expert", 1)).unwrap();

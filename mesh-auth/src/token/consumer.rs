@@ -19,8 +19,8 @@ use crate::hex::hex;
 
 /// A caller that signs its own tokens with a secret it shares with us.
 ///
-/// Its tokens name its `key` as `iss`. Groups come from here and never from the token, since the consumer could write
-/// any into it.
+/// Its tokens name its `key` as `iss`. They prove that the consumer sent them and nothing else: subject and groups come
+/// from here, and the token's claims count for nothing, since the consumer could write any into it.
 #[derive(Clone)]
 pub struct Consumer {
     pub(super) name: Arc<str>,

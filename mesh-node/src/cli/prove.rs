@@ -5,6 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::spiffe::TrustDomain;
@@ -78,9 +79,12 @@ enum Command {
         /// Roots that the signer's certificate must lead to.
         #[arg(long, value_name = "FILE")]
         ca_file: PathBuf,
-        /// The trust domain of the signer.
-        #[arg(long, value_name = "DOMAIN")]
-        trust_domain: String,
+        /// Who must have signed it: the SPIFFE id of the prober, never that of the node which is proven.
+        #[arg(long, value_name = "SPIFFE_ID")]
+        signer: String,
+        /// How old the report may be.
+        #[arg(long, default_value = "30days", value_parser = humantime::parse_duration)]
+        max_age: Duration,
     },
 }
 
@@ -88,10 +92,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Report, Failure> {
     if let Some(Command::Verify {
         report,
         ca_file,
-        trust_domain,
+        signer,
+        max_age,
     }) = &args.command
     {
-        return verify(report, ca_file, trust_domain);
+        return verify(report, (ca_file, &parsed(signer)?), (context.now, *max_age));
     }
     let config = NodeConfig::load(&args.config, &context.environment)?;
     let own: TrustDomain = config.identity.trust_domain().parse().map_err(|error| {
@@ -325,18 +330,25 @@ fn by(rule: Option<&str>) -> String {
     rule.map_or_else(|| "the default".to_owned(), |rule| format!("rule {rule}"))
 }
 
-fn verify(report: &Path, ca_file: &Path, trust_domain: &str) -> Result<Report, Failure> {
+fn verify(
+    report: &Path,
+    (ca_file, expected): (&Path, &SpiffeId),
+    (now, max_age): (SystemTime, Duration),
+) -> Result<Report, Failure> {
     let text = files::read(report)?;
     let roots = files::read(ca_file)?;
     let unusable =
         |error| Failure::new(format!("{} holds no roots", ca_file.display()), error).into_misuse();
     let roots = certificates(roots.as_bytes()).map_err(unusable)?;
     let bundles = TrustBundles::new()
-        .with_domain(trust_domain, &roots)
+        .with_domain(&expected.trust_domain().to_string(), &roots)
         .map_err(unusable)?;
-    let (proof, signer) = prove::report::verify(&text, bundles).map_err(|why| {
-        Failure::plain(format!("{} is not to be believed: {why}", report.display()))
-    })?;
+    let doubted =
+        |why| Failure::plain(format!("{} is not to be believed: {why}", report.display()));
+    let (proof, signer) = prove::report::verify(&text, bundles, (now, max_age)).map_err(doubted)?;
+    if signer.as_str() != expected.as_str() {
+        return Err(doubted(format!("{signer} signed it, not {expected}")));
+    }
     let holds = proof.holds();
     let verdict = if holds {
         "it holds"

@@ -65,7 +65,11 @@ pub(super) fn decisions(
 ) -> Result<Read, Failure> {
     search(path, "\"decision\":\"", |entry| {
         // Nobody made the calls that probes stand for.
-        if entry.fields.get("direction").is_some_and(|way| way == "probe") {
+        if entry
+            .fields
+            .get("direction")
+            .is_some_and(|way| way == "probe")
+        {
             return ControlFlow::Continue(());
         }
         visit(entry)

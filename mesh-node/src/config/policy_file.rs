@@ -41,7 +41,7 @@ impl PolicyDocument {
     ///
     /// An unknown or missing key, or a value that is not allowed. A policy file names no other.
     pub fn config(&self) -> Result<PolicyConfig, ConfigError> {
-        for key in [RULES_FILE, SHADOW_FILE] {
+        for key in [RULES_FILE, SHADOW_FILE, CONSUL] {
             if self.root.get(key).is_some() {
                 return Err(self.error(
                     key,
@@ -135,6 +135,7 @@ impl PolicyFiles {
             *policy = PolicyConfig {
                 rules_file: policy.rules_file.take(),
                 shadow_file: policy.shadow_file.take(),
+                consul: policy.consul.take(),
                 ..rules.config()?
             };
         }
@@ -148,10 +149,11 @@ impl PolicyFiles {
     pub(super) fn error(&self, key: &str, message: &str) -> Option<ConfigError> {
         let rules = self.rules.as_ref()?;
         let key = key.strip_prefix("policy.")?;
-        let is_there = !matches!(key, RULES_FILE | SHADOW_FILE);
+        let is_there = !matches!(key, RULES_FILE | SHADOW_FILE) && !key.starts_with(CONSUL);
         is_there.then(|| rules.error(key, message))
     }
 }
 
 const RULES_FILE: &str = "rules_file";
 const SHADOW_FILE: &str = "shadow_file";
+const CONSUL: &str = "consul";

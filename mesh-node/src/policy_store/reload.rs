@@ -213,7 +213,7 @@ impl Shown {
     }
 }
 
-/// The sections, but for the policy, in which two configurations differ.
+/// The sections in which two configurations differ, but for what is taken over of the policy.
 fn changed_sections(old: &NodeConfig, new: &NodeConfig) -> Vec<String> {
     let (Value::Object(mut before), Value::Object(mut after)) = (old.redacted(), new.redacted())
     else {
@@ -227,6 +227,10 @@ fn changed_sections(old: &NodeConfig, new: &NodeConfig) -> Vec<String> {
         .filter(|key| before.get(*key) != after.get(*key))
         .cloned()
         .collect();
+    // Whose intentions are followed is settled at the start.
+    if old.policy.consul != new.policy.consul {
+        changed.push("policy.consul".to_owned());
+    }
     changed.sort_unstable();
     changed.dedup();
     let mut same_policy = new.clone();

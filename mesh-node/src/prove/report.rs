@@ -80,7 +80,11 @@ impl Proof {
     /// Whether the node did what the policy on paper says, and no attack got through.
     pub(crate) fn holds(&self) -> bool {
         let got_through = |attack: &Attack| attack.outcome == Outcome::GotThrough;
-        self.probes.iter().all(|probe| probe.ok) && !self.attacks.iter().any(got_through)
+        let is_right = |probe: &Probe| probe.ok && probe.found.as_ref() == Some(&probe.expected);
+        // To have shown nothing is no proof.
+        !self.probes.is_empty()
+            && self.probes.iter().all(is_right)
+            && !self.attacks.iter().any(got_through)
     }
 
     /// The file: a first line for people, the proof, and what proves who made it.
@@ -111,13 +115,18 @@ struct Signed {
     chain: Vec<String>,
 }
 
-/// Checks a file that [`Proof::sign`] made: who signed it under `bundles`, judged at the time that it names itself, and
-/// that not a byte of it changed.
+/// Checks a file that [`Proof::sign`] made: who signed it under `bundles`, that not a byte of it changed, and that it is no
+/// older than `max_age` at `now`. The signer's certificate is judged at the time that the report names, since it has ended
+/// long before most reports are read; so whoever stole a prober's key can date a report back, but no further than that.
 ///
 /// # Errors
 ///
 /// The step that failed, as a sentence.
-pub(crate) fn verify(text: &str, bundles: TrustBundles) -> Result<(Proof, PeerId), String> {
+pub(crate) fn verify(
+    text: &str,
+    bundles: TrustBundles,
+    (now, max_age): (SystemTime, Duration),
+) -> Result<(Proof, PeerId), String> {
     let signed: Signed = serde_json::from_str(text)
         .map_err(|error| format!("this is no report of mesh-node prove: {error}"))?;
     let damaged = || "a certificate or the signature in the report is damaged".to_owned();
@@ -131,6 +140,11 @@ pub(crate) fn verify(text: &str, bundles: TrustBundles) -> Result<(Proof, PeerId
         .map_err(|error| format!("the report can't be read: {error}"))?;
     let time = humantime::parse_rfc3339(&proof.time)
         .map_err(|error| format!("the time of the report can't be read: {error}"))?;
+    match now.duration_since(time) {
+        Ok(age) if age <= max_age => {}
+        Ok(_) => return Err(format!("it is of {} and older than --max-age", proof.time)),
+        Err(_) => return Err(format!("it is of {}, which is yet to come", proof.time)),
+    }
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     let at = UnixTime::since_unix_epoch(since.unwrap_or(Duration::ZERO));
     let statement = statement(&signed.proof);
