@@ -27,8 +27,8 @@ pub(crate) struct Auditor {
 /// body, no query, and of the headers only those that a rule reads.
 pub(crate) struct Message<'a> {
     pub(crate) direction: &'static str,
-    /// Who calls, where a certificate says so.
-    pub(crate) peer: Option<&'a dyn Display>,
+    /// Who calls, where a certificate says so, as it stands there.
+    pub(crate) certificate: Option<&'a str>,
     pub(crate) service: &'a str,
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
@@ -74,7 +74,7 @@ impl Auditor {
         let draft = is_wanted.then(|| {
             let event = Event::new(EventKind::Message).with("direction", message.direction);
             let mut event = match message.told {
-                Some(told) => decided(event, told),
+                Some(told) => decided(event, told, message.certificate),
                 None => undecided(event, message),
             };
             if let Some(id) = message.request_id {
@@ -152,8 +152,8 @@ impl Drop for Entry<'_> {
 
 /// A call that was refused before anything was decided.
 fn undecided(mut event: Event, message: &Message<'_>) -> Event {
-    if let Some(peer) = message.peer {
-        event = event.with_display("peer", peer);
+    if let Some(peer) = message.certificate {
+        event = event.with("peer", peer);
     }
     event
         .with("service", message.service)
@@ -162,10 +162,16 @@ fn undecided(mut event: Event, message: &Message<'_>) -> Event {
         .with("verdict", "none")
 }
 
-/// A decision: what it was made about, and what it was.
-pub(crate) fn decided(event: Event, told: &Told) -> Event {
+/// A decision: what it was made about, and what it was. Policies may know the peer by another id than that in its
+/// certificate, which is then a field of its own.
+pub(crate) fn decided(event: Event, told: &Told, certificate: Option<&str>) -> Event {
     let fields = told.fields.iter();
     let mut event = fields.fold(event, |event, (name, text)| event.with(name, text.as_str()));
+    if let Some(certificate) = certificate
+        && told.field("peer") != Some(certificate)
+    {
+        event = event.with("certificate", certificate);
+    }
     event = event.with("verdict", told.verdict);
     if let Some(rule) = &told.rule {
         event = event.with("rule", &**rule);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 use std::fs;
+use std::net::TcpStream;
 
 use mesh_auth::bundle::Bundle;
 use mesh_auth::spiffe::TrustDomain;
@@ -10,6 +11,7 @@ use serde_json::json;
 
 use support::mesh::Mesh;
 use support::mesh::cli;
+use support::process::free_port;
 use support::process::wait_until;
 use support::tools::App;
 
@@ -108,6 +110,22 @@ fn a_caller_of_an_alias_counts_as_one_of_ours(encryption: &str) {
     };
     // By its path alone it is nobody.
     mesh.order.configure(allow("user-service"));
+    let (carried, bound) = (free_port(), free_port());
+    mesh.order.configure(json!({ "service": { "tcp": [
+        { "listen": format!("127.0.0.1:{carried}"), "app": format!("127.0.0.1:{}", app.port) },
+    ] } }));
+    let mut known = mesh.user.config["discovery"]["sources"][0]["services"].take();
+    let of_tcp = json!({
+        "id": "order-tcp", "host": "127.0.0.1", "port": carried,
+        "spiffe_id": "spiffe://example.org/order-service",
+    });
+    known.as_array_mut().unwrap().push(of_tcp);
+    mesh.user.configure(json!({
+        "discovery": { "sources": [ { "mode": "static", "services": known } ] },
+        "outbound": { "upstreams": [
+            { "service": "order-tcp", "bind": format!("127.0.0.1:{bound}"), "protocol": "tcp" },
+        ] },
+    }));
     mesh.start();
     mesh.call("/api/stranger", &[]).expect(403);
     mesh.order.stop();
@@ -118,6 +136,30 @@ fn a_caller_of_an_alias_counts_as_one_of_ours(encryption: &str) {
         mesh.call("/api/alias", &[]).status == 200
     });
     assert_eq!(app.count("stranger"), 0);
+    // The record has the id that the rules know, and the one in the certificate.
+    let log = fs::read_to_string(mesh.order.dir().join("logs/mesh-audit.log")).unwrap();
+    let ids = concat!(
+        r#""peer":"spiffe://example.org/user-service""#,
+        "|",
+        r#""certificate":"spiffe://partner.org/user-service""#
+    );
+    let has_both = |line: &str| ids.split('|').all(|id| line.contains(id));
+    let calls: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("/api/alias") && line.contains(r#""verdict":"allow""#))
+        .collect();
+    assert!(
+        !calls.is_empty() && calls.iter().all(|line| has_both(line)),
+        "{log}"
+    );
+
+    let _connected = TcpStream::connect(("127.0.0.1", bound)).unwrap();
+    wait_until("the connection is recorded", || {
+        let log = fs::read_to_string(mesh.order.dir().join("logs/mesh-audit.log")).unwrap();
+        let port = format!(r#""port":"{carried}""#);
+        log.lines()
+            .any(|line| line.contains(&port) && has_both(line))
+    });
 }
 
 #[test]

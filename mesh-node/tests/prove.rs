@@ -157,10 +157,27 @@ fn a_prober_reaches_no_application_and_nobody_else_can_probe(encryption: &str) {
     assert_eq!(code, 0);
     assert_eq!(app.seen().len(), 1);
     let log = fs::read_to_string(mesh.order.dir().join("logs/mesh-audit.log")).unwrap();
-    let probes = log
+    let probes: Vec<&str> = log
         .lines()
-        .filter(|line| line.contains(r#""direction":"probe""#));
-    assert!(probes.count() >= 13);
+        .filter(|line| line.contains(r#""direction":"probe""#))
+        .collect();
+    assert!(probes.len() >= 13);
+    // Whoever they stand for, the record says who sent them; of a call, its peer says so already.
+    let certificate = r#""certificate":"spiffe://example.org/mesh-probe""#;
+    let decided: Vec<_> = probes
+        .iter()
+        .filter(|line| line.contains(r#""decision":"#))
+        .collect();
+    assert!(!decided.is_empty());
+    assert!(
+        decided.iter().all(|line| line.contains(certificate)),
+        "{decided:?}"
+    );
+    assert_eq!(
+        log.matches(r#""certificate":"#).count(),
+        decided.len(),
+        "{log}"
+    );
 
     // Without security.probe there is no prober at all.
     let refused = mesh

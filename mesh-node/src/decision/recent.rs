@@ -79,11 +79,7 @@ impl Recent {
             let found = ring.entries.iter().find(|told| told.id.as_str() == id)?;
             Arc::clone(found)
         };
-        let get = |name: &str| {
-            let field = told.fields.iter().find(|(field, _)| *field == name);
-            field.map(|(_, text)| text.as_str())
-        };
-        let facts = Facts::from_fields(get).ok();
+        let facts = Facts::from_fields(|name: &str| told.field(name)).ok();
         let explain = |policy: &Policy| match facts.as_ref().map(|facts| facts.explain(policy)) {
             Some(Ok(explanation)) => as_json(&explanation),
             Some(Err(missing)) => Value::from(format!(
@@ -115,6 +111,12 @@ impl Recent {
 }
 
 impl Told {
+    /// What was decided about under this name, if it was kept.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let field = self.fields.iter().find(|(field, _)| *field == name);
+        field.map(|(_, text)| text.as_str())
+    }
+
     fn bytes(&self) -> usize {
         self.fields.iter().map(|(_, text)| text.len() + 64).sum()
     }

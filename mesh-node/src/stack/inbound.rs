@@ -151,7 +151,7 @@ impl Inbound {
         let entry = self.auditor.as_ref().map(|auditor| {
             auditor.message(&Message {
                 direction: if peer.is_prober { "probe" } else { "inbound" },
-                peer: peer.id.as_ref().map(|id| id as &dyn Display),
+                certificate: peer.tls_id.as_ref().map(PeerId::as_str),
                 service: &self.name,
                 method: request.method().as_str(),
                 path: request.path(),

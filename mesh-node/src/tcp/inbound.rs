@@ -8,6 +8,7 @@ use mesh_audit::Event;
 use mesh_audit::EventKind;
 use mesh_transport::peer::TCP_PROTOCOL;
 use mesh_transport::tls::LivePeer;
+use mesh_transport::tls::PeerId;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -137,7 +138,9 @@ async fn admit(shared: &Shared, app: &TcpApp, (peer, from): (&Peer, SocketAddr))
         let event = Event::new(EventKind::Connection)
             .with("direction", "inbound")
             .with_display("from", &from);
-        if let Err(error) = auditor.record(decided(event, &judgement.told)).await {
+        let certificate = peer.tls_id.as_ref().map(PeerId::as_str);
+        let event = decided(event, &judgement.told, certificate);
+        if let Err(error) = auditor.record(event).await {
             inbound.recorder.telemetry.audit_failures.inc();
             tracing::error!(
                 error = error.message(),
