@@ -58,9 +58,9 @@ impl Auditor {
         &self.log
     }
 
-    /// Whether calls are recorded.
-    pub(crate) fn records_messages(&self) -> bool {
-        self.kinds.contains(&EventKind::Message)
+    /// Whether events of this kind are recorded.
+    pub(crate) fn records(&self, kind: EventKind) -> bool {
+        self.kinds.contains(&kind)
     }
 
     /// Whether nothing can be recorded at present, so that nothing may pass.

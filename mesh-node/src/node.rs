@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use mesh_audit::EventKind;
 use mesh_transport::drain;
 use mesh_transport::drain::Drain;
 use mesh_transport::drain::DrainSignal;
@@ -348,6 +349,9 @@ impl Listeners {
         for served in &config.service.tcp {
             let mut authorizer = gate.inbound.authorizer.clone();
             authorizer.port = served.listen.port();
+            let auditor = gate.inbound.auditor.as_ref();
+            authorizer.is_recorded =
+                auditor.is_some_and(|auditor| auditor.records(EventKind::Connection));
             let address = served.app.to_string();
             let app = Arc::new(TcpApp {
                 address,

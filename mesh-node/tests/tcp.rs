@@ -226,6 +226,29 @@ fn who_may_not_connect_gets_nothing_through() {
 }
 
 #[test]
+fn the_record_of_a_connection_is_whole_also_where_calls_are_not_recorded() {
+    let echo = Echo::start();
+    let (mesh, port) = mesh_to(
+        echo.port,
+        json!({
+            "audit": { "events": ["connection"] },
+            "policy": { "rules": [
+                { "name": "users", "from": ["user-service"], "to": { "service": "order-service" }, "action": "allow" },
+            ] },
+        }),
+    );
+    assert_eq!(exchange(port, b""), LAST_WORD);
+    let record = &connections(&mesh.order)[0];
+    assert_eq!(record["verdict"], "allow");
+    assert_eq!(record["peer"], "spiffe://example.org/user-service");
+    assert_eq!(record["service"], "order-service");
+    let carried = mesh.order.config["service"]["tcp"][0]["listen"]
+        .as_str()
+        .unwrap();
+    assert!(carried.ends_with(&format!(":{}", record["port"].as_str().unwrap())));
+}
+
+#[test]
 fn a_prober_reaches_no_application_over_tcp_whatever_the_rules_say() {
     let echo = Echo::start();
     let (mesh, port) = mesh_to(

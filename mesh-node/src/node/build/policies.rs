@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mesh_audit::EventKind;
 use mesh_auth::policy::DEFAULT_RULE;
 use mesh_auth::policy::IntentionConfig;
 
@@ -56,7 +57,7 @@ pub(super) fn authorizer(
     own: &Own,
     policies: &Shown,
 ) -> Result<Authorizer, Error> {
-    let recorded = policies.auditor.as_ref().map(Auditor::records_messages);
+    let auditor = policies.auditor.as_ref();
     Ok(Authorizer {
         service: Arc::clone(&own.name),
         port: config.service.listen.port(),
@@ -64,7 +65,7 @@ pub(super) fn authorizer(
         random: Arc::clone(&own.seed),
         telemetry: Arc::clone(&policies.telemetry),
         logged: Arc::new(a_few_each_second()?),
-        is_recorded: recorded.unwrap_or(false),
+        is_recorded: auditor.is_some_and(|auditor| auditor.records(EventKind::Message)),
         recent: Arc::new(Recent::default()),
         by_default: Arc::from(DEFAULT_RULE),
     })
