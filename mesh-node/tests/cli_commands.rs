@@ -260,6 +260,34 @@ fn the_check_warns_of_what_is_allowed_but_unwise() {
     ] {
         assert!(warnings.contains(part), "{part} in {warnings}");
     }
+    assert!(!warnings.contains("service.tcp"), "{warnings}");
+}
+
+#[test]
+fn the_check_says_what_does_not_protect_a_tcp_port() {
+    let place = Place::new();
+    place.run("ca init --trust-domain example.org").done();
+    place.run("ca issue orders").done();
+    let tcp = "service: { id: orders, tcp: [ { listen: 127.0.0.1:7, app: 127.0.0.1:1 } ] }";
+    let file = FILES.replace("service: { id: orders }", tcp);
+    let jwt = format!(
+        "{file}\nauth: {{ jwt: {{ secret: 9f2c51d07be84c3aa6d15e0b7f3c8e1294ad60b5c7f1e83d }} }}"
+    );
+    let mtls = "\nsecurity: { encryption: mtls }";
+    for (file, expected) in [
+        (
+            file.clone(),
+            "no session (security.encryption: hybrid) on this port",
+        ),
+        (jwt.clone(), "no service token (auth.jwt) and no session"),
+        (jwt + mtls, "no service token (auth.jwt) on this port"),
+        (file + mtls, ""),
+    ] {
+        place.write("mesh.yaml", &file);
+        let warnings = place.run("check --json").done().json()["warnings"].to_string();
+        assert!(warnings.contains(expected), "{expected} in {warnings}");
+        assert_eq!(warnings.contains("service.tcp on"), !expected.is_empty());
+    }
 }
 
 // threat 61

@@ -32,6 +32,7 @@ use crate::adapt::policy::Located;
 use crate::adapt::policy::scope_of;
 use crate::ca_service::client::CaClient;
 use crate::config::Document;
+use crate::config::Encryption;
 use crate::config::IdentitySource;
 use crate::config::NodeConfig;
 use crate::config::PolicyDefault;
@@ -70,6 +71,7 @@ fn look(path: &Path, context: &Context) -> Result<Findings, Failure> {
     identity(&config, &document, context, &mut findings)?;
     policy(&config, &document, context, &mut findings)?;
     tokens(&config, &document, &mut findings)?;
+    tcp(&config, &mut findings);
     discovery(&config, &mut findings);
     identity_keys(&config, &document, &mut findings)?;
     Ok(findings)
@@ -406,6 +408,23 @@ fn tokens(
     };
     findings.checked.push(("tokens", found));
     Ok(())
+}
+
+/// Who reads that tokens and sessions are on may think that they are everywhere.
+fn tcp(config: &NodeConfig, findings: &mut Findings) {
+    let is_hybrid = config.security.encryption == Encryption::Hybrid;
+    let absent = match (config.auth.jwt.is_some(), is_hybrid) {
+        (true, true) => "no service token (auth.jwt) and no session (security.encryption: hybrid)",
+        (true, false) => "no service token (auth.jwt)",
+        (false, true) => "no session (security.encryption: hybrid)",
+        (false, false) => return,
+    };
+    for served in &config.service.tcp {
+        findings.warnings.push(format!(
+            "service.tcp on {}: a caller's certificate alone is its proof; there is {absent} on this port",
+            served.listen
+        ));
+    }
 }
 
 fn discovery(config: &NodeConfig, findings: &mut Findings) {

@@ -56,6 +56,9 @@ impl ServiceConfig {
 
 /// An application that does not speak HTTP: its connections are carried as they are. Rules decide about them by caller,
 /// service and port.
+///
+/// Who calls is proven by its certificate alone: such a connection carries no service token (`auth.jwt`) and runs in no
+/// session (`security.encryption: hybrid`), so mutual TLS is all that protects it.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
