@@ -176,7 +176,7 @@ impl UserVerifier {
                 }
                 accepted.accepted
             }
-            Some(Trusted::Consumer(consumer)) => consumer_user(consumer, token, (service, now))?,
+            Some(Trusted::Consumer(consumer)) => consumer_user(consumer, &token, (service, now))?,
             None => return Err(UserTokenError::UnknownIssuer),
         };
         let user = Arc::clone(&accepted.user);
@@ -246,7 +246,7 @@ fn external_user(
 
 fn consumer_user(
     consumer: &Consumer,
-    token: Compact<'_>,
+    token: &Compact<'_>,
     (service, now): (&str, u64),
 ) -> Result<Accepted, UserTokenError> {
     if &*token.alg != "HS256" {
