@@ -490,7 +490,7 @@ fn requests_that_are_none_are_refused_and_cost_no_token() {
 fn a_certificate_gets_the_same_name_again_and_no_other() {
     let mesh = Mesh::new("mtls");
     let ca = Ca::serve(mesh.path(), "--lifetime 30m --max-lifetime 2h");
-    cli(mesh.path(), "ca issue user-service --out own");
+    cli(mesh.path(), "ca issue user-service --out own --lifetime 1h");
     let request = ca.request("key");
     let as_user = [
         "--cert",
@@ -510,10 +510,16 @@ fn a_certificate_gets_the_same_name_again_and_no_other() {
     };
     assert_eq!(life(&renewed), Duration::from_mins(30));
 
-    // More than is allowed is cut.
+    // More than the certificate had that was shown is cut.
     let body = format!("@{}", request.display());
     let mut args = vec!["--data-binary", &body];
     args.extend(&as_user);
+    let long = ca.ask("/v1/sign?lifetime=999999", &args).expect(200).json();
+    let long = facts(long["certificate"].as_str().unwrap());
+    assert_eq!(life(&long), Duration::from_hours(1));
+    // And what is more than is allowed to anybody.
+    let bearer = format!("authorization: Bearer {}", ca.token("other"));
+    let args = ["--data-binary", &body, "-H", &bearer];
     let long = ca.ask("/v1/sign?lifetime=999999", &args).expect(200).json();
     let long = facts(long["certificate"].as_str().unwrap());
     assert_eq!(life(&long), Duration::from_hours(2));

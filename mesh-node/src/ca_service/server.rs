@@ -2,7 +2,7 @@
 //!
 //! | request | who may | answer |
 //! |---|---|---|
-//! | `POST /v1/sign` | a node with a valid certificate of ours: the same name again; or anybody with a join token: its name | certificate and trust bundle |
+//! | `POST /v1/sign` | a node with a valid certificate of ours: the same name again, for no longer than that one; or anybody with a join token: its name | certificate and trust bundle |
 //! | `GET /v1/bundle`, `/v1/bundle.pem` | anybody | every trusted root, as a SPIFFE bundle or as PEM, the signer's first; waits for a change where somebody with a certificate of ours asks it to |
 //! | `GET /health` | anybody | whether it signs |
 //!
@@ -30,6 +30,7 @@ use mesh_transport::tls::certificates;
 use mesh_transport::tls::newcomer;
 use tokio::sync::watch;
 
+use self::connection::Shown;
 use self::desk::Desk;
 use self::limits::Limits;
 use super::folder::CaFolder;
@@ -227,10 +228,12 @@ impl Shared {
         }
     }
 
-    /// The lifetime that is asked for within what is allowed.
-    fn lifetime(&self, asked: Option<Duration>) -> Duration {
+    /// The lifetime that is asked for within what is allowed, which for whoever shows a certificate is that one's at most:
+    /// a short-lived one that was stolen is not to become a long-lived one.
+    fn lifetime(&self, asked: Option<Duration>, shown: Option<&Shown>) -> Duration {
         let asked = asked.unwrap_or(self.settings.lifetime);
-        asked.min(self.settings.max_lifetime)
+        let most = self.settings.max_lifetime;
+        asked.min(shown.map_or(most, |shown| most.min(shown.life)))
     }
 }
 

@@ -139,7 +139,8 @@ async fn sign(
         Applicant::Newcomer(_) => ("join token", shared.limits.newcomer(caller.from.ip())),
     };
     limited.map_err(Refusal::too_often)?;
-    let lifetime = shared.lifetime(lifetime(request.uri().query())?);
+    let asked = lifetime(request.uri().query())?;
+    let lifetime = shared.lifetime(asked, caller.shown.as_ref());
     let request = read(request.into_body()).await?;
     let (now, tasks) = ((shared.clock)(), &shared.tasks);
     // Whoever has a token that we could not honour now keeps it.

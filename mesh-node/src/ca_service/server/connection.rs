@@ -10,8 +10,10 @@ use http::Request;
 use http::header;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use mesh_auth::ca::BACKDATE;
 use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::svid;
+use mesh_auth::svid::SvidError;
 use mesh_transport::drain::Drain;
 use mesh_transport::listen::Accepted;
 use mesh_transport::server::Protocol;
@@ -30,6 +32,15 @@ pub(super) struct Caller {
     pub(super) from: SocketAddr,
     /// The name in the certificate, which was verified in the handshake.
     pub(super) id: Option<SpiffeId>,
+    /// What else that certificate says.
+    pub(super) shown: Option<Shown>,
+}
+
+/// What a certificate that was shown says beside its name.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    /// How long it lives in all, from when it was made.
+    pub(super) life: Duration,
 }
 
 /// Serves one connection in the background until it ends.
@@ -85,11 +96,22 @@ async fn serve(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, drain:
 
 fn caller(stream: &TlsStream<TcpStream>, from: SocketAddr) -> Result<Caller, String> {
     let certificates = stream.get_ref().1.peer_certificates();
-    let id = certificates
+    let read = |leaf| {
+        let id = svid::leaf_identity(leaf)?;
+        let facts = svid::inspect(leaf)?;
+        // The authority dates certificates back a little; their life begins when they are made.
+        let made = facts.not_before + BACKDATE;
+        let shown = Shown {
+            life: facts.not_after.duration_since(made).unwrap_or_default(),
+        };
+        Ok((id, shown))
+    };
+    let read = certificates
         .and_then(<[_]>::first)
-        .map(|leaf| svid::leaf_identity(leaf).map_err(|error| chain(&error)))
+        .map(|leaf| read(leaf).map_err(|error: SvidError| chain(&error)))
         .transpose()?;
-    Ok(Caller { from, id })
+    let (id, shown) = read.unzip();
+    Ok(Caller { from, id, shown })
 }
 
 const TOO_MANY: &str = "too many connections from this address at a time";
