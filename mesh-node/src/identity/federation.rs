@@ -1,10 +1,12 @@
 //! Trust domains beside our own, whose roots lie in files: they are added to whatever the source gives.
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use mesh_auth::bundle::Bundle;
 use mesh_auth::spiffe::TrustDomain;
+use rustls_pki_types::CertificateDer;
 
 use crate::config::IdentityConfig;
 use crate::error::Error;
@@ -15,7 +17,9 @@ use crate::identity::Roots;
 use crate::identity::Source;
 use crate::identity::Surroundings;
 use crate::identity::feed;
+use crate::identity::judge;
 use crate::identity::pem;
+use crate::stack::outbound::chain;
 use crate::watch::FileWatch;
 
 /// The bundle files of other trust domains.
@@ -47,6 +51,7 @@ impl Federation {
         let tasks = around.tasks.clone();
         let mut source = std::pin::pin!(source.run(inner, around));
         let mut last: Option<Material> = None;
+        let mut kept = Roots::new();
         loop {
             tokio::select! {
                 () = &mut source => return,
@@ -61,35 +66,76 @@ impl Federation {
             }
             let Some(material) = &last else { continue };
             let federation = self.clone();
-            match tasks.blocking(move || federation.read()).await {
-                Ok(Ok(roots)) => feed.put(joined(material, roots)),
-                Ok(Err(error)) => feed.unfit(&error),
-                Err(error) => feed.failed(&error),
+            let read = match tasks.blocking(move || federation.read()).await {
+                Ok(read) => read,
+                Err(error) => {
+                    feed.failed(&error);
+                    continue;
+                }
+            };
+            let troubles = renewed(&mut kept, read);
+            // Our own certificate waits for nobody's file.
+            feed.put(joined(material, &kept));
+            if !troubles.is_empty() {
+                feed.unfit(&Error::missing(troubles.join("; ")));
             }
         }
     }
 
-    fn read(&self) -> Result<Roots, Error> {
-        let roots = self.0.iter().map(|(domain, file)| {
-            let bundle = Bundle::parse(domain.clone(), &pem::read(file)?).map_err(|source| {
+    /// Each domain's file by itself: one that can't be used says nothing about another.
+    fn read(&self) -> Vec<(TrustDomain, Result<Vec<CertificateDer<'static>>, Error>)> {
+        let read = |domain: &TrustDomain, file: &Path| {
+            let unusable = |source| {
                 Error::config(
                     format!("the bundle of {domain} in {} can't be used", file.display()),
                     source,
                 )
-            })?;
-            Ok((domain.clone(), bundle.roots().to_vec()))
-        });
-        // One without roots is one that nobody can come from at present.
-        let is_someone = |read: &Result<(_, Vec<_>), Error>| {
-            read.as_ref().map_or(true, |(_, roots)| !roots.is_empty())
+            };
+            let bundle = Bundle::parse(domain.clone(), &pem::read(file)?).map_err(unusable)?;
+            let roots = bundle.roots().to_vec();
+            if !roots.is_empty() {
+                judge::usable(domain, &roots)?;
+            }
+            Ok(roots)
         };
-        roots.filter(is_someone).collect()
+        let files = self.0.iter();
+        files
+            .map(|(domain, file)| (domain.clone(), read(domain, file)))
+            .collect()
     }
 }
 
-/// What is configured here counts, where the source says something else about the same domain.
-fn joined(material: &Material, federated: Roots) -> Material {
+/// Takes over what could be read, and keeps the last good roots of the other domains, or none; says what is wrong.
+fn renewed(
+    kept: &mut Roots,
+    read: Vec<(TrustDomain, Result<Vec<CertificateDer<'static>>, Error>)>,
+) -> Vec<String> {
+    let mut troubles = Vec::new();
+    for (domain, read) in read {
+        match read {
+            Ok(roots) => {
+                kept.insert(domain, roots);
+            }
+            Err(error) => {
+                let last = match kept.entry(domain).or_default().len() {
+                    0 => "none of its roots is trusted",
+                    _ => "its last good roots stay",
+                };
+                troubles.push(format!("{}; {last}", chain(&error)));
+            }
+        }
+    }
+    troubles
+}
+
+/// What is configured here counts, where the source says something else about the same domain: also where that is that
+/// nobody can come from it at present.
+fn joined(material: &Material, federated: &Roots) -> Material {
     let mut bundles = material.bundles.clone();
-    bundles.extend(federated);
+    bundles.extend(federated.clone());
+    bundles.retain(|_domain, roots| !roots.is_empty());
     Material::new(material.chain.clone(), material.key.clone_key(), bundles)
 }
+
+#[cfg(test)]
+mod tests;

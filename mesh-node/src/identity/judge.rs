@@ -9,6 +9,7 @@ use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::svid;
 use mesh_transport::spiffe::SpiffeLeaf;
 use mesh_transport::tls::Credentials;
+use mesh_transport::tls::Identify as _;
 use mesh_transport::tls::TlsIdentity;
 use mesh_transport::tls::TlsStore;
 use mesh_transport::tls::TrustBundles;
@@ -18,6 +19,7 @@ use rustls_pki_types::UnixTime;
 
 use crate::error::Error;
 use crate::identity::Material;
+use crate::stack::outbound::chain;
 
 /// What a node's identity must be.
 #[derive(Clone, Debug)]
@@ -28,6 +30,7 @@ pub(crate) struct Judge {
 /// An identity that this node may take over.
 #[derive(Debug)]
 pub(crate) struct Identity {
+    left_out: Vec<String>,
     material: Material,
     credentials: Credentials,
     bundles: TrustBundles,
@@ -50,13 +53,14 @@ impl Judge {
         Self { id }
     }
 
-    /// Takes over `material` if its leaf is an X509-SVID of this node and valid at `now`, its key is the leaf's, all roots
-    /// are usable, and those of our own trust domain vouch for the leaf.
+    /// Takes over `material` if its leaf is an X509-SVID of this node and valid at `now`, its key is the leaf's, and the
+    /// roots of our own trust domain are usable and vouch for the leaf. Another domain whose roots are not usable is left
+    /// out, which the identity tells.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] or [`Error::Transport`] with the first of these that does not hold.
-    pub(crate) fn judge(&self, material: Material, now: SystemTime) -> Result<Identity, Error> {
+    pub(crate) fn judge(&self, mut material: Material, now: SystemTime) -> Result<Identity, Error> {
         let leaf = material.chain.first();
         let leaf = leaf.ok_or_else(|| Error::missing("there is no certificate".to_owned()))?;
         let found = svid::leaf_identity(leaf).map_err(|source| {
@@ -87,14 +91,49 @@ impl Judge {
             )));
         }
         let credentials = Credentials::new(material.chain.clone(), material.key.clone_key())?;
+        let left_out = self.leave_out(&mut material.bundles);
         vouched_for(&credentials, trust(&material.bundles)?, now)?;
         Ok(Identity {
+            left_out,
             credentials,
             bundles: trust(&material.bundles)?,
             validity,
             material,
         })
     }
+
+    /// Leaves out other domains whose roots are not usable, and says why.
+    fn leave_out(&self, bundles: &mut Roots) -> Vec<String> {
+        let mut left_out = Vec::new();
+        bundles.retain(|domain, roots| {
+            let is_ours = domain == self.id.trust_domain();
+            match usable(domain, roots) {
+                Err(error) if !is_ours => {
+                    left_out.push(format!("nobody of {domain} is trusted: {}", chain(&error)));
+                    false
+                }
+                _ => true,
+            }
+        });
+        left_out
+    }
+}
+
+/// Whether connections could be verified by `roots` of `domain`.
+///
+/// # Errors
+///
+/// [`Error::Config`] or [`Error::Transport`] with why not.
+pub(super) fn usable(domain: &TrustDomain, roots: &[CertificateDer<'static>]) -> Result<(), Error> {
+    TrustBundles::new().with_domain(domain.as_str(), roots)?;
+    for root in roots {
+        SpiffeLeaf::new()
+            .check_signer(root, domain.as_str())
+            .map_err(|source| {
+                Error::missing(format!("a root of {domain} is of no use: {source}"))
+            })?;
+    }
+    Ok(())
 }
 
 impl Identity {
@@ -126,6 +165,11 @@ impl Identity {
     /// Whom it trusts.
     pub(crate) fn roots(&self) -> &Roots {
         &self.material.bundles
+    }
+
+    /// Which trust domains that the source gave are left out, and why.
+    pub(crate) fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     /// How long its certificate is valid.

@@ -64,6 +64,7 @@ pub(crate) struct Publisher {
 pub(crate) struct Seen {
     chain: Vec<CertificateDer<'static>>,
     roots: Roots,
+    left_out: Vec<String>,
 }
 
 impl Seen {
@@ -71,6 +72,7 @@ impl Seen {
         Self {
             chain: identity.chain().to_vec(),
             roots: identity.roots().clone(),
+            left_out: identity.left_out().to_vec(),
         }
     }
 }
@@ -83,6 +85,7 @@ impl Rotation {
         let mut keys = keys.map(|folder| FileWatch::new(Vec::new(), vec![folder]));
         let mut is_fed = true;
         self.look_at_the_end();
+        self.tell_left_out();
         loop {
             let look = self.session.as_ref();
             let look = look.map(|session| session.look_after((self.clock)()));
@@ -210,6 +213,7 @@ impl Rotation {
             Ok(Some(validity)) => {
                 self.validity = validity;
                 self.is_well();
+                self.tell_left_out();
                 self.health.ok(CERTIFICATE);
                 self.look_at_the_end();
                 self.telemetry.show_certificate_end(validity.not_after);
@@ -237,6 +241,13 @@ impl Rotation {
         self.health.ok(REFUSED);
     }
 
+    /// Says so where the identity was taken over without some of the trust domains that came with it.
+    fn tell_left_out(&self) {
+        if !self.seen.left_out.is_empty() {
+            self.refuse(&self.seen.left_out.join("; "));
+        }
+    }
+
     /// Says so where no new certificate came in time (threat 5).
     fn look_at_the_end(&self) {
         let end = humantime::format_rfc3339_seconds(self.validity.not_after);
@@ -258,7 +269,7 @@ impl Rotation {
     fn refuse(&self, error: &str) {
         self.telemetry.refused_identities.inc();
         self.health.degraded(REFUSED, error);
-        tracing::error!(error, "new identity refused; the old one stays");
+        tracing::error!(error, "new identity refused, or roots that came with it");
         if let Some(auditor) = &self.auditor {
             auditor.note(
                 Event::new(EventKind::Error)
