@@ -171,9 +171,14 @@ impl FileDriver {
     pub(crate) async fn run(self) {
         let folders = self.files.iter().map(|(_issuer, file)| folder_of(file));
         let mut folders = Folders::watch(folders.collect(), "the key sets of issuers");
+        let paths: Vec<_> = self
+            .files
+            .iter()
+            .map(|(_issuer, file)| file.as_path())
+            .collect();
         let mut seen = vec![Marks::default(); self.files.len()];
         loop {
-            folders.changed().await;
+            folders.changed(|| Marks::of(&paths)).await;
             for ((issuer, file), seen) in self.files.iter().zip(&mut seen) {
                 // Marked before it is read: what changes meanwhile gives another mark.
                 let marks = Marks::of(&[file]);

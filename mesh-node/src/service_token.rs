@@ -202,7 +202,7 @@ impl SecretDriver {
         let mut folders = Folders::watch(folders, "the secrets of service tokens");
         let mut seen = self.seen.clone();
         loop {
-            folders.changed().await;
+            folders.changed(|| marks_of(&self.config)).await;
             // Marked before they are read: what changes meanwhile gives another mark.
             let marks = marks_of(&self.config);
             if marks == seen {

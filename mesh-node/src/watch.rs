@@ -74,15 +74,24 @@ impl Folders {
     }
 
     /// Waits until something may have changed and has then been left alone for a moment, or until it is time to look all
-    /// the same.
+    /// the same: then until `look` finds the same marks as a moment before.
     ///
     /// # Cancel safety
     ///
     /// A change is not lost, but may be told a second time.
-    pub(crate) async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self, look: impl Fn() -> Marks) {
         let wait = tokio::time::timeout(LOOK_EVERY, self.changes.recv()).await;
         if wait.is_err() {
-            return;
+            // Nobody tells of the pieces in which a file is written.
+            let mut before = look();
+            loop {
+                tokio::time::sleep(self.settle).await;
+                let now = look();
+                if now == before {
+                    return;
+                }
+                before = now;
+            }
         }
         // Files are written in pieces, and several belong together: wait for a quiet moment, but not for ever.
         let latest = Instant::now() + self.settle * 8;
@@ -132,3 +141,6 @@ pub(crate) fn folder_of(file: &Path) -> PathBuf {
 const SETTLE: Duration = Duration::from_millis(250);
 /// Network file systems tell nobody of changes that others made.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

@@ -80,7 +80,7 @@ impl Reload {
         loop {
             let is_asked = tokio::select! {
                 () = self.asked.0.notified() => true,
-                () = folders.changed() => false,
+                () = folders.changed(|| self.marks(&config)) => false,
             };
             // Marked before it is read: what changes meanwhile gives another mark.
             let marks = self.marks(&config);
