@@ -538,6 +538,48 @@ fn a_certificate_gets_the_same_name_again_and_no_other() {
     assert!(limited.header("retry-after").is_some());
 }
 
+// threat 1
+#[test]
+fn who_is_denied_gets_no_certificate_by_renewing_or_joining() {
+    let mesh = Mesh::new("mtls");
+    let ca = Ca::serve(mesh.path(), "");
+    cli(mesh.path(), "ca issue user-service --out own");
+    let request = ca.request("key");
+    let file = |kind: &str| format!("{}/own/user-service.{kind}", mesh.path().display());
+    let (certificate, key) = (file("crt"), file("key"));
+    let renew = || ca.sign(&request, &["--cert", &certificate, "--key", &key]);
+    let write = |text: &str| {
+        let [new, denied] = ["ca/denied.new", "ca/denied"].map(|name| mesh.path().join(name));
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &denied).unwrap();
+    };
+    let reads = || ca.log().matches("roots read").count();
+    let deny = |text: &str| {
+        let before = reads();
+        write(text);
+        wait_until("the file is read", || reads() > before);
+    };
+    renew().expect(200);
+    let shown = facts(&fs::read_to_string(&certificate).unwrap());
+    for line in [
+        &shown.fingerprint,
+        "# left\nspiffe://example.org/user-service",
+    ] {
+        deny(line);
+        renew().expect(403);
+        deny("# nobody");
+        renew().expect(200);
+    }
+    deny("spiffe://example.org/other");
+    ca.join(&request, &ca.token("other")).expect(403);
+    renew().expect(200);
+    assert!(ca.audited("is denied certificates") > 0);
+    // A line that names nobody changes nothing, and is told.
+    write("nobody");
+    wait_until("it is told", || ca.log().contains("line 1 is neither"));
+    ca.join(&request, &ca.token("other")).expect(403);
+}
+
 #[test]
 fn certificates_can_be_looked_at() {
     let mesh = Mesh::new("mtls");

@@ -23,6 +23,9 @@ use mesh_crypto::keystore::OsFileSystem;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::ca_service::denied::Denied;
+use crate::ca_service::denied::NobodyDenied;
+
 /// Where an authority lives.
 #[derive(Clone, Debug)]
 pub(crate) struct CaFolder {
@@ -55,6 +58,8 @@ pub(crate) enum FolderError {
     },
     #[error("the certificate authority in {path} is not usable")]
     Roots { path: PathBuf, source: RootsError },
+    #[error("{path} can't be used")]
+    Denied { path: PathBuf, source: NobodyDenied },
     #[error("the signer was replaced in the meantime")]
     Replaced,
     #[error("{0}")]
@@ -114,9 +119,9 @@ impl CaFolder {
         &self.path
     }
 
-    /// The files that say which roots there are.
-    pub(crate) fn root_files(&self) -> [PathBuf; 2] {
-        [self.path.join(CERTIFICATES), self.path.join(KEYS)]
+    /// The files that say which roots there are, and who gets no certificate any more.
+    pub(crate) fn watched_files(&self) -> [PathBuf; 3] {
+        [CERTIFICATES, KEYS, DENIED].map(|name| self.path.join(name))
     }
 
     /// Waits until nobody else changes the folder. Blocks.
@@ -142,6 +147,20 @@ impl Locked {
         let keys = self.text(KEYS, Privacy::Private)?;
         RootSet::from_pem(&certificates, &keys).map_err(|source| FolderError::Roots {
             path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// Who gets no certificate any more: nobody, where there is no such file.
+    pub(crate) fn denied(&self) -> Result<Denied, FolderError> {
+        let text = match self.text(DENIED, Privacy::Public) {
+            Err(FolderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(Denied::default());
+            }
+            text => text?,
+        };
+        Denied::parse(&text).map_err(|source| FolderError::Denied {
+            path: self.path.join(DENIED),
             source,
         })
     }
@@ -412,6 +431,8 @@ pub(crate) const CERTIFICATES: &str = "ca.crt";
 /// Their keys.
 pub(crate) const KEYS: &str = "ca.key";
 const STATE: &str = "ca.json";
+/// Who gets no certificate any more.
+const DENIED: &str = "denied";
 
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,7 @@ use tokio::sync::watch;
 use self::connection::Shown;
 use self::desk::Desk;
 use self::limits::Limits;
+use super::denied::Denied;
 use super::folder::CaFolder;
 use super::folder::Locked;
 use super::folder::Role;
@@ -86,6 +87,7 @@ struct Shared {
 #[derive(Debug)]
 struct Current {
     roots: RootSet,
+    denied: Denied,
     /// Every trusted certificate, PEM.
     bundle: String,
     /// The same as SPIFFE servers publish it.
@@ -242,11 +244,13 @@ impl Current {
         let unusable = |source| Error::config("the certificate authority can't be read", source);
         let locked = folder.lock().map_err(unusable)?;
         let roots = locked.roots().map_err(unusable)?;
+        let denied = locked.denied().map_err(unusable)?;
         let (tls, renew_at) = own_tls(&locked, &roots, listen, now)?;
         let bundle = roots.certificates_pem();
         Ok(Self {
             bundle_json: published(&roots, &bundle)?,
             bundle,
+            denied,
             roots,
             tls,
             renew_at,
@@ -313,15 +317,15 @@ fn own_tls(
 }
 
 fn marks(folder: &CaFolder) -> Marks {
-    let [certificates, keys] = folder.root_files();
-    Marks::of(&[&certificates, &keys])
+    let [certificates, keys, denied] = folder.watched_files();
+    Marks::of(&[&certificates, &keys, &denied])
 }
 
 /// What the SPIFFE federation specification suggests.
 const REFRESH: Duration = Duration::from_mins(5);
 /// Nobody but the server has its key, which is new with every start.
 const SERVER_LIFETIME: Duration = Duration::from_hours(24);
-/// Two looks at two files cost some microseconds.
+/// Looks at three files cost some microseconds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Signing takes milliseconds; who waits for news of the roots is answered at once.
 const DRAIN: Duration = Duration::from_secs(10);

@@ -153,6 +153,11 @@ async fn sign(
         .await
         .map_err(|error| refused(&error))?;
     let mut current = shared.current();
+    let shown = caller.shown.as_ref();
+    let fingerprint = shown.map(|shown| shown.fingerprint.as_str());
+    if current.denied.has(&id, fingerprint) {
+        return Err(refused(&DeskError::Denied { id }));
+    }
     let mut signed = shared
         .desk
         .sign(&current.roots, (&request, &id), lifetime, (now, tasks))
@@ -317,7 +322,7 @@ fn refused(error: &DeskError) -> Refusal {
         DeskError::Join(GrantsError::Refused(_) | GrantsError::Unknown) => {
             Refusal::because(StatusCode::UNAUTHORIZED, NOT_LET_IN, error)
         }
-        DeskError::Sign(_) => Refusal::because(
+        DeskError::Sign(_) | DeskError::Denied { .. } => Refusal::because(
             StatusCode::FORBIDDEN,
             "this authority signs no certificate for that name now",
             error,

@@ -41,6 +41,8 @@ pub(super) struct Caller {
 pub(super) struct Shown {
     /// How long it lives in all, from when it was made.
     pub(super) life: Duration,
+    /// SHA-256, in hex.
+    pub(super) fingerprint: String,
 }
 
 /// Serves one connection in the background until it ends.
@@ -102,6 +104,7 @@ fn caller(stream: &TlsStream<TcpStream>, from: SocketAddr) -> Result<Caller, Str
         // The authority dates certificates back a little; their life begins when they are made.
         let made = facts.not_before + BACKDATE;
         let shown = Shown {
+            fingerprint: facts.fingerprint,
             life: facts.not_after.duration_since(made).unwrap_or_default(),
         };
         Ok((id, shown))

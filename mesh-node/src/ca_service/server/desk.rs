@@ -48,6 +48,8 @@ pub(super) enum DeskError {
     Join(#[source] GrantsError),
     #[error("the certificate is not signed")]
     Sign(#[source] CaError),
+    #[error("{id} is denied certificates")]
+    Denied { id: SpiffeId },
     #[error("could not write down what is promised")]
     Promise(#[source] FolderError),
     #[error("could not record the certificate")]
