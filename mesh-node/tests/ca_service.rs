@@ -26,6 +26,7 @@ use serde_json::Value;
 use serde_json::json;
 use support::client::Answer;
 use support::client::curl;
+use support::client::curl_raw;
 use support::client::raw;
 use support::mesh::Mesh;
 use support::mesh::Node;
@@ -484,6 +485,31 @@ fn requests_that_are_none_are_refused_and_cost_no_token() {
     ca.ask("/health", &["-X", "POST"]).expect(405);
     // After all of this the token is as good as new.
     ca.join(&request, &token).expect(200);
+}
+
+#[test]
+fn what_has_not_the_form_of_a_token_keeps_no_newcomer_out() {
+    let mesh = Mesh::new("mtls");
+    let ca = Ca::serve(mesh.path(), "");
+    let root = mesh.path().join("ca/ca.crt");
+    let url = ca.url("/v1/sign?number=[1-1000]");
+    let told = curl_raw(&[
+        "--cacert",
+        root.to_str().unwrap(),
+        "-X",
+        "POST",
+        "-H",
+        "authorization: Bearer nonsense",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}\n",
+        "--parallel",
+        "--parallel-max",
+        "20",
+        &url,
+    ]);
+    assert_eq!(told.matches("401").count(), 1000, "{told}");
 }
 
 #[test]
