@@ -10,12 +10,12 @@
 //!
 //! A rule may end in a condition ([`condition`]), which is evaluated last and only where all else matches.
 //!
-//! Rules are indexed by every part of a call ([`index`]), so that the cost of a decision does not depend on how the rules
+//! Rules are indexed by every part of a call (module `index`), so that the cost of a decision does not depend on how the rules
 //! are made. A decision without conditions allocates nothing, but where a path with escapes is longer than 1024 bytes;
 //! [`Policy::explain`] takes the same decision and adds the sentences.
 
 mod change;
-mod condition;
+pub mod condition;
 mod config;
 mod diff;
 mod expect;
