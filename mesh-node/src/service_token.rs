@@ -149,9 +149,15 @@ pub(crate) fn ring(config: &JwtConfig) -> Result<Ring, Error> {
     }
     for secret in &config.secrets {
         let key = key_of(secret)?;
-        let is_known = |known: &RingKey| secret.kid.is_none() && known.kid() == key.kid();
-        if !keys.iter().any(is_known) {
-            keys.push(key);
+        let is_same = |known: &&mut RingKey| secret.kid.is_none() && known.kid() == key.kid();
+        match keys.iter_mut().find(is_same) {
+            None => keys.push(key),
+            // One secret in two places: it counts only while both say so.
+            Some(known) => {
+                let from = known.not_before().max(key.not_before());
+                let until = known.not_after().min(key.not_after());
+                *known = key.with_not_before(from).with_not_after(until);
+            }
         }
     }
     Ring::new(keys).map_err(|source| Error::config("auth.jwt.secrets are not usable", source))
@@ -268,3 +274,32 @@ fn reread(mut config: JwtConfig) -> Result<Ring, Error> {
 const PART: &str = "tokens";
 /// Callers of one service: each has one token at a time, and an old one for a while.
 const TOKENS_CACHED: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_in_two_places_ends_when_one_of_them_says_so() {
+        const SECRET: &str = "9f2c51d07be84c3aa6d15e0b7f3c8e1294ad60b5c7f1e83d";
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("jwt.secret");
+        std::fs::write(&file, SECRET).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let text = serde_json::json!({
+            "secret": SECRET,
+            "secrets": [ { "secret_file": file, "not_after": "2027-01-15T08:00:00Z" } ],
+        });
+        let config: JwtConfig = serde_json::from_value(text).unwrap();
+        let ring = ring(&config).unwrap();
+        let [key] = ring.keys() else {
+            return assert_eq!(ring.keys().len(), 1);
+        };
+        let end = humantime::parse_rfc3339("2027-01-15T08:00:00Z").unwrap();
+        let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(key.not_after(), end.as_secs());
+    }
+}

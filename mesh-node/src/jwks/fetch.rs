@@ -165,9 +165,10 @@ impl Fetcher {
         }
         let mut last = std::io::Error::other("the name has no address");
         for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
+            match tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = error,
+                Err(elapsed) => last = elapsed.into(),
             }
         }
         Err(FetchError::Connect(last))
@@ -307,6 +308,8 @@ impl FetchError {
 const HTTPS: u16 = 443;
 /// From the look-up to the last byte.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// For one address, so that one that swallows everything leaves time for the next.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(1500);
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 const MAX_ADDRESSES: usize = 16;
 
