@@ -20,13 +20,15 @@ mod answer;
 mod authenticate;
 #[cfg(feature = "policy")]
 mod authorize;
+mod guard;
 
 #[cfg(feature = "jwt")]
 pub use self::authenticate::{Authenticate, AuthenticateLayer};
 #[cfg(feature = "policy")]
 pub use self::authorize::{Authorize, AuthorizeLayer};
 
-pub use self::answer::ResponseFuture;
+pub use self::answer::{Refusal, ResponseFuture};
+pub use self::guard::{Admit, Guarded};
 
 #[cfg(doc)]
 use crate::caller::Caller;

@@ -10,7 +10,8 @@ use pin_project_lite::pin_project;
 
 /// A refusal: the status of HTTP, and that of gRPC ("Status codes and their use in gRPC").
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Refusal {
+#[non_exhaustive]
+pub struct Refusal {
     pub(super) code: &'static str,
     pub(super) status: StatusCode,
     pub(super) grpc_status: &'static str,

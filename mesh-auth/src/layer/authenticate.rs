@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, HeaderName, Request};
 use tower_layer::Layer;
-use tower_service::Service;
 
-use super::answer::{Refusal, ResponseFuture, is_grpc};
+use super::answer::Refusal;
+use super::guard::{Admit, Guarded};
 use crate::caller::{Caller, User};
 use crate::token::UserVerifier;
 
@@ -90,19 +89,6 @@ impl AuthenticateLayer {
         // Which rule it broke tells a forger too much.
         user.map(Some).map_err(|_error| Refusal::UNAUTHENTICATED)
     }
-
-    /// The request as it may go on.
-    fn admit<B>(&self, mut request: Request<B>) -> Result<Request<B>, Refusal> {
-        let user = self.user(request.headers())?;
-        if let Some(name) = &self.api_key {
-            request.headers_mut().remove(name);
-        }
-        if let Some(user) = user {
-            let caller = request.extensions_mut().get_or_insert_default::<Caller>();
-            caller.user = Some(user);
-        }
-        Ok(request)
-    }
 }
 
 /// The value of a field that may stand once.
@@ -115,6 +101,20 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
             Err(_not_ascii) => Err(Refusal::UNAUTHENTICATED),
         },
         (Some(_), Some(_)) => Err(Refusal::UNAUTHENTICATED),
+    }
+}
+
+impl Admit for AuthenticateLayer {
+    fn admit<B>(&self, mut request: Request<B>) -> Result<Request<B>, Refusal> {
+        let user = self.user(request.headers())?;
+        if let Some(name) = &self.api_key {
+            request.headers_mut().remove(name);
+        }
+        if let Some(user) = user {
+            let caller = request.extensions_mut().get_or_insert_default::<Caller>();
+            caller.user = Some(user);
+        }
+        Ok(request)
     }
 }
 
@@ -132,38 +132,9 @@ impl<S> Layer<S> for AuthenticateLayer {
     type Service = Authenticate<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authenticate {
-            inner,
-            layer: self.clone(),
-        }
+        Guarded::new(inner, self.clone())
     }
 }
 
 /// The service made by [`AuthenticateLayer`].
-#[derive(Clone, Debug)]
-pub struct Authenticate<S> {
-    inner: S,
-    layer: AuthenticateLayer,
-}
-
-impl<S, B, R> Service<Request<B>> for Authenticate<S>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-    R: Default,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Future, R>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let is_grpc = is_grpc(request.headers());
-        match self.layer.admit(request) {
-            Ok(request) => ResponseFuture::passed(self.inner.call(request)),
-            Err(refusal) => ResponseFuture::refused(refusal.into_response(is_grpc)),
-        }
-    }
-}
+pub type Authenticate<S> = Guarded<S, AuthenticateLayer>;

@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use tower_layer::Layer;
-use tower_service::Service;
 
-use super::answer::{Refusal, ResponseFuture, is_grpc};
+use super::answer::Refusal;
+use super::guard::{Admit, Guarded};
 use crate::caller::Caller;
 use crate::policy::{Decision, Policy, Query};
 use crate::request::{CanonicalRequest, Limits, RequestError, strip_identity_headers};
@@ -99,8 +98,9 @@ impl AuthorizeLayer {
         self.observe = Some(Arc::new(observe));
         self
     }
+}
 
-    /// The request as it may go on.
+impl Admit for AuthorizeLayer {
     fn admit<B>(&self, request: Request<B>) -> Result<Request<B>, Refusal> {
         let (parts, body) = request.into_parts();
         let mut request =
@@ -145,41 +145,12 @@ impl<S> Layer<S> for AuthorizeLayer {
     type Service = Authorize<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authorize {
-            inner,
-            layer: self.clone(),
-        }
+        Guarded::new(inner, self.clone())
     }
 }
 
 /// The service made by [`AuthorizeLayer`].
-#[derive(Clone, Debug)]
-pub struct Authorize<S> {
-    inner: S,
-    layer: AuthorizeLayer,
-}
-
-impl<S, B, R> Service<Request<B>> for Authorize<S>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-    R: Default,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Future, R>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let is_grpc = is_grpc(request.headers());
-        match self.layer.admit(request) {
-            Ok(request) => ResponseFuture::passed(self.inner.call(request)),
-            Err(refusal) => ResponseFuture::refused(refusal.into_response(is_grpc)),
-        }
-    }
-}
+pub type Authorize<S> = Guarded<S, AuthorizeLayer>;
 
 fn malformed(error: &RequestError) -> Refusal {
     let status = error.status();
