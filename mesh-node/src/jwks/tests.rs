@@ -301,10 +301,9 @@ async fn a_token_of_the_first_moment_waits_for_the_keys() {
 async fn a_key_that_replaces_another_is_fetched_when_the_first_token_names_it() {
     let (old, new) = (Signer::new("old"), Signer::new("new"));
     let server = Server::start(set(&[&old])).await;
-    let checker = Checker::start(&server, &json!({ "min_interval": "100ms" }));
+    let checker = Checker::start(&server, &json!({ "min_interval": "1ms" }));
     assert!(checker.accepts(&old).await);
     server.now_answers(set(&[&new]));
-    tokio::time::sleep(Duration::from_millis(150)).await;
     assert!(checker.accepts(&new).await, "no false refusal");
     assert!(!checker.accepts(&old).await, "its key is gone");
 }
@@ -343,7 +342,7 @@ async fn a_storm_of_unknown_keys_asks_the_issuer_once_an_interval() {
 async fn an_outage_leaves_the_last_good_keys_until_they_are_too_old() {
     let key = Signer::new("a");
     let server = Server::start(set(&[&key])).await;
-    let times = json!({ "refresh": "200ms", "min_interval": "100ms", "max_stale": "2s" });
+    let times = json!({ "refresh": "200ms", "min_interval": "1ms", "max_stale": "2s" });
     let checker = Checker::start(&server, &times);
     assert!(checker.accepts(&key).await);
     for answer in [
