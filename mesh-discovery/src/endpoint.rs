@@ -1,5 +1,6 @@
 //! One place where a service runs, and the immutable list of all such places.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
@@ -22,8 +23,10 @@ pub struct Endpoint {
     pub host: Host,
     /// TCP port, not 0.
     pub port: u16,
-    /// Share of the traffic relative to the other endpoints, 1 to 65535. Default 1.
+    /// Share of the traffic relative to the other endpoints of its priority, 1 to 65535. Default 1.
     pub weight: NonZeroU16,
+    /// Lower is used first: an endpoint gets traffic when those of every lower number can't be used. Default 0.
+    pub priority: u16,
     /// Failure domain, such as an availability zone; at most 512 printable bytes.
     pub zone: Option<String>,
     /// Version of the service, for subsets; at most 512 printable bytes.
@@ -32,8 +35,47 @@ pub struct Endpoint {
     pub public_key_fingerprint: Option<String>,
     /// Labels for subsets; at most 64, each of at most 512 printable bytes.
     pub tags: Vec<String>,
+    /// What else the source says of it, for subsets; at most 64 pairs, each part of at most 512 printable bytes.
+    pub metadata: BTreeMap<String, String>,
     /// The SPIFFE id that the peer must prove; `spiffe://…`, at most 2048 bytes.
     pub spiffe_id: Option<String>,
+    /// How it does, as the source says. Default [`Condition::Passing`].
+    pub condition: Condition,
+    /// The name of the source that gave it; the registry of sources fills it in.
+    pub source: Option<Arc<str>>,
+}
+
+/// What a registry says of how an endpoint does. It is hearsay: active and passive checks say what is seen from here.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Condition {
+    /// It works, or the registry does not check.
+    #[default]
+    Passing,
+    /// It works, and somebody should look.
+    Warning,
+    /// It takes no new work: it is in maintenance or about to go.
+    Draining,
+    /// It does not work.
+    Critical,
+}
+
+impl Condition {
+    /// True when requests may go there.
+    pub fn is_usable(self) -> bool {
+        matches!(self, Self::Passing | Self::Warning)
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Passing => "passing",
+            Self::Warning => "warning",
+            Self::Draining => "draining",
+            Self::Critical => "critical",
+        })
+    }
 }
 
 impl Endpoint {
@@ -44,12 +86,25 @@ impl Endpoint {
             host,
             port,
             weight: NonZeroU16::MIN,
+            priority: 0,
             zone: None,
             version: None,
             public_key_fingerprint: None,
             tags: Vec::new(),
+            metadata: BTreeMap::new(),
             spiffe_id: None,
+            condition: Condition::Passing,
+            source: None,
         }
+    }
+
+    /// True when both are the same process at the same place, whatever else is said of it: connections to one may be
+    /// used for the other.
+    pub fn is_same_peer(&self, other: &Self) -> bool {
+        self.host == other.host
+            && self.port == other.port
+            && self.spiffe_id == other.spiffe_id
+            && self.public_key_fingerprint == other.public_key_fingerprint
     }
 
     /// Checks every field that its type leaves open.
@@ -93,6 +148,16 @@ impl Endpoint {
         if !self.tags.iter().all(|tag| is_label(tag)) {
             return refuse("tag", LABEL_REASON);
         }
+        if self.metadata.len() > MAX_TAGS {
+            return refuse("metadata", "use at most 64 pairs");
+        }
+        if !self
+            .metadata
+            .iter()
+            .all(|(key, value)| !key.is_empty() && is_label(key) && is_label(value))
+        {
+            return refuse("metadata", LABEL_REASON);
+        }
         if self
             .spiffe_id
             .as_deref()
@@ -122,23 +187,64 @@ impl fmt::Display for Endpoint {
 pub struct Endpoints {
     list: Arc<[Arc<Endpoint>]>,
     revision: u64,
-    state: State,
+    standing: Standing,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Unknown,
+/// How a list stands with its source.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// The source has not answered yet.
+    Pending,
+    /// The source does not know the service.
+    Absent,
+    /// As the source says now.
     Fresh,
-    Stale,
+    /// The last good answer of a source that gives none now.
+    Stale(Staleness),
+}
+
+/// Why a list is not what its source says now.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Staleness {
+    /// The source can't be reached, or gives answers that can't be used.
+    Unreachable,
+    /// The source withdrew so much at once that it is not believed yet.
+    Withdrawn,
+    /// It was read from disk, and the source has not answered since.
+    Restored,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Absent => "absent",
+            Self::Fresh => "fresh",
+            Self::Stale(Staleness::Unreachable) => "stale: source unreachable",
+            Self::Stale(Staleness::Withdrawn) => "stale: withdrawal not believed",
+            Self::Stale(Staleness::Restored) => "stale: restored from disk",
+        })
+    }
 }
 
 impl Endpoints {
+    /// Before the first answer of a source.
+    pub fn pending() -> Self {
+        Self::empty(Standing::Pending)
+    }
+
     /// What a source says of a service that it does not know.
-    pub fn unknown() -> Self {
+    pub fn absent() -> Self {
+        Self::empty(Standing::Absent)
+    }
+
+    fn empty(standing: Standing) -> Self {
         Self {
             list: Arc::new([]),
             revision: 0,
-            state: State::Unknown,
+            standing,
         }
     }
 
@@ -167,16 +273,55 @@ impl Endpoints {
         Ok(Self {
             list: list.into_iter().map(Arc::new).collect(),
             revision,
-            state: State::Fresh,
+            standing: Standing::Fresh,
         })
     }
 
-    /// The same list, marked as the last good answer of a source that has none now.
+    /// Makes a snapshot of what is good in a list: bad endpoints are left out, one by one, and named.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyEndpoints`] past [`MAX_ENDPOINTS_PER_SERVICE`]; and the first error of an endpoint when none is
+    /// good, for an answer of that kind says nothing.
+    // threat 51
+    pub fn sift(list: Vec<Endpoint>, revision: u64) -> Result<(Self, Refused), Error> {
+        if list.len() > MAX_ENDPOINTS_PER_SERVICE {
+            return Err(Error::TooManyEndpoints {
+                count: list.len(),
+                limit: MAX_ENDPOINTS_PER_SERVICE,
+            });
+        }
+        let mut refused = Refused::default();
+        let mut ids = HashSet::with_capacity(list.len());
+        let mut good = Vec::with_capacity(list.len());
+        for endpoint in list {
+            if let Err(error) = endpoint.check() {
+                refused.add(error);
+            } else if ids.insert(endpoint.id.clone()) {
+                good.push(Arc::new(endpoint));
+            } else {
+                refused.add(Error::DuplicateId { id: endpoint.id });
+            }
+        }
+        match refused.first {
+            Some(error) if good.is_empty() => Err(error),
+            _ => Ok((
+                Self {
+                    list: good.into(),
+                    revision,
+                    standing: Standing::Fresh,
+                },
+                refused,
+            )),
+        }
+    }
+
+    /// The same list in another standing.
     #[must_use]
-    pub fn into_stale(self, revision: u64) -> Self {
+    pub fn with_standing(self, standing: Standing, revision: u64) -> Self {
         Self {
             revision,
-            state: State::Stale,
+            standing,
             ..self
         }
     }
@@ -216,7 +361,7 @@ impl Endpoints {
         Self {
             list,
             revision,
-            state: self.state,
+            standing: self.standing,
         }
     }
 
@@ -225,14 +370,19 @@ impl Endpoints {
         self.revision
     }
 
+    /// How the list stands with its source.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
     /// True when this is the last good answer of a source that gives none now.
     pub fn is_stale(&self) -> bool {
-        self.state == State::Stale
+        matches!(self.standing, Standing::Stale(_))
     }
 
     /// True when the source has heard of the service; a known service may have no endpoints yet.
     pub fn is_known(&self) -> bool {
-        self.state != State::Unknown
+        matches!(self.standing, Standing::Fresh | Standing::Stale(_))
     }
 
     /// The list itself, to keep without the revision.
@@ -243,7 +393,7 @@ impl Endpoints {
 
 impl Default for Endpoints {
     fn default() -> Self {
-        Self::unknown()
+        Self::pending()
     }
 }
 
@@ -255,10 +405,27 @@ impl Deref for Endpoints {
     }
 }
 
-/// Equal endpoints in equal order and state; the revision does not count.
+/// What was left out of a list.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// How many endpoints.
+    pub count: usize,
+    /// What is wrong with the first of them.
+    pub first: Option<Error>,
+}
+
+impl Refused {
+    fn add(&mut self, error: Error) {
+        self.count += 1;
+        self.first.get_or_insert(error);
+    }
+}
+
+/// Equal endpoints in equal order and standing; the revision does not count.
 impl PartialEq for Endpoints {
     fn eq(&self, other: &Self) -> bool {
-        self.state == other.state && self.list == other.list
+        self.standing == other.standing && self.list == other.list
     }
 }
 

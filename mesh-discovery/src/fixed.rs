@@ -10,9 +10,12 @@ use std::sync::PoisonError;
 
 use crate::endpoint::Endpoint;
 use crate::endpoint::Endpoints;
+use crate::endpoint::Staleness;
+use crate::endpoint::Standing;
 use crate::error::Error;
 use crate::host::Host;
 use crate::name::ServiceName;
+use crate::report::SourceReport;
 use crate::watch::Discover;
 use crate::watch::Publisher;
 use crate::watch::Watch;
@@ -136,7 +139,7 @@ impl StaticSource {
         match table.services.get(service) {
             Some(publisher) if publisher.current().is_known() => {
                 let revision = table.revision + 1;
-                publisher.publish(Endpoints::unknown().with_revision(revision));
+                publisher.publish(Endpoints::absent().with_revision(revision));
                 table.revision = revision;
             }
             _ => return false,
@@ -164,6 +167,16 @@ impl StaticSource {
 }
 
 impl Discover for StaticSource {
+    fn reports(&self, service: &ServiceName) -> Vec<SourceReport> {
+        let table = self.lock();
+        let Some(publisher) = table.services.get(service) else {
+            return Vec::new();
+        };
+        let mut report = SourceReport::new(STATIC, &publisher.current());
+        report.is_used = true;
+        vec![report]
+    }
+
     /// Watches a service. Past 20,000 names that are watched and unknown the watch comes back closed.
     fn watch(&self, service: &ServiceName) -> Watch {
         let mut table = self.lock();
@@ -174,12 +187,12 @@ impl Discover for StaticSource {
             table.forget_unused();
         }
         if table.services.len() >= MAX_NAMES {
-            return Watch::closed(Endpoints::unknown());
+            return Watch::closed(Endpoints::absent());
         }
         table
             .services
             .entry(service.clone())
-            .or_insert_with(|| Publisher::new(Endpoints::unknown()))
+            .or_insert_with(|| Publisher::new(Endpoints::absent()))
             .watch()
     }
 }
@@ -214,7 +227,11 @@ impl Table {
         for name in &stale {
             if let Some(publisher) = self.services.get(name) {
                 // threat 50: a list that withdraws a service is not believed.
-                if publisher.publish(publisher.current().into_stale(self.revision)) {
+                if publisher.publish(
+                    publisher
+                        .current()
+                        .with_standing(Standing::Stale(Staleness::Withdrawn), self.revision),
+                ) {
                     tracing::warn!(service = %name, "service is missing from the new list, keeping its last good endpoints");
                 }
             }
@@ -224,7 +241,7 @@ impl Table {
             let publisher = self
                 .services
                 .entry(name.clone())
-                .or_insert_with(|| Publisher::new(Endpoints::unknown()));
+                .or_insert_with(|| Publisher::new(Endpoints::absent()));
             let endpoints = endpoints
                 .reusing(&publisher.current())
                 .with_revision(self.revision);
@@ -263,6 +280,9 @@ fn group(entries: Vec<StaticEntry>) -> Result<BTreeMap<ServiceName, Endpoints>, 
     };
     lists.into_iter().map(check).collect()
 }
+
+/// What this source is called in reports.
+const STATIC: &str = "static";
 
 fn default_weight() -> NonZeroU16 {
     NonZeroU16::MIN

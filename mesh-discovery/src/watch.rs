@@ -3,15 +3,22 @@
 use tokio::sync::watch;
 
 use crate::endpoint::Endpoints;
+use crate::endpoint::Standing;
 use crate::name::ServiceName;
+use crate::report::SourceReport;
 
 /// Something that knows where services are.
 ///
 /// Object safe: a program composes its sources as `Arc<dyn Discover>`.
 pub trait Discover: Send + Sync {
     /// Begins to watch a service. Returns at once; a service that is not known (yet) has the snapshot
-    /// [`Endpoints::unknown`] and changes when it becomes known.
+    /// [`Endpoints::pending`] or [`Endpoints::absent`] and changes when it becomes known. A source asks its registry for
+    /// a service only while somebody holds a watch of it.
     fn watch(&self, service: &ServiceName) -> Watch;
+
+    /// What each source behind this one says of a service that is watched, in the order in which they are asked: why the
+    /// endpoints are these.
+    fn reports(&self, service: &ServiceName) -> Vec<SourceReport>;
 }
 
 /// The endpoints of one service: what they are now, and when they change. Each clone is a watch of its own.
@@ -54,6 +61,22 @@ impl Watch {
             return Err(Closed);
         }
         self.latest = self.receiver.borrow_and_update().clone();
+        Ok(&self.latest)
+    }
+
+    /// Waits for the first answer of the source, where there is none yet; resolves a service now.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] when the source is gone before it answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn resolved(&mut self) -> Result<&Endpoints, Closed> {
+        while self.latest().standing() == Standing::Pending {
+            self.changed().await?;
+        }
         Ok(&self.latest)
     }
 

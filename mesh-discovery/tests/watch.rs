@@ -9,6 +9,7 @@ use mesh_discovery::Endpoint;
 use mesh_discovery::Endpoints;
 use mesh_discovery::Publisher;
 use mesh_discovery::ServiceName;
+use mesh_discovery::SourceReport;
 use mesh_discovery::Watch;
 
 fn list(port: u16) -> Endpoints {
@@ -55,6 +56,10 @@ async fn the_last_change_arrives_after_the_source_is_gone() {
 async fn a_source_can_stand_behind_a_trait_object() {
     struct One(Publisher);
     impl Discover for One {
+        fn reports(&self, _service: &ServiceName) -> Vec<SourceReport> {
+            Vec::new()
+        }
+
         fn watch(&self, _service: &ServiceName) -> Watch {
             self.0.watch()
         }

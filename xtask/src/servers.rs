@@ -55,6 +55,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     };
     note("python", python::PROGRAMS.prepare(&home, &mut debian));
     note("python-spiffe", python::SPIFFE.prepare(&home, &mut debian));
+    note("python-xds", python::XDS.prepare(&home, &mut debian));
     note("envoy", envoy(&home, &mut debian));
     for program in &PROGRAMS {
         note(program.name, program.prepare(&home, &mut debian));
@@ -80,7 +81,7 @@ struct Program {
     needs_libraries: bool,
 }
 
-const PROGRAMS: [Program; 5] = [
+const PROGRAMS: [Program; 7] = [
     Program {
         name: "curl",
         at_least: (7, 88),
@@ -116,6 +117,21 @@ const PROGRAMS: [Program; 5] = [
         package: "consul",
         suite: Some("bullseye"),
         needs_libraries: false,
+    },
+    Program {
+        name: "etcd",
+        at_least: (3, 4),
+        package: "etcd-server",
+        suite: None,
+        needs_libraries: false,
+    },
+    // A name server with real TTLs, which reads its zones anew when told.
+    Program {
+        name: "knotd",
+        at_least: (3, 2),
+        package: "knot",
+        suite: None,
+        needs_libraries: true,
     },
 ];
 
@@ -167,7 +183,7 @@ fn is_ready(path: &Path, plan: &str) -> bool {
 
 /// What this version of the code would fetch; a change makes the next run fetch again.
 fn plan() -> String {
-    let environments = [python::PROGRAMS, python::SPIFFE, python::ENVOY];
+    let environments = [python::PROGRAMS, python::SPIFFE, python::XDS, python::ENVOY];
     format!("{environments:?} {PROGRAMS:?}")
 }
 
@@ -209,6 +225,8 @@ mod tests {
             ),
             ("nghttp nghttp2/1.52.0", Some((1, 52))),
             ("Consul v1.8.7", Some((1, 8))),
+            ("etcd Version: 3.4.23\nGit SHA: abcdef", Some((3, 4))),
+            ("knotd (Knot DNS), version 3.2.6", Some((3, 2))),
             (
                 "envoy  version: 4f3a29/1.40.0/Clean/RELEASE/BoringSSL",
                 Some((1, 40)),

@@ -89,10 +89,9 @@ impl Debian {
 
     /// A script that starts an unpacked program with the unpacked libraries.
     pub(crate) fn wrap(&self, name: &str, home: &Path) -> anyhow::Result<PathBuf> {
-        let program = self.root.join("usr/bin").join(name);
-        if !program.is_file() {
-            bail!("the package has no program {name}");
-        }
+        let places = ["usr/bin", "usr/sbin"].map(|folder| self.root.join(folder).join(name));
+        let program = places.iter().find(|place| place.is_file());
+        let program = program.with_context(|| format!("the package has no program {name}"))?;
         let folders: Vec<_> = self
             .library_folders()?
             .iter()

@@ -49,6 +49,14 @@ pub(crate) const SPIFFE: Environment = Environment {
     imports: "cryptography.x509, grpc, spiffe",
 };
 
+/// The messages of xDS, for a control plane of the tests' own. Apart from the others: it brings old messages of
+/// OpenTelemetry with it, in the place of the new ones.
+pub(crate) const XDS: Environment = Environment {
+    name: "xds",
+    requirements: &["grpcio==1.85.0", "xds-protos==1.85.0"],
+    imports: "grpc, envoy.service.discovery.v3.ads_pb2_grpc, envoy.config.endpoint.v3.endpoint_pb2",
+};
+
 impl Environment {
     /// Makes the environment unless it is there, and gives its interpreter.
     pub(crate) fn prepare(&self, home: &Path, debian: &mut Debian) -> anyhow::Result<PathBuf> {
