@@ -25,13 +25,13 @@ use http::HeaderValue;
 use http::Uri;
 use http::uri::Scheme;
 use rustls::ClientConfig;
-use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::ServerName;
 use serde::de::DeserializeOwned;
 
 pub use self::query::Answer;
 pub use self::query::Query;
+use crate::tls::TlsConfig;
+use crate::tls::TlsError;
 
 /// Any error of what the caller supplies.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -48,8 +48,8 @@ pub type RandomFor = dyn Fn() -> u64 + Send + Sync;
 pub struct Config {
     /// Where its HTTP API is, as `http://127.0.0.1:8500` or `https://consul.example.org:8501`.
     pub url: String,
-    /// PEM roots that Consul's certificate must lead to. Needed with `https`; the system's are not used.
-    pub roots: Option<Vec<u8>>,
+    /// Whom to believe with `https`, which needs it, and what is shown where Consul has `verify_incoming`.
+    pub tls: Option<TlsConfig>,
     /// How long one query waits for a change, which Consul lengthens by up to a sixteenth. Default 5 min, at most 10.
     pub wait: Duration,
     /// The longest answer that is taken, in bytes. Default 1 MiB.
@@ -63,7 +63,7 @@ impl Config {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
-            roots: None,
+            tls: None,
             wait: Duration::from_mins(5),
             max_answer: 1 << 20,
             timeout: Duration::from_secs(10),
@@ -102,7 +102,7 @@ struct Server {
     authority: HeaderValue,
     /// What stands before the API's own paths, for a Consul behind a gateway.
     prefix: String,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 impl Client {
@@ -110,7 +110,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Url`] or [`Error::Roots`].
+    /// [`Error::Url`], [`Error::NoRoots`] or [`Error::Tls`].
     pub fn new(
         config: &Config,
         token: Option<Arc<TokenFor>>,
@@ -186,6 +186,13 @@ impl Server {
         if host.is_empty() {
             return Err(wrong("it names no host"));
         }
+        let tls = match (is_https, &config.tls) {
+            (false, _) => None,
+            (true, None) => return Err(Error::NoRoots),
+            (true, Some(tls)) => {
+                Some((tls.client_config(&[b"http/1.1"])?, tls.expected_name(host)?))
+            }
+        };
         let authority = HeaderValue::try_from(authority)
             .ok()
             .ok_or_else(|| wrong("its host is no host name"))?;
@@ -195,37 +202,9 @@ impl Server {
             port: uri.port_u16().unwrap_or(if is_https { 443 } else { 80 }),
             authority,
             prefix: uri.path().trim_end_matches('/').to_owned(),
-            tls: is_https.then(|| tls(config)).transpose()?,
+            tls,
         })
     }
-}
-
-/// TLS 1.2 and 1.3, as Consul offers both; the server's name is checked.
-fn tls(config: &Config) -> Result<Arc<ClientConfig>, Error> {
-    let failed = |source: BoxError| Error::Roots {
-        source: Some(source),
-    };
-    let pem = config
-        .roots
-        .as_deref()
-        .ok_or(Error::Roots { source: None })?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|source| failed(source.into()))?;
-        roots
-            .add(certificate)
-            .map_err(|source| failed(source.into()))?;
-    }
-    if roots.is_empty() {
-        return Err(failed("there is no certificate in the PEM text".into()));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|source| failed(source.into()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
 
 /// Why Consul gave no answer that can be used.
@@ -240,11 +219,17 @@ pub enum Error {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// `https` without roots, or with roots that can't be read.
-    #[error("an https address of consul needs the roots that its certificate leads to, in PEM")]
-    Roots {
-        /// Why they can't be used; none where there are none.
-        source: Option<BoxError>,
+    /// `https` without roots.
+    #[error(
+        "an https address of consul needs the roots that its certificate leads to; give them as pem text"
+    )]
+    NoRoots,
+    /// TLS can't be set up.
+    #[error("consul can't be reached by tls")]
+    Tls {
+        /// Why.
+        #[from]
+        source: TlsError,
     },
     /// The token can't be had.
     #[error("the acl token for consul can't be read")]

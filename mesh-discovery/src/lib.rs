@@ -44,6 +44,7 @@
 //! | `fixed` | [`StaticSource`]: endpoints from configuration |
 //! | `health` | [`Check`], [`CheckTable`], [`HealthDriver`]: active checks |
 //! | `consul` | with the feature of that name, in a module of its own: blocking queries of Consul's HTTP API |
+//! | `tls` | with the feature of that name: `TlsConfig`, which all registries that are reached by TLS take |
 //!
 //! # Features
 //!
@@ -51,6 +52,7 @@
 //! |---|---|
 //! | `consul` | the module `consul`: a client of Consul's HTTP API, over HTTP or HTTPS |
 //! | `serde` | `Deserialize` and `Serialize` for [`ServiceName`], [`Host`] and [`StaticEntry`] |
+//! | `tls` | `TlsConfig`, `TlsIdentity` and `TlsError`; the registries that need it turn it on |
 //!
 //! # Errors and cancel safety
 //!
@@ -72,6 +74,8 @@ mod name;
 mod register;
 mod registry;
 mod report;
+#[cfg(feature = "tls")]
+mod tls;
 mod watch;
 
 pub use address::SpecialAddress;
@@ -118,6 +122,12 @@ pub use registry::Wants;
 pub use report::Exception;
 pub use report::ExceptionReason;
 pub use report::SourceReport;
+#[cfg(feature = "tls")]
+pub use tls::TlsConfig;
+#[cfg(feature = "tls")]
+pub use tls::TlsError;
+#[cfg(feature = "tls")]
+pub use tls::TlsIdentity;
 pub use watch::Closed;
 pub use watch::Discover;
 pub use watch::Publisher;

@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use mesh_discovery::TlsConfig;
 use mesh_discovery::consul::Client;
 use mesh_discovery::consul::Config;
 use mesh_resilience::random::Random;
@@ -27,7 +28,8 @@ mod wire;
 /// [`Error::Config`] with the key that is wrong, or [`Error::Read`].
 fn client(config: &ConsulConfig, section: &str, random: Arc<dyn Random>) -> Result<Client, Error> {
     let mut reached = Config::new(&*config.url);
-    reached.roots = config.ca_file.as_deref().map(read).transpose()?;
+    let roots = config.ca_file.as_deref().map(read).transpose()?;
+    reached.tls = roots.map(TlsConfig::new);
     let token = config.token_file.clone().map(|file| {
         let token: Arc<mesh_discovery::consul::TokenFor> = Arc::new(move || read_token(&file));
         token

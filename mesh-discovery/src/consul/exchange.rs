@@ -14,7 +14,6 @@ use http_body_util::LengthLimitError;
 use http_body_util::Limited;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
@@ -93,13 +92,12 @@ async fn fetch(client: &Client, path: &str, target: &str) -> Result<Fetched, Err
     let connecting = async {
         let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
         stream.set_nodelay(true)?;
-        let Some(config) = &server.tls else {
+        let Some((config, name)) = &server.tls else {
             return Ok::<_, BoxError>(Stream::Plain(stream));
         };
-        let name = ServerName::try_from(server.host.clone())?;
         let connector = TlsConnector::from(Arc::clone(config));
         Ok(Stream::Tls(Box::new(
-            connector.connect(name, stream).await?,
+            connector.connect(name.clone(), stream).await?,
         )))
     };
     let connected = tokio::time::timeout(inner.timeout, connecting).await;
