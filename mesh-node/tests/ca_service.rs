@@ -149,9 +149,9 @@ fn private(path: &Path, text: &str) {
 }
 
 /// Two nodes that got their identities from a served authority, and an application behind one.
-fn mesh(encryption: &str, lifetime: &str) -> Option<(Mesh, Ca, support::tools::App)> {
+fn mesh(encryption: &str, lifetime: &str) -> Option<(Mesh, Ca, support::app::App)> {
     let mut mesh = Mesh::new(encryption);
-    let app = support::tools::App::start(mesh.path())?;
+    let app = support::app::App::start(mesh.path())?;
     // The nodes have certificates for an hour of the one before, which nobody would wait for.
     cli(mesh.path(), "ca init --trust-domain example.org --force");
     let ca = Ca::serve(mesh.path(), "");

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use support::app::App;
 use support::consul::Consul;
 use support::mesh::Mesh;
 use support::process::free_port;
 use support::process::holds_within;
-use support::tools::App;
 
 mod support;
 

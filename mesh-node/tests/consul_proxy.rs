@@ -4,12 +4,12 @@
 use serde_json::Value;
 use serde_json::json;
 
+use support::app::App;
 use support::client::Answer;
 use support::client::curl;
 use support::consul::Consul;
 use support::envoy::Envoy;
 use support::mesh::Mesh;
-use support::tools::App;
 
 mod support;
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
 
+use support::app::App;
 use support::mesh::Mesh;
 use support::mesh::Node;
 use support::mesh::SECRET;
@@ -19,7 +20,6 @@ use support::mesh::cli;
 use support::mesh::try_cli;
 use support::process::Process;
 use support::process::wait_until;
-use support::tools::App;
 use support::tools::python;
 use support::tools::tool;
 

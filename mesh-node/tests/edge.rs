@@ -7,12 +7,12 @@ use std::net::TcpStream;
 
 use serde_json::json;
 
+use support::app::App;
 use support::client::raw;
 use support::h2;
 use support::h2::Outcome;
 use support::mesh::Mesh;
 use support::process::wait_until;
-use support::tools::App;
 
 mod support;
 

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use serde_json::Value;
 use serde_json::json;
 
+use support::app::App;
 use support::envoy::Envoy;
 use support::envoy::Identity;
 use support::mesh::Mesh;
 use support::mesh::cli;
-use support::tools::App;
 
 mod support;
 

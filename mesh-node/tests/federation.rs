@@ -9,11 +9,11 @@ use mesh_auth::bundle::Bundle;
 use mesh_auth::spiffe::TrustDomain;
 use serde_json::json;
 
+use support::app::App;
 use support::mesh::Mesh;
 use support::mesh::cli;
 use support::process::free_port;
 use support::process::wait_until;
-use support::tools::App;
 
 mod support;
 

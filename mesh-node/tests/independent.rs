@@ -11,12 +11,12 @@ use std::process::Stdio;
 use serde_json::Value;
 use serde_json::json;
 
+use support::app::App;
 use support::mesh::Mesh;
 use support::mesh::cli;
 use support::process::Process;
 use support::process::is_open;
 use support::process::wait_until;
-use support::tools::App;
 use support::tools::python_with_grpc;
 
 mod support;

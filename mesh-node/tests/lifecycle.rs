@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use support::app::App;
 use support::client::curl_raw;
 use support::load::Load;
 use support::mesh::Mesh;
@@ -16,7 +17,6 @@ use support::mesh::cli;
 use support::process::free_port;
 use support::process::is_open;
 use support::process::wait_until;
-use support::tools::App;
 
 mod support;
 

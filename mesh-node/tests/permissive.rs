@@ -7,13 +7,13 @@ use std::fs;
 use serde_json::Value;
 use serde_json::json;
 
+use support::app::App;
 use support::client::Answer;
 use support::client::curl;
 use support::client::raw;
 use support::mesh::Mesh;
 use support::mesh::Node;
 use support::process::wait_until;
-use support::tools::App;
 
 mod support;
 

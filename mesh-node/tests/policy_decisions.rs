@@ -8,12 +8,12 @@ use std::fs;
 use serde_json::Value;
 use serde_json::json;
 
+use support::app::App;
 use support::client::Answer;
 use support::mesh::Mesh;
 use support::mesh::Node;
 use support::process::Process;
 use support::process::wait_until;
-use support::tools::App;
 use support::tools::python;
 use support::tools::tool;
 

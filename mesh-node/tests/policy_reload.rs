@@ -7,11 +7,11 @@ use std::path::Path;
 
 use serde_json::json;
 
+use support::app::App;
 use support::mesh::Mesh;
 use support::mesh::Node;
 use support::mesh::try_cli;
 use support::process::wait_until;
-use support::tools::App;
 
 mod support;
 

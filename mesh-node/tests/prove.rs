@@ -8,10 +8,10 @@ use std::process::Command;
 use serde_json::Value;
 use serde_json::json;
 
+use support::app::App;
 use support::mesh::Mesh;
 use support::mesh::SECRET;
 use support::mesh::try_cli;
-use support::tools::App;
 
 mod support;
 

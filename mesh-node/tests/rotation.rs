@@ -14,12 +14,12 @@ use mesh_auth::ca::Authority;
 use mesh_auth::spiffe::TrustDomain;
 use serde_json::json;
 
+use support::app::App;
 use support::load::Load;
 use support::mesh::Mesh;
 use support::mesh::Node;
 use support::process::holds_within;
 use support::process::wait_until;
-use support::tools::App;
 
 mod support;
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 use serde_json::json;
 
+use support::app::App;
 use support::client::Answer;
 use support::client::curl;
 use support::client::raw;
@@ -18,7 +19,6 @@ use support::mesh::cli;
 use support::process::wait_until;
 use support::tap::Tap;
 use support::tap::holds;
-use support::tools::App;
 
 mod support;
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::json;
 
+use support::app::App;
 use support::client::curl;
 use support::client::curl_raw;
 use support::client::raw;
@@ -23,7 +24,6 @@ use support::process::free_port;
 use support::process::holds_within;
 use support::process::is_open;
 use support::process::wait_until;
-use support::tools::App;
 use support::tools::tool;
 
 mod support;

@@ -13,13 +13,13 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::json;
 
+use support::app::App;
 use support::mesh::Mesh;
 use support::mesh::Node;
 use support::mesh::SECRET;
 use support::mesh::try_cli;
 use support::process::Process;
 use support::process::wait_until;
-use support::tools::App;
 use support::tools::python;
 use support::tools::tool;
 

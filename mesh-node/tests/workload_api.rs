@@ -11,12 +11,12 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::json;
 
+use support::app::App;
 use support::client::curl_raw;
 use support::mesh::Mesh;
 use support::mesh::cli;
 use support::process::Process;
 use support::process::wait_until;
-use support::tools::App;
 use support::tools::python;
 use support::tools::tool;
 

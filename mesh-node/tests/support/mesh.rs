@@ -14,12 +14,12 @@ use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::app::App;
 use super::client::Answer;
 use super::client::curl;
 use super::process::Process;
 use super::process::free_port;
 use super::process::holds_within;
-use super::tools::App;
 
 /// What the nodes sign their tokens with, unless a test says otherwise.
 pub(crate) const SECRET: &str = "9f2c51d07be84c3aa6d15e0b7f3c8e1294ad60b5c7f1e83d";

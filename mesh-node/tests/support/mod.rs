@@ -10,15 +10,30 @@
 #![allow(clippy::unwrap_used, reason = "a test helper may panic")]
 #![allow(clippy::panic, reason = "a test helper may panic")]
 
+// The registries and what starts them serve the tests of mesh-discovery too.
+#[path = "../../../mesh-discovery/tests/support/certificates.rs"]
+pub(crate) mod certificates;
+#[path = "../../../mesh-discovery/tests/support/client.rs"]
 pub(crate) mod client;
+#[path = "../../../mesh-discovery/tests/support/consul.rs"]
 pub(crate) mod consul;
+#[path = "../../../mesh-discovery/tests/support/etcd.rs"]
+pub(crate) mod etcd;
+#[path = "../../../mesh-discovery/tests/support/knot.rs"]
+pub(crate) mod knot;
+#[path = "../../../mesh-discovery/tests/support/process.rs"]
+pub(crate) mod process;
+#[path = "../../../mesh-discovery/tests/support/relay.rs"]
+pub(crate) mod relay;
+#[path = "../../../mesh-discovery/tests/support/tools.rs"]
+pub(crate) mod tools;
+
+pub(crate) mod app;
 pub(crate) mod envoy;
 pub(crate) mod h2;
 pub(crate) mod load;
 pub(crate) mod mesh;
-pub(crate) mod process;
 pub(crate) mod tap;
-pub(crate) mod tools;
 
 /// Runs each test once with sealed calls and once with mutual TLS alone.
 #[macro_export]

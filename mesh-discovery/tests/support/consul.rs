@@ -8,9 +8,11 @@ use std::process::Command;
 use serde_json::Value;
 use serde_json::json;
 
+use super::certificates::Certificates;
 use super::client::Answer;
 use super::client::curl;
 use super::process::Process;
+use super::process::Server;
 use super::process::free_port;
 use super::process::is_open;
 use super::process::wait_until;
@@ -20,15 +22,18 @@ use super::tools::tool;
 #[derive(Debug)]
 pub(crate) struct Consul {
     pub(crate) http: u16,
+    pub(crate) dns: u16,
     program: PathBuf,
     dir: PathBuf,
     /// What its ACLs take from whoever may do everything.
     master: Option<String>,
-    process: Process,
+    /// Whom it shows itself to, where it asks for client certificates.
+    certificates: Option<Certificates>,
+    server: Server,
 }
 
 impl Consul {
-    /// An agent without ACLs.
+    /// An agent without ACLs, which keeps nothing: started again it is empty and its index begins anew.
     pub(crate) fn start(dir: &Path) -> Option<Self> {
         Self::start_on(free_port(), None, dir)
     }
@@ -40,55 +45,86 @@ impl Consul {
 
     /// An agent whose API is at `http`.
     pub(crate) fn start_on(http: u16, master: Option<&str>, dir: &Path) -> Option<Self> {
+        Self::launch(http, master, None, false, dir)
+    }
+
+    /// An agent that keeps its data: started again it knows all that it knew.
+    pub(crate) fn start_lasting(dir: &Path) -> Option<Self> {
+        Self::launch(free_port(), None, None, true, dir)
+    }
+
+    /// An agent whose API is HTTPS and takes clients with a certificate of the same authority only.
+    pub(crate) fn start_with_tls(certificates: &Certificates, dir: &Path) -> Option<Self> {
+        Self::launch(free_port(), None, Some(certificates), false, dir)
+    }
+
+    fn launch(
+        http: u16,
+        master: Option<&str>,
+        certificates: Option<&Certificates>,
+        is_lasting: bool,
+        dir: &Path,
+    ) -> Option<Self> {
         let program = tool("consul")?;
         let mut command = Command::new(&program);
-        command
-            .args([
-                "agent",
-                "-dev",
-                "-client",
-                "127.0.0.1",
-                "-bind",
-                "127.0.0.1",
-                "-node",
-                "t",
-            ])
-            .args(["-http-port", &http.to_string()]);
+        command.arg("agent");
+        if is_lasting {
+            command.args(["-server", "-bootstrap-expect", "1", "-data-dir"]);
+            command.arg(dir.join(format!("consul-{http}")));
+        } else {
+            command.arg("-dev");
+        }
+        command.args(["-client", "127.0.0.1", "-bind", "127.0.0.1", "-node", "t"]);
+        let dns = free_port();
+        command.args(["-dns-port", &dns.to_string()]);
+        let api = if certificates.is_some() {
+            command.args(["-http-port", "-1"]);
+            "-https-port"
+        } else {
+            "-http-port"
+        };
+        command.args([api, &http.to_string()]);
         for port in [
             "-grpc-port",
-            "-dns-port",
             "-server-port",
             "-serf-lan-port",
             "-serf-wan-port",
         ] {
             command.args([port, &free_port().to_string()]);
         }
-        if let Some(master) = master {
-            let acls = json!({ "acl": {
-                "enabled": true, "default_policy": "deny", "tokens": { "master": master, "agent": master },
-            } });
-            fs::write(dir.join("acl.json"), acls.to_string()).unwrap();
-            command.arg("-config-file").arg(dir.join("acl.json"));
-        }
-        command.env_clear();
-        let process = Process::start(&mut command, dir, &format!("consul-{http}"));
+        let file = dir.join(format!("consul-{http}.json"));
+        fs::write(&file, settings(master, certificates).to_string()).unwrap();
+        command.arg("-config-file").arg(file).env_clear();
         let consul = Self {
             http,
+            dns,
             program,
             dir: dir.to_owned(),
             master: master.map(str::to_owned),
-            process,
+            certificates: certificates.cloned(),
+            server: Server::start(command, dir, &format!("consul-{http}")),
         };
-        wait_until("Consul has a leader and a CA", || {
-            let answer = consul.get("/v1/connect/ca/roots");
-            let has_rights = master.is_none() || consul.get("/v1/acl/tokens").status == 200;
-            answer.status == 200 && answer.text().contains("RootCert") && has_rights
-        });
+        consul.wait_ready();
         Some(consul)
     }
 
+    /// Waits until it answers reads and writes.
+    #[track_caller]
+    pub(crate) fn wait_ready(&self) {
+        wait_until("Consul has a leader and a CA", || {
+            let answer = self.get("/v1/connect/ca/roots");
+            let has_rights = self.master.is_none() || self.get("/v1/acl/tokens").status == 200;
+            answer.status == 200 && answer.text().contains("RootCert") && has_rights
+        });
+    }
+
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.http)
+        let scheme = if self.certificates.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://127.0.0.1:{}", self.http)
     }
 
     /// A read of its API.
@@ -109,6 +145,8 @@ impl Consul {
         let token = format!("X-Consul-Token: {master}");
         let mut all = vec!["-H", &*token, &*url];
         all.extend(args);
+        let flags = self.certificates.as_ref().map(Certificates::curl_flags);
+        all.extend(flags.iter().flatten().map(String::as_str));
         curl(&all)
     }
 
@@ -188,6 +226,35 @@ impl Consul {
 
     /// Ends it as a power cut would.
     pub(crate) fn kill(&mut self) {
-        self.process.kill();
+        self.server.process.kill();
     }
+
+    /// Starts it again on the same ports and waits until it answers.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        self.server.start_again();
+        self.wait_ready();
+    }
+
+    /// The agent's process, to freeze it.
+    pub(crate) fn process(&self) -> &Process {
+        &self.server.process
+    }
+}
+
+fn settings(master: Option<&str>, certificates: Option<&Certificates>) -> Value {
+    let mut settings =
+        json!({ "performance": { "raft_multiplier": 1 }, "connect": { "enabled": true } });
+    if let Some(master) = master {
+        settings["acl"] = json!({
+            "enabled": true, "default_policy": "deny", "tokens": { "master": master, "agent": master },
+        });
+    }
+    if let Some(certificates) = certificates {
+        settings["ca_file"] = json!(certificates.authority);
+        settings["cert_file"] = json!(certificates.server);
+        settings["key_file"] = json!(certificates.server_key);
+        settings["verify_incoming_https"] = json!(true);
+    }
+    settings
 }

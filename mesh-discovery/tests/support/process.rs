@@ -80,6 +80,16 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Stops it where it stands, as an overloaded machine or a paused virtual one would; its connections stay open.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -108,6 +118,16 @@ impl Process {
             .unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
+
+    /// How much processor time it has used.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        // The name in parentheses may hold anything; utime and stime are fields 14 and 15 (proc_pid_stat(5)).
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let ticks = fields.split(' ').skip(11).take(2);
+        let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    }
 }
 
 impl Drop for Process {
@@ -115,6 +135,33 @@ impl Drop for Process {
         // It may have ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// A program that can be started again as it was: on the same ports, with the same data.
+#[derive(Debug)]
+pub(crate) struct Server {
+    command: Command,
+    dir: PathBuf,
+    name: String,
+    pub(crate) process: Process,
+}
+
+impl Server {
+    pub(crate) fn start(mut command: Command, dir: &Path, name: &str) -> Self {
+        let process = Process::start(&mut command, dir, name);
+        Self {
+            command,
+            dir: dir.to_owned(),
+            name: name.to_owned(),
+            process,
+        }
+    }
+
+    /// Starts it again after its end.
+    pub(crate) fn start_again(&mut self) {
+        assert!(!self.process.is_running(), "{} runs", self.name);
+        self.process = Process::start(&mut self.command, &self.dir, &self.name);
     }
 }
 
