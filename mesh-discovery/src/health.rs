@@ -1,7 +1,8 @@
 //! Active health checks: when to probe which endpoint, and what follows from the answers.
 //!
 //! [`Check`] and [`CheckTable`] are state machines that take the time as an argument; [`HealthDriver`] runs
-//! them with a clock and a connect function.
+//! them with a clock and a probe, and tells [`Vitals`] what it finds. With the feature `probe` there are probes over TCP
+//! and HTTP, with `probe-grpc` one that speaks gRPC's health protocol; over mutual TLS they take the caller's stream.
 //!
 //! # Sources
 //!
@@ -10,17 +11,28 @@
 
 mod check;
 mod driver;
+#[cfg(feature = "probe")]
+mod probe;
 mod table;
+mod vitals;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 pub use check::Check;
 pub use check::Status;
-pub use driver::EndpointHealth;
 pub use driver::Health;
 pub use driver::HealthDriver;
+pub use driver::ProbeLimit;
+#[cfg(feature = "probe-grpc")]
+pub use probe::GrpcProbe;
+#[cfg(feature = "probe")]
+pub use probe::HttpProbe;
+#[cfg(feature = "probe")]
+pub use probe::connect;
 pub use table::CheckTable;
+pub use table::EndpointHealth;
+pub use vitals::Vitals;
 
 use crate::error::Error;
 
@@ -28,7 +40,7 @@ use crate::error::Error;
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthConfig {
-    /// From one probe of an endpoint to its next. Default 10 s, 100 ms to 1 h. Shorter finds a dead endpoint
+    /// From one probe of an endpoint to its next, give or take a tenth by chance. Default 10 s, 100 ms to 1 h. Shorter finds a dead endpoint
     /// sooner and costs a connection an endpoint each time.
     pub interval: Duration,
     /// How long a probe may take before it counts as failed. Default 3 s, at most the interval. Below 1 s a

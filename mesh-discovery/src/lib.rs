@@ -42,7 +42,7 @@
 //! | `endpoint` | [`Endpoint`] and the immutable list of them, [`Endpoints`] |
 //! | `watch` | [`Discover`], [`Watch`], [`Publisher`] |
 //! | `fixed` | [`StaticSource`]: endpoints from configuration |
-//! | `health` | [`Check`], [`CheckTable`], [`HealthDriver`]: active checks |
+//! | `health` | [`Check`], [`CheckTable`], [`HealthDriver`]: active checks; [`Vitals`]: what they and traffic know; with `probe` and `probe-grpc` probes over TCP, HTTP and gRPC |
 //! | `consul` | with the feature of that name, in a module of its own: blocking queries of Consul's HTTP API |
 //! | `tls` | with the feature of that name: `TlsConfig`, which all registries that are reached by TLS take |
 //!
@@ -51,6 +51,8 @@
 //! | feature | adds |
 //! |---|---|
 //! | `consul` | the module `consul`: a client of Consul's HTTP API, over HTTP or HTTPS |
+//! | `probe` | `connect`, which checks addresses, and `HttpProbe` |
+//! | `probe-grpc` | `GrpcProbe`: gRPC's health protocol, version 1, over a stream of the caller's |
 //! | `serde` | `Deserialize` and `Serialize` for [`ServiceName`], [`Host`] and [`StaticEntry`] |
 //! | `tls` | `TlsConfig`, `TlsIdentity` and `TlsError`; the registries that need it turn it on |
 //!
@@ -96,10 +98,18 @@ pub use fixed::StaticSource;
 pub use health::Check;
 pub use health::CheckTable;
 pub use health::EndpointHealth;
+#[cfg(feature = "probe-grpc")]
+pub use health::GrpcProbe;
 pub use health::Health;
 pub use health::HealthConfig;
 pub use health::HealthDriver;
+#[cfg(feature = "probe")]
+pub use health::HttpProbe;
+pub use health::ProbeLimit;
 pub use health::Status;
+pub use health::Vitals;
+#[cfg(feature = "probe")]
+pub use health::connect;
 pub use host::Host;
 pub use host::HostError;
 pub use ledger::Belief;

@@ -123,6 +123,15 @@ impl Publisher {
         self.sender.borrow().clone()
     }
 
+    /// Waits until nobody holds a watch.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn unwatched(&self) {
+        self.sender.closed().await;
+    }
+
     /// True while somebody holds a watch.
     pub fn is_watched(&self) -> bool {
         self.sender.receiver_count() > 0

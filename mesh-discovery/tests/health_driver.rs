@@ -14,12 +14,15 @@ use std::time::Duration;
 
 use mesh_discovery::Discover;
 use mesh_discovery::Endpoint;
+use mesh_discovery::Evidence;
 use mesh_discovery::HealthConfig;
 use mesh_discovery::HealthDriver;
+use mesh_discovery::ProbeLimit;
 use mesh_discovery::ServiceName;
 use mesh_discovery::StaticEntry;
 use mesh_discovery::StaticSource;
 use mesh_discovery::Status;
+use mesh_discovery::Vitals;
 use mesh_discovery::Watch;
 
 fn service() -> ServiceName {
@@ -154,6 +157,63 @@ async fn a_probe_that_hangs_fails_after_its_timeout() {
         assert_eq!(ports(&mut usable), [2]);
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_when_nobody_looks_and_what_it_knew_is_no_evidence_any_more() {
+    let source = StaticSource::new(entries([1])).unwrap();
+    let connect = |endpoint: Arc<Endpoint>| Down::default().connect(&endpoint);
+    let (vitals, endpoint) = (Arc::new(Vitals::new()), source.watch(&service()).current());
+    let (health, driver) =
+        HealthDriver::new(HealthConfig::default(), source.watch(&service()), connect).unwrap();
+    let driver = driver.with_vitals(Arc::clone(&vitals), service());
+    let script = async {
+        pass(Duration::from_secs(1)).await;
+        let found = health.statuses();
+        assert!(found[0].since.is_some() && found[0].last_probe.is_some());
+        assert_eq!(vitals.status(&service(), &endpoint[0]), Status::Healthy);
+        drop(health);
+    };
+    tokio::join!(driver.run(), script);
+    assert_eq!(vitals.status(&service(), &endpoint[0]), Status::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_share_a_limit_and_who_waits_is_not_late() {
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let limit = ProbeLimit::new(2.try_into().unwrap());
+    let make = || {
+        let source = StaticSource::new(entries(1..=10)).unwrap();
+        let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+        let connect = move |_| {
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            async move {
+                most.fetch_max(
+                    running.fetch_add(1, Ordering::Relaxed) + 1,
+                    Ordering::Relaxed,
+                );
+                pass(Duration::from_secs(2)).await;
+                running.fetch_sub(1, Ordering::Relaxed);
+                Ok(())
+            }
+        };
+        let watch = source.watch(&service());
+        let (health, driver) = HealthDriver::new(HealthConfig::default(), watch, connect).unwrap();
+        (source, health, driver.with_limit(limit.clone()))
+    };
+    let ((_one, first, one), (_two, second, two)) = (make(), make());
+    let both = async {
+        tokio::join!(one.run(), two.run());
+    };
+    beside(both, async {
+        // 20 probes of 2 s, two at a time.
+        pass(Duration::from_millis(20_200)).await;
+        for found in first.statuses().iter().chain(&*second.statuses()) {
+            assert_eq!(found.status, Status::Healthy, "{:?}", found.reason);
+        }
+    })
+    .await;
+    assert_eq!(most.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
