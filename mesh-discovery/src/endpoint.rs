@@ -110,19 +110,7 @@ impl Endpoint {
     /// Checks every field that its type leaves open.
     // threat 51: nothing that a registry says reaches logs, metrics or memory unbounded.
     fn check(&self) -> Result<(), Error> {
-        let refuse = |field, reason| {
-            let endpoint = self
-                .id
-                .chars()
-                .take(SHOWN_ID_CHARS)
-                .flat_map(char::escape_default)
-                .collect();
-            Err(Error::Field {
-                endpoint,
-                field,
-                reason,
-            })
-        };
+        let refuse = |field, reason| Err(Error::field(&self.id, field, reason));
         if self.id.is_empty() || !is_label(&self.id) {
             return refuse("id", LABEL_REASON);
         }
@@ -285,13 +273,25 @@ impl Endpoints {
     /// good, for an answer of that kind says nothing.
     // threat 51
     pub fn sift(list: Vec<Endpoint>, revision: u64) -> Result<(Self, Refused), Error> {
+        Self::sift_more(list, Refused::default(), revision)
+    }
+
+    /// [`Self::sift`] for who has left out endpoints already, those in `refused`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::sift`].
+    pub fn sift_more(
+        list: Vec<Endpoint>,
+        mut refused: Refused,
+        revision: u64,
+    ) -> Result<(Self, Refused), Error> {
         if list.len() > MAX_ENDPOINTS_PER_SERVICE {
             return Err(Error::TooManyEndpoints {
                 count: list.len(),
                 limit: MAX_ENDPOINTS_PER_SERVICE,
             });
         }
-        let mut refused = Refused::default();
         let mut ids = HashSet::with_capacity(list.len());
         let mut good = Vec::with_capacity(list.len());
         for endpoint in list {
@@ -416,7 +416,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn add(&mut self, error: Error) {
+    /// Counts one more, left out because of `error`.
+    pub fn add(&mut self, error: Error) {
         self.count += 1;
         self.first.get_or_insert(error);
     }
@@ -451,8 +452,6 @@ const MAX_LABEL_BYTES: usize = 512;
 const MAX_TAGS: usize = 64;
 /// SPIFFE-ID specification, section 2.3: implementations support up to 2048 bytes and send no more.
 const MAX_SPIFFE_ID_BYTES: usize = 2048;
-/// An error message names the endpoint, but a hostile id must not fill the log.
-const SHOWN_ID_CHARS: usize = 64;
 const LABEL_REASON: &str = "use 1 to 512 bytes without control characters";
 
 #[cfg(test)]

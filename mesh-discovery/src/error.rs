@@ -1,5 +1,6 @@
 //! What can be wrong with a list of endpoints or a configuration.
 
+use crate::host::HostError;
 use crate::name::ServiceName;
 
 /// Why a list of endpoints or a configuration is refused, as a whole.
@@ -53,6 +54,15 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// The host of an endpoint is none.
+    #[error("endpoint `{endpoint}` has an unusable host")]
+    Host {
+        /// The id of the endpoint, escaped and shortened.
+        endpoint: String,
+        /// What is wrong with it.
+        source: HostError,
+    },
+
     /// The endpoints of a service in a static list were refused.
     #[error("could not accept the endpoints of service `{service}`")]
     Service {
@@ -71,3 +81,32 @@ pub enum Error {
         reason: &'static str,
     },
 }
+
+impl Error {
+    /// The field `field` of the endpoint with that id can't be used; `reason` says what could. For who writes a source.
+    pub fn field(id: &str, field: &'static str, reason: &'static str) -> Self {
+        Self::Field {
+            endpoint: shown(id),
+            field,
+            reason,
+        }
+    }
+
+    /// The host of the endpoint with that id can't be used. For who writes a source.
+    pub fn host(id: &str, source: HostError) -> Self {
+        Self::Host {
+            endpoint: shown(id),
+            source,
+        }
+    }
+}
+
+/// An error message names the endpoint, but a hostile id must not fill the log.
+fn shown(id: &str) -> String {
+    id.chars()
+        .take(SHOWN_ID_CHARS)
+        .flat_map(char::escape_default)
+        .collect()
+}
+
+const SHOWN_ID_CHARS: usize = 64;

@@ -40,6 +40,7 @@
 //! | `host` | [`Host`]: a checked host name or address |
 //! | `address` | [`check_address`]: address ranges that no endpoint may have |
 //! | `endpoint` | [`Endpoint`] and the immutable list of them, [`Endpoints`] |
+//! | [`metadata`] | the keys that mean something in what registries let people write down; a module of its own |
 //! | `watch` | [`Discover`], [`Watch`], [`Publisher`] |
 //! | `fixed` | [`StaticSource`]: endpoints from configuration |
 //! | `health` | [`Check`], [`CheckTable`], [`HealthDriver`]: active checks; [`Vitals`]: what they and traffic know; with `probe` and `probe-grpc` probes over TCP, HTTP and gRPC |
@@ -72,6 +73,7 @@ mod fixed;
 mod health;
 mod host;
 mod ledger;
+pub mod metadata;
 mod name;
 mod register;
 mod registry;

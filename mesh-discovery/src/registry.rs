@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 
 use crate::endpoint::Endpoint;
 use crate::endpoint::Endpoints;
+use crate::endpoint::Refused;
 use crate::evidence::Evidence;
 use crate::evidence::NoEvidence;
 use crate::ledger::Belief;
@@ -276,13 +277,19 @@ impl Reporter {
     }
 
     /// The registry says that these are all its endpoints; an empty list where it knows none.
-    pub fn found(&self, mut list: Vec<Endpoint>) {
+    pub fn found(&self, list: Vec<Endpoint>) {
+        self.found_except(list, Refused::default());
+    }
+
+    /// [`Self::found`] for who leaves out endpoints that can't be read, and names them. Where none is left the answer
+    /// counts as a failure.
+    pub fn found_except(&self, mut list: Vec<Endpoint>, refused: Refused) {
         for endpoint in &mut list {
             endpoint.source = Some(Arc::clone(&self.shared.config.name));
         }
         let (service, now) = (self.service(), now());
         let mut state = self.entry.state();
-        match Endpoints::sift(list, 0) {
+        match Endpoints::sift_more(list, refused, 0) {
             Ok((endpoints, refused)) => {
                 if let Some(error) = refused.first {
                     tracing::warn!(%service, source = %self.shared.config.name, count = refused.count,
