@@ -70,6 +70,12 @@ mod endpoint;
 mod error;
 mod evidence;
 mod fixed;
+#[cfg(feature = "etcd")]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the sources that use it come next")
+)]
+mod grpc;
 mod health;
 mod host;
 mod ledger;
