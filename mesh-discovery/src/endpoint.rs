@@ -228,6 +228,15 @@ impl Endpoints {
         Self::empty(Standing::Absent)
     }
 
+    /// Endpoints that were checked before, in another list.
+    pub(crate) fn from_checked(list: Arc<[Arc<Endpoint>]>, standing: Standing) -> Self {
+        Self {
+            list,
+            revision: 0,
+            standing,
+        }
+    }
+
     fn empty(standing: Standing) -> Self {
         Self {
             list: Arc::new([]),

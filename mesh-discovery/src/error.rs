@@ -80,6 +80,15 @@ pub enum Error {
         /// What a usable value looks like.
         reason: &'static str,
     },
+
+    /// A setting of what is believed of a registry cannot be used.
+    #[error("{field} of what is believed is unusable: {reason}")]
+    Belief {
+        /// Which setting.
+        field: &'static str,
+        /// What a usable value looks like.
+        reason: &'static str,
+    },
 }
 
 impl Error {

@@ -121,6 +121,7 @@ pub use health::connect;
 pub use host::Host;
 pub use host::HostError;
 pub use ledger::Belief;
+pub use ledger::Damping;
 pub use ledger::Ledger;
 pub use name::NameError;
 pub use name::ServiceName;

@@ -299,7 +299,7 @@ impl Reporter {
                 state.failure = None;
                 state
                     .ledger
-                    .found(now, endpoints, &self.shared.evidence(service));
+                    .found(now, &endpoints, &self.shared.evidence(service));
             }
             Err(error) => self.fail(&mut state, &error),
         }
