@@ -13,6 +13,7 @@ use http::Response;
 use http::StatusCode;
 use http::header;
 use hyper::body::Incoming;
+use mesh_discovery::SourceReport;
 use mesh_transport::Body;
 use serde_json::Value;
 use serde_json::json;
@@ -176,9 +177,9 @@ impl Admin {
 }
 
 fn services(shared: &Shared) -> Value {
-    let mut rows: Vec<_> = shared.outbound.services.values().collect();
-    rows.sort_by(|one, other| one.name.cmp(&other.name));
-    rows.into_iter()
+    let services = shared.outbound.services.all();
+    services
+        .iter()
         .map(|service| {
             let list = service.endpoints.current();
             json!({
@@ -187,9 +188,24 @@ fn services(shared: &Shared) -> Value {
                 "endpoints": list.len(),
                 "healthyEndpoints": list.healthy(),
                 "circuitBreaker": service.breaker.state(now()).as_str(),
+                "sources": sources(&shared.outbound.services.reports(&service.name)),
             })
         })
         .collect()
+}
+
+/// What each source says of a service.
+fn sources(reports: &[SourceReport]) -> Value {
+    let row = |report: &SourceReport| {
+        json!({
+            "source": &*report.source,
+            "standing": report.standing.to_string(),
+            "endpoints": report.endpoints,
+            "isUsed": report.is_used,
+            "failure": report.failure.as_deref(),
+        })
+    };
+    reports.iter().map(row).collect()
 }
 
 /// The explanation of one of the last decisions.

@@ -48,9 +48,9 @@ pub use self::auth::JwtSecretConfig;
 pub use self::auth::RoleConfig;
 pub use self::consul::ConsulConfig;
 pub use self::discovery::DiscoveryConfig;
-pub use self::discovery::DiscoveryMode;
 pub use self::discovery::EndpointConfig;
 pub use self::discovery::SourceConfig;
+pub use self::discovery::StaticConfig;
 pub use self::error::ConfigError;
 pub use self::error::Place;
 pub(crate) use self::expectations::ExpectedUser;
@@ -207,11 +207,7 @@ impl NodeConfig {
     /// The SPIFFE id that `service` has unless something says otherwise: `spiffe://<trust_domain>/<service>`, and where
     /// identities are Consul's `spiffe://<trust_domain>/ns/default/dc/<datacenter>/svc/<service>`.
     pub fn spiffe_id_of(&self, service: &str) -> String {
-        let domain = self.identity.trust_domain();
-        match &self.identity.learnt {
-            Some(learnt) => crate::consul::names::id_of(domain, &learnt.datacenter, service),
-            None => format!("spiffe://{domain}/{service}"),
-        }
+        self.identity.spiffe_id_of(service)
     }
 
     /// The SPIFFE id of `security.probe`.

@@ -57,6 +57,7 @@ mod consul;
 mod credentials;
 mod decision;
 mod demo;
+mod discovery;
 mod error;
 mod explanation;
 mod health;

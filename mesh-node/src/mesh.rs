@@ -81,16 +81,19 @@ impl SecureMesh {
     ///
     /// # Errors
     ///
-    /// [`CallError`] with the code `no_route` when no discovery source knows the service; its text names those known.
+    /// [`CallError`] with the code `no_route` when no discovery source knows the service; its text names those known. Where
+    /// there are registries, they are asked at the first call, which then fails with that code.
     pub fn connect(&self, service: &str) -> Result<Client, CallError> {
         let services = &self.shared.outbound.services;
-        let Some(found) = services.get(service) else {
-            let mut known: Vec<&str> = services.keys().map(AsRef::as_ref).collect();
-            known.sort_unstable();
-            return Err(CallError::unknown_service(service, &known));
-        };
-        let shared = (Arc::clone(&self.shared), Arc::clone(found));
-        Client::new(shared, Arc::clone(&self.calls), self.max_answer_bytes)
+        let found = services.get(service);
+        if found.is_none() && !services.looks_up() {
+            return Err(CallError::unknown_service(service, &services.known()));
+        }
+        let (shared, calls) = (Arc::clone(&self.shared), Arc::clone(&self.calls));
+        let name = found
+            .as_ref()
+            .map_or_else(|| Arc::from(service), |found| Arc::clone(&found.name));
+        Client::new(shared, (name, found), calls, self.max_answer_bytes)
     }
 
     /// Answers calls of `method` with `handler`, in place of the handler that it had; JSON in and out.

@@ -24,6 +24,7 @@ use crate::config::Environment;
 use crate::config::NodeConfig;
 use crate::config::UpstreamProtocol;
 use crate::consul::intentions::Intentions;
+use crate::discovery::services::FORGET_EVERY;
 use crate::error::Error;
 use crate::health::Board;
 use crate::methods::Methods;
@@ -101,9 +102,6 @@ pub(crate) struct Shared {
     pub(crate) is_ready: Arc<AtomicBool>,
     pub(crate) health: Arc<Board>,
     pub(crate) tasks: Tasks,
-    pub(crate) watches: Vec<(Arc<Service>, mesh_discovery::Watch)>,
-    /// Keeps the watches fed; registries that change by themselves come here.
-    _discovery: Arc<mesh_discovery::StaticSource>,
 }
 
 #[derive(Debug)]
@@ -165,8 +163,6 @@ impl Node {
             is_ready,
             health: Arc::clone(&built.policies.health),
             tasks,
-            watches: built.watches,
-            _discovery: built.discovery,
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -312,12 +308,10 @@ fn start_writer(driver: mesh_audit::Driver) -> Result<std::thread::JoinHandle<()
 
 /// Starts everything that runs beside the listeners.
 fn start(shared: &Arc<Shared>, drain: &Drain, rotation: Rotation) {
-    for (service, watch) in &shared.watches {
-        let (service, watch) = (Arc::clone(service), watch.clone());
-        until_drain(&shared.tasks, drain.clone(), async move {
-            service.endpoints.follow(watch).await;
-        });
-    }
+    let services = Arc::clone(shared);
+    every(&shared.tasks, drain.clone(), FORGET_EVERY, move || {
+        services.outbound.services.forget_unused();
+    });
     until_drain(&shared.tasks, drain.clone(), rotation.run());
     let ticking = Arc::clone(shared);
     every(&shared.tasks, drain.clone(), FLUSH_EVERY, move || {
@@ -330,7 +324,7 @@ fn tick(shared: &Shared) {
         log.flush();
     }
     shared.gate.sweep(&shared.outbound.recorder.telemetry);
-    for service in shared.outbound.services.values() {
+    for service in shared.outbound.services.all() {
         service.show_breaker();
     }
 }
@@ -361,13 +355,13 @@ impl Listeners {
         }
         let mut upstreams = Vec::new();
         for upstream in config.outbound.upstreams.iter().filter(|_| is_local) {
-            let service = outbound.services.get(upstream.service.as_str());
+            let service = outbound.services.get(&upstream.service);
             let service = service.ok_or_else(|| {
                 let name = &upstream.service;
                 Error::missing(format!("outbound.upstreams: {name} is in no discovery source; add it under discovery.sources"))
             })?;
             let listener = bind(upstream.bind)?;
-            upstreams.push((Arc::clone(service), upstream.protocol, listener));
+            upstreams.push((service, upstream.protocol, listener));
         }
         let admin = is_local.then(|| bind(config.admin.listen)).transpose()?;
         let address =

@@ -171,6 +171,14 @@ fn says_which_value_is_wrong_and_what_is_allowed() {
         "mesh.yaml:5:13: discovery.sources[0].mode: \"consul\" is not in this version; allowed here: static",
     );
     refuses(
+        "discovery: { sources: [ { services: [] } ] }",
+        "mesh.yaml:3:25: discovery.sources[0]: the required key \"mode\" is missing",
+    );
+    refuses(
+        "discovery: { sources: [ { mode: static, servics: [] } ] }",
+        "mesh.yaml:3:41: discovery.sources[0].servics: unknown key; did you mean \"services\"? allowed here: services",
+    );
+    refuses(
         "discovery: { sources: [ { mode: static, services: [ { id: Order_, host: a, port: 1 } ] } ] }",
         "mesh.yaml:3:59: discovery.sources[0].services[0].id: \"Order_\" is not a service name; \
          write lower-case letters, digits, '-', '_' and '.', such as order-service",
@@ -497,7 +505,7 @@ fn external_services_replace_the_endpoints_of_the_file() {
         ),
     ];
     let config = load(&text, &variables).unwrap();
-    let services = &config.discovery.sources.first().unwrap().services;
+    let services: Vec<_> = config.discovery.static_endpoints().collect();
     let orders: Vec<_> = services
         .iter()
         .filter(|endpoint| endpoint.id == "order-service")

@@ -430,9 +430,7 @@ fn tcp(config: &NodeConfig, findings: &mut Findings) {
 fn discovery(config: &NodeConfig, findings: &mut Findings) {
     let endpoints: Vec<&str> = config
         .discovery
-        .sources
-        .iter()
-        .flat_map(|source| &source.services)
+        .static_endpoints()
         .map(|found| found.id.as_str())
         .collect();
     let services: BTreeSet<&str> = endpoints.iter().copied().collect();

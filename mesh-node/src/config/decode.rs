@@ -37,6 +37,9 @@ pub(super) fn decode<T: DeserializeOwned>(root: &Node, file: &str) -> Result<T, 
 /// Values of the full design that this version does not have yet.
 const LATER_VALUES: [&str; 6] = ["workload_api", "consul", "etcd", "dns", "xds", "spire"];
 
+/// Enums whose variants are maps with keys of their own, and the key beside those that names the variant.
+const TAGGED: [(&str, &str); 1] = [("SourceConfig", "mode")];
+
 /// What is wrong, on its way out of the tree.
 #[derive(Debug)]
 struct Error {
@@ -230,7 +233,7 @@ impl<'de> Deserializer<'de> for Value<'_> {
             Kind::Null => Err(self.empty()),
             Kind::Scalar(text) => visitor.visit_str(text),
             Kind::List(items) => visitor.visit_seq(Items { items, next: 0 }),
-            Kind::Map(entries) => visitor.visit_map(Entries { entries, next: 0 }),
+            Kind::Map(entries) => visitor.visit_map(Entries::all(entries)),
         }
     }
 
@@ -319,7 +322,7 @@ impl<'de> Deserializer<'de> for Value<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.0.kind {
-            Kind::Map(entries) => visitor.visit_map(Entries { entries, next: 0 }),
+            Kind::Map(entries) => visitor.visit_map(Entries::all(entries)),
             Kind::List(_) => Err(de::Error::invalid_type(Unexpected::Seq, &visitor)),
             Kind::Scalar(text) => Err(de::Error::invalid_type(Unexpected::Str(text), &visitor)),
             Kind::Null => Err(self.empty()),
@@ -328,12 +331,26 @@ impl<'de> Deserializer<'de> for Value<'_> {
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let name = self.scalar(&visitor)?;
-        visitor.visit_enum(Name(name))
+        let Some((_, tag)) = TAGGED.iter().find(|(tagged, _)| *tagged == name) else {
+            let name = self.scalar(&visitor)?;
+            return visitor.visit_enum(Name(name));
+        };
+        let Kind::Map(entries) = &self.0.kind else {
+            let expected = &"a map of keys and values";
+            self.scalar(expected)?;
+            return Err(de::Error::invalid_type(Unexpected::Str(""), expected));
+        };
+        let named = entries.iter().find(|(key, _)| key.text == *tag);
+        let (key, node) = named.ok_or_else(|| de::Error::missing_field(tag))?;
+        visitor.visit_enum(Variant {
+            entries,
+            tag: key,
+            name: node,
+        })
     }
 
     serde::forward_to_deserialize_any! {
@@ -368,8 +385,20 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 }
 
 struct Entries<'a> {
-    entries: &'a [(Key, Node)],
+    list: &'a [(Key, Node)],
     next: usize,
+    /// The key that was read before: it names the variant that the others belong to.
+    tag: Option<&'a str>,
+}
+
+impl<'a> Entries<'a> {
+    fn all(entries: &'a [(Key, Node)]) -> Self {
+        Self {
+            list: entries,
+            next: 0,
+            tag: None,
+        }
+    }
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {
@@ -379,7 +408,11 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Error> {
-        let Some((key, _)) = self.entries.get(self.next) else {
+        let is_tag = |(key, _): &(Key, Node)| self.tag == Some(key.text.as_str());
+        if self.list.get(self.next).is_some_and(is_tag) {
+            self.next += 1;
+        }
+        let Some((key, _)) = self.list.get(self.next) else {
             return Ok(None);
         };
         let name = seed
@@ -394,7 +427,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         let (key, node) = self
-            .entries
+            .list
             .get(self.next)
             .ok_or_else(|| Error::new("a value was read twice".to_owned()))?;
         self.next += 1;
@@ -439,5 +472,69 @@ impl<'de> VariantAccess<'de> for Name<'_> {
         _: V,
     ) -> Result<V::Value, Error> {
         Err(Error::new("names no single value".to_owned()))
+    }
+}
+
+/// A variant that one key of a map names; the other keys are its own.
+struct Variant<'a> {
+    entries: &'a [(Key, Node)],
+    tag: &'a Key,
+    name: &'a Node,
+}
+
+impl<'de> EnumAccess<'de> for Variant<'_> {
+    type Error = Error;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Error> {
+        let name = Value(self.name).scalar(&"one of its names");
+        let variant = name.and_then(|name| seed.deserialize(StrDeserializer::<Error>::new(name)));
+        match variant {
+            Ok(variant) => Ok((variant, self)),
+            Err(error) => Err(error.behind(self.tag, self.name)),
+        }
+    }
+}
+
+impl<'de> VariantAccess<'de> for Variant<'_> {
+    type Error = Error;
+
+    fn unit_variant(self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Error> {
+        seed.deserialize(Fields(Entries {
+            tag: Some(&self.tag.text),
+            ..Entries::all(self.entries)
+        }))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Error> {
+        Err(Error::new("names no single value".to_owned()))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Error> {
+        Err(Error::new("names no single value".to_owned()))
+    }
+}
+
+/// The keys of a variant.
+struct Fields<'a>(Entries<'a>);
+
+impl<'de> Deserializer<'de> for Fields<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_map(self.0)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }

@@ -72,14 +72,17 @@ pub(super) fn add_services(
         }
         let address =
             HostPort::parse(text).map_err(|why| refuse(variable, format!("the value {why}")))?;
-        let sources = &mut config.discovery.sources;
-        for source in sources.iter_mut() {
-            source.services.retain(|endpoint| endpoint.id != id);
+        let discovery = &mut config.discovery;
+        for list in discovery.static_lists() {
+            list.retain(|endpoint| endpoint.id != id);
         }
         let endpoint = EndpointConfig::new(&id, &address.host, address.port);
-        match sources.first_mut() {
-            Some(source) => source.services.push(endpoint),
-            None => sources.push(SourceConfig::fixed(vec![endpoint])),
+        // In front of all other sources: what is said here counts.
+        match discovery.sources.first_mut() {
+            Some(SourceConfig::Static(list)) => list.services.push(endpoint),
+            _ => discovery
+                .sources
+                .insert(0, SourceConfig::fixed(vec![endpoint])),
         }
     }
     for (variable, text) in environment.iter().filter(|(_, text)| !text.is_empty()) {
@@ -92,11 +95,7 @@ pub(super) fn add_services(
                 format!("the value {}", value::NOT_A_SPIFFE_ID),
             ));
         }
-        let endpoints = config
-            .discovery
-            .sources
-            .iter_mut()
-            .flat_map(|source| &mut source.services);
+        let endpoints = config.discovery.static_lists().flatten();
         let mut known = false;
         for endpoint in endpoints.filter(|endpoint| endpoint.id == id) {
             endpoint.spiffe_id = Some(text.clone());

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use super::ConfigError;
 use super::Document;
 use super::NodeConfig;
+use super::SourceConfig;
 use super::identity::IdentityConfig;
 use super::identity::IdentitySource;
 use crate::consul::names::is_never_seen;
@@ -261,8 +262,9 @@ fn addresses(config: &NodeConfig, document: &Document) -> Result<(), ConfigError
 
 fn endpoints(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
     for (number, source) in config.discovery.sources.iter().enumerate() {
+        let SourceConfig::Static(list) = source;
         let mut seen = BTreeSet::new();
-        for (index, endpoint) in source.services.iter().enumerate() {
+        for (index, endpoint) in list.services.iter().enumerate() {
             if !seen.insert((&endpoint.id, &endpoint.host, endpoint.port)) {
                 let key = format!("discovery.sources[{number}].services[{index}]");
                 let message = format!(

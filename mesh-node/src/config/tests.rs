@@ -89,8 +89,11 @@ fn keys_of_schema(root: &Value, schema: &Value, path: &str, found: &mut BTreeSet
         keys_of_schema(root, below, &path, found);
         found.insert(path);
     }
-    let shapes = schema["anyOf"].as_array().into_iter().flatten();
+    let shapes = ["anyOf", "oneOf"].map(|shapes| schema[shapes].as_array());
     shapes
+        .into_iter()
+        .flatten()
+        .flatten()
         .chain(schema.get("items"))
         .for_each(|below| keys_of_schema(root, below, path, found));
 }

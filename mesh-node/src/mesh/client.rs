@@ -34,7 +34,9 @@ use crate::stack::outbound::Service;
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
-    service: Arc<Service>,
+    name: Arc<str>,
+    /// Absent where it is looked up at each call.
+    service: Option<Arc<Service>>,
     host: HeaderValue,
     calls: Arc<DrainSignal>,
     max_answer_bytes: usize,
@@ -42,14 +44,16 @@ pub struct Client {
 
 impl Client {
     pub(super) fn new(
-        (shared, service): (Arc<Shared>, Arc<Service>),
+        shared: Arc<Shared>,
+        (name, service): (Arc<str>, Option<Arc<Service>>),
         calls: Arc<DrainSignal>,
         max_answer_bytes: usize,
     ) -> Result<Self, CallError> {
-        let host = HeaderValue::try_from(&*service.name)
-            .map_err(|source| CallError::bad_input(service.name.to_string(), source))?;
+        let host = HeaderValue::try_from(&*name)
+            .map_err(|source| CallError::bad_input(name.to_string(), source))?;
         Ok(Self {
             shared,
+            name,
             service,
             host,
             calls,
@@ -59,7 +63,7 @@ impl Client {
 
     /// The service that it calls.
     pub fn service(&self) -> &str {
-        &self.service.name
+        &self.name
     }
 
     /// The same client with another limit for answers, in bytes; see
@@ -86,7 +90,7 @@ impl Client {
         Out: DeserializeOwned,
     {
         let _under_way = self.begin()?;
-        let call = || format!("{}/{method}", self.service.name);
+        let call = || format!("{}/{method}", self.name);
         let target = Uri::try_from(format!("/{method}"))
             .map_err(|source| CallError::bad_method(call(), source))?;
         if method.is_empty() || method.contains(['?', '#']) {
@@ -109,7 +113,7 @@ impl Client {
         let response = self
             .shared
             .outbound
-            .handle(request, Some(&self.service))
+            .handle(request, self.service.as_ref())
             .await;
         let (head, body) = response.into_parts();
         let about = (head.status, &head.headers);
@@ -153,7 +157,7 @@ impl Client {
         let response = self
             .shared
             .outbound
-            .handle(request, Some(&self.service))
+            .handle(request, self.service.as_ref())
             .await;
         Ok(response.map(|body| {
             Body::boxed(Held {
@@ -167,7 +171,7 @@ impl Client {
     fn begin(&self) -> Result<Drain, CallError> {
         let under_way = self.calls.subscribe();
         if under_way.phase() >= Phase::Draining {
-            return Err(CallError::stopped(&self.service.name));
+            return Err(CallError::stopped(&self.name));
         }
         Ok(under_way)
     }
@@ -184,7 +188,7 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("service", &self.service.name)
+            .field("service", &self.name)
             .finish_non_exhaustive()
     }
 }

@@ -78,12 +78,7 @@ impl CallError {
         }))
     }
 
-    pub(super) fn unknown_service(service: &str, known: &[&str]) -> Self {
-        let known = if known.is_empty() {
-            "none".to_owned()
-        } else {
-            known.join(", ")
-        };
+    pub(super) fn unknown_service(service: &str, known: &str) -> Self {
         let message = format!(
             "no discovery source knows this service (known: {known}); add it under discovery.sources"
         );

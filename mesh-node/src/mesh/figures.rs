@@ -138,10 +138,9 @@ pub(super) fn health(shared: &Arc<Shared>) -> Health {
         (true, false) => HealthStatus::AuditFailed,
         (false, _) => HealthStatus::NotReady,
     };
-    let mut services: Vec<_> = shared
-        .outbound
-        .services
-        .values()
+    let services = shared.outbound.services.all();
+    let services = services
+        .iter()
         .map(|service| {
             let list = service.endpoints.current();
             ServiceHealth {
@@ -152,6 +151,5 @@ pub(super) fn health(shared: &Arc<Shared>) -> Health {
             }
         })
         .collect();
-    services.sort_by(|one, other| one.service.cmp(&other.service));
     Health { status, services }
 }

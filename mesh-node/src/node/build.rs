@@ -12,7 +12,6 @@ use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::spiffe::TrustDomainAliases;
 use mesh_crypto::SystemRandom;
-use mesh_discovery::StaticSource;
 use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::limit::Window;
@@ -56,7 +55,6 @@ use crate::policy_store::Shown;
 use crate::stack::inbound::App;
 use crate::stack::inbound::Inbound;
 use crate::stack::outbound::Outbound;
-use crate::stack::outbound::Service;
 use crate::stack::record::Recorder;
 use crate::telemetry::Telemetry;
 use crate::trace::Ids;
@@ -72,7 +70,6 @@ pub(super) use self::credentials::Upkeep;
 use self::credentials::credentials;
 use self::policies::authorizer;
 use self::policies::policies;
-use self::services::discovery;
 use self::services::peer_config;
 use self::services::services;
 use self::sessions::sessions;
@@ -86,13 +83,12 @@ pub(super) struct Built {
     pub(super) audit_driver: Option<mesh_audit::Driver>,
     pub(super) rotation: Rotation,
     pub(super) workload_api: Option<WorkloadApi>,
-    pub(super) watches: Vec<(Arc<Service>, mesh_discovery::Watch)>,
-    pub(super) discovery: Arc<StaticSource>,
     pub(super) policies: Arc<Shown>,
     pub(super) upkeep: Upkeep,
 }
 
 /// Who this node is, in the forms that parts need.
+#[derive(Clone)]
 pub(super) struct Own {
     name: Arc<str>,
     id: SpiffeId,
@@ -162,16 +158,16 @@ pub(super) fn parts(
         Encryption::Hybrid => Some(sessions(config, (own, tokens), &tls, tasks)?),
         Encryption::Mtls => None,
     };
-    let discovery = Arc::new(discovery(config)?);
     let (session_identity, client, server) = sessions.map_or((None, None, None), |s| {
         (Some(s.identity), Some(s.client), Some(s.server))
     });
     let dialer = Dialer::new(Arc::clone(&tls), peer_config(config), tasks.clone());
-    let (services, watches) = services(
+    let services = services(
         config,
         own,
-        (&dialer, client.as_ref(), tokens),
-        (&discovery, &telemetry),
+        (dialer, client, tokens.cloned()),
+        &telemetry,
+        tasks,
     )?;
     let outbound = Outbound {
         own_name: Arc::clone(&own.name),
@@ -217,8 +213,6 @@ pub(super) fn parts(
         audit_driver,
         rotation,
         workload_api,
-        watches,
-        discovery,
         policies,
         upkeep: credentials.upkeep,
     })

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use http::Request;
 use http::Response;
+use mesh_discovery::Standing;
 use mesh_discovery::Watch;
 use mesh_resilience::balance::Endpoint as Balanced;
 use mesh_resilience::balance::EndpointState;
@@ -27,6 +30,7 @@ use mesh_transport::session::SessionPool;
 use mesh_transport::tls::LivePeer;
 use mesh_transport::tls::PeerId;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::client::TlsStream;
 
 use crate::adapt::peer_key::PeerJudge;
@@ -41,6 +45,9 @@ pub(crate) struct Endpoints {
     outliers: Arc<Outliers>,
     random: Arc<SplitMix64>,
     current: ArcSwap<List>,
+    /// Whether the source has answered yet.
+    is_answered: AtomicBool,
+    first_answer: Notify,
 }
 
 /// How connections to endpoints are made.
@@ -109,6 +116,8 @@ impl Endpoints {
             outliers,
             random,
             current: ArcSwap::from_pointee(empty),
+            is_answered: AtomicBool::new(false),
+            first_answer: Notify::new(),
         };
         endpoints.update(&watch.current());
         endpoints
@@ -140,6 +149,24 @@ impl Endpoints {
             Arc::clone(&self.random),
         );
         self.current.store(Arc::new(list));
+        if found.standing() != Standing::Pending {
+            self.is_answered.store(true, Ordering::Release);
+            self.first_answer.notify_waiters();
+        }
+    }
+
+    /// Whether the source has answered yet; before that no endpoint is known, and it says nothing that there is none.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.is_answered.load(Ordering::Acquire)
+    }
+
+    /// Waits for the first answer of the source.
+    pub(crate) async fn answered(&self) {
+        // What is notified from here on is not missed.
+        let first = self.first_answer.notified();
+        if !self.is_answered() {
+            first.await;
+        }
     }
 
     /// Tells those that this node has sessions with that nothing more comes.

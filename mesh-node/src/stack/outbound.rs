@@ -12,7 +12,6 @@
 //! | 8 | bulkhead | `overloaded` | holds its place until the answer's body is over |
 //! | 9 | send | `no_endpoints`, `upstream_failed` | picks, connects, seals |
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -52,6 +51,9 @@ use mesh_transport::app::is_grpc;
 use tower::ServiceExt as _;
 use tower_layer::Layer as _;
 
+use crate::discovery::services::FIRST_ANSWER;
+use crate::discovery::services::NotFound;
+use crate::discovery::services::Services;
 use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_MESH_PROCESSED;
@@ -88,7 +90,7 @@ type Stack = Timeout<Retry<Attempt, Judge>, Total>;
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) own_name: Arc<str>,
-    pub(crate) services: HashMap<Box<str>, Arc<Service>>,
+    pub(crate) services: Services<Service>,
     pub(crate) limits: Limits,
     pub(crate) ids: Ids,
     pub(crate) token: Option<Arc<ServiceTokens>>,
@@ -138,6 +140,15 @@ impl Service {
         }
     }
 
+    /// Waits a while for the first answer of the source of its endpoints; at once where it has answered.
+    pub(crate) async fn answered(&self) {
+        if !self.endpoints.is_answered() {
+            let answered = tokio::time::timeout(FIRST_ANSWER, self.endpoints.answered());
+            // Without an answer there is no endpoint, which is what the call then fails with.
+            drop(Box::pin(answered).await);
+        }
+    }
+
     /// Brings the gauge of the breaker's state up to date.
     pub(crate) fn show_breaker(&self) {
         self.series.show_breaker(self.breaker.state(now()));
@@ -155,7 +166,7 @@ impl fmt::Debug for Service {
 impl Outbound {
     /// Ends the sessions with all services.
     pub(crate) async fn close_sessions(&self) {
-        for service in self.services.values() {
+        for service in self.services.all() {
             service.endpoints.close().await;
         }
     }
@@ -176,10 +187,11 @@ impl Outbound {
         strip_identity_headers(request.headers_mut(), &[]);
         self.ids.ensure(request.headers_mut());
         let id = request.headers().get(X_REQUEST_ID).cloned();
-        let service = match self.route(&mut request, bound) {
+        let service = match self.route(&mut request, bound).await {
             Ok(service) => service,
             Err(refusal) => return self.refuse(&refusal, is_grpc, id.as_ref()),
         };
+        service.answered().await;
         if let Err(refusal) = self.add_token(&service, request.headers_mut()) {
             return self.refuse(&refusal, is_grpc, id.as_ref());
         }
@@ -230,7 +242,7 @@ impl Outbound {
     }
 
     /// Which service a request is for: the listener's own, the host's, or the one that a JSON call names.
-    fn route(
+    async fn route(
         &self,
         request: &mut CanonicalRequest,
         bound: Option<&Arc<Service>>,
@@ -239,11 +251,11 @@ impl Outbound {
             return Ok(Arc::clone(service));
         }
         if let Some(service) = self.services.get(request.host()) {
-            return Ok(Arc::clone(service));
+            return Ok(service);
         }
         if let Some(call) = request.path().strip_prefix(CALL_PREFIX) {
             let (service, method) = call.split_once('/').unwrap_or((call, ""));
-            let (service, method) = (self.named(service)?, format!("/{method}"));
+            let (service, method) = (self.named(service).await?, format!("/{method}"));
             if request.method() != Method::POST {
                 let refusal = Refusal::new(Code::MethodNotAllowed, "calls are made with POST");
                 return Err(refusal.with_header(header::ALLOW, HeaderValue::from_static("POST")));
@@ -268,23 +280,31 @@ impl Outbound {
             request.set_authority(&service.name).map_err(unnamed)?;
             return Ok(service);
         }
-        self.named(request.host())
+        self.named(request.host()).await
     }
 
-    fn named(&self, name: &str) -> Result<Arc<Service>, Refusal> {
-        self.services.get(name).cloned().ok_or_else(|| {
-            let mut known: Vec<_> = self.services.keys().map(AsRef::as_ref).collect();
-            known.sort_unstable();
-            let known = if known.is_empty() {
-                "none".to_owned()
-            } else {
-                known.join(", ")
-            };
+    async fn named(&self, name: &str) -> Result<Arc<Service>, Refusal> {
+        // Boxed: it is rare, and must not make every call larger.
+        let found = Box::pin(self.services.find(name)).await;
+        found.map_err(|why| {
             let name: String = name.chars().take(MAX_NAME_SHOWN).collect();
-            Refusal::new(
-                Code::NoRoute,
-                format!("no service is named {name:?}; known here: {known}"),
-            )
+            match why {
+                NotFound::Unknown => {
+                    let known = self.services.known();
+                    let message = format!("no service is named {name:?}; known here: {known}");
+                    Refusal::new(Code::NoRoute, message)
+                }
+                NotFound::NoAnswer(why) => {
+                    let message = format!("no registry tells yet where {name:?} is: {why}");
+                    Refusal::new(Code::NoEndpoints, message)
+                }
+                NotFound::TooMany => {
+                    let message = format!(
+                        "too many services are looked up to look for {name:?}; try again later"
+                    );
+                    Refusal::new(Code::Overloaded, message).with_retry_after(LOOK_UP_AGAIN)
+                }
+            }
         })
     }
 
@@ -403,6 +423,8 @@ pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
+/// Names of lookups are forgotten after a minute.
+const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
 /// Enough to recognise a mistyped name by.
 const MAX_NAME_SHOWN: usize = 64;
 

@@ -47,6 +47,7 @@ pub(crate) async fn serve_application(shared: &Arc<Shared>, service: &Service, n
 
 /// A connection to an endpoint; nothing was sent to those that could not be reached, so the next is tried.
 async fn connect(service: &Service) -> Option<(TlsStream<TcpStream>, LivePeer)> {
+    service.answered().await;
     let list = service.endpoints.current();
     let mut tried = Vec::new();
     while tried.len() < ATTEMPTS {

@@ -1,14 +1,13 @@
 //! The services that can be called: where they are, and the layers on the way to each.
 
-use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use mesh_discovery::Discover as _;
 use mesh_discovery::ServiceName;
 use mesh_discovery::StaticEntry;
 use mesh_discovery::StaticSource;
+use mesh_discovery::Watch;
 use mesh_resilience::balance::OutlierConfig;
 use mesh_resilience::balance::Outliers;
 use mesh_resilience::breaker::Breaker;
@@ -23,12 +22,17 @@ use mesh_resilience::timeout::TimeoutLayer;
 use mesh_transport::peer::Dialer;
 use mesh_transport::peer::PeerConfig;
 use mesh_transport::session::SessionClient;
+use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::PeerId;
 
 use crate::config::Alpn;
 use crate::config::Backoff;
 use crate::config::EndpointConfig;
+use crate::config::IdentityConfig;
 use crate::config::NodeConfig;
+use crate::config::ResilienceConfig;
+use crate::discovery::services::Services;
+use crate::discovery::services::Work;
 use crate::error::Error;
 use crate::node::build::Own;
 use crate::service_token::ServiceTokens;
@@ -42,13 +46,7 @@ use crate::telemetry::PairSeries;
 use crate::telemetry::Telemetry;
 
 pub(super) fn discovery(config: &NodeConfig) -> Result<StaticSource, Error> {
-    let entries: Result<Vec<_>, Error> = config
-        .discovery
-        .sources
-        .iter()
-        .flat_map(|source| &source.services)
-        .map(entry)
-        .collect();
+    let entries: Result<Vec<_>, Error> = config.discovery.static_endpoints().map(entry).collect();
     StaticSource::new(entries?)
         .map_err(|source| Error::config("discovery.sources can't be used as they are", source))
 }
@@ -92,28 +90,55 @@ pub(super) fn peer_config(config: &NodeConfig) -> PeerConfig {
     peers
 }
 
-pub(super) type ServiceMap = HashMap<Box<str>, Arc<Service>>;
-pub(super) type Watches = Vec<(Arc<Service>, mesh_discovery::Watch)>;
-
+/// The services that can be called: those of the configuration, and all that registries know.
 pub(super) fn services(
     config: &NodeConfig,
     own: &Own,
-    (dialer, sessions, tokens): (&Dialer, Option<&SessionClient>, Option<&Arc<ServiceTokens>>),
-    (discovery, telemetry): (&StaticSource, &Arc<Telemetry>),
-) -> Result<(ServiceMap, Watches), Error> {
-    let (mut services, mut watches) = (HashMap::new(), Vec::new());
-    for name in discovery.services() {
-        let watch = discovery.watch(&name);
+    (dialer, sessions, tokens): (Dialer, Option<SessionClient>, Option<Arc<ServiceTokens>>),
+    telemetry: &Arc<Telemetry>,
+    tasks: &Tasks,
+) -> Result<Services<Service>, Error> {
+    let discovery = Arc::new(discovery(config)?);
+    let fixed = discovery.services();
+    let maker = Maker {
+        own: own.clone(),
+        identity: config.identity.clone(),
+        resilience: config.resilience.clone(),
+        dialer,
+        sessions,
+        tokens,
+        telemetry: Arc::clone(telemetry),
+    };
+    let make = Box::new(move |name: &ServiceName, watch| maker.service(name, watch));
+    Services::new(&fixed, (discovery, false), make, tasks.clone())
+}
+
+/// All that a service is made with.
+struct Maker {
+    own: Own,
+    identity: IdentityConfig,
+    resilience: ResilienceConfig,
+    dialer: Dialer,
+    sessions: Option<SessionClient>,
+    tokens: Option<Arc<ServiceTokens>>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Maker {
+    fn service(&self, name: &ServiceName, watch: Watch) -> Result<(Arc<Service>, Work), Error> {
+        let own = &self.own;
+        let expected = self.identity.spiffe_id_of(name.as_str());
         let first = watch
             .current()
             .first()
             .and_then(|endpoint| endpoint.spiffe_id.clone());
-        let principal = first.unwrap_or_else(|| config.spiffe_id_of(name.as_str()));
+        let principal = first.unwrap_or_else(|| expected.clone());
+        let tokens = self.tokens.as_ref();
         let links = Links {
-            dialer: dialer.clone(),
-            sessions: sessions.cloned(),
+            dialer: self.dialer.clone(),
+            sessions: self.sessions.clone(),
             handshake_token: tokens.map(|tokens| Arc::clone(&tokens.handshakes)),
-            expected: PeerId::new(config.spiffe_id_of(name.as_str())),
+            expected: PeerId::new(expected),
         };
         let shared: Arc<str> = Arc::from(name.as_str());
         let outliers = Outliers::new(OutlierConfig::default());
@@ -130,32 +155,26 @@ pub(super) fn services(
                 destination_principal: Arc::from(principal),
                 security: "mutual_tls",
             },
-            Arc::clone(telemetry),
+            Arc::clone(&self.telemetry),
         );
-        let layers = layers(config, own, Some((telemetry, &shared)))?;
-        let service = Arc::new(Service::new(
-            Arc::clone(&shared),
-            &layers,
-            endpoints,
-            Arc::new(series),
-        ));
-        services.insert(Box::from(&*shared), Arc::clone(&service));
-        watches.push((service, watch));
+        let layers = layers(&self.resilience, own, (&self.telemetry, &shared))?;
+        let following = Arc::clone(&endpoints);
+        let work = Box::pin(async move { following.follow(watch).await });
+        let service = Service::new(shared, &layers, endpoints, Arc::new(series));
+        Ok((Arc::new(service), work))
     }
-    Ok((services, watches))
 }
 
 fn layers(
-    config: &NodeConfig,
+    resilience: &ResilienceConfig,
     own: &Own,
-    counted: Option<(&Arc<Telemetry>, &Arc<str>)>,
+    (telemetry, service): (&Arc<Telemetry>, &Arc<str>),
 ) -> Result<Layers, Error> {
     let wrong = |key: &'static str| {
         move |source: mesh_resilience::ConfigError| {
             Error::config(format!("resilience.{key}"), source)
         }
     };
-    let resilience = &config.resilience;
     let random: Arc<dyn mesh_resilience::random::Random> = Arc::clone(&own.seed) as Arc<_>;
 
     let breaker = &resilience.circuit_breaker;
@@ -179,12 +198,10 @@ fn layers(
         .with_factor(factor);
     let budget =
         Budget::new(BudgetConfig::default().with_ratio(retry.budget)).map_err(wrong("retry"))?;
-    let mut retry = RetryLayer::new(retries, budget, Judge)
+    let retry = RetryLayer::new(retries, budget, Judge)
         .map_err(wrong("retry"))?
-        .with_random(random);
-    if let Some((telemetry, service)) = counted {
-        retry = retry.with_observer(Arc::new(telemetry.retries_of(service)));
-    }
+        .with_random(random)
+        .with_observer(Arc::new(telemetry.retries_of(service)));
 
     let (concurrent, waiting) = (
         resilience.bulkhead.max_concurrent,
