@@ -1,7 +1,8 @@
 //! Addresses that no endpoint may have, whatever a registry says.
 //!
 //! A registry or a name server that lies could send traffic to the cloud's metadata service, or to every
-//! host of a link. Loopback and private ranges stay allowed: a mesh without Kubernetes lives there.
+//! host of a link. Loopback and private ranges stay allowed: a mesh without Kubernetes lives there. Answers of name servers
+//! are judged more strictly, by [`AddressRules`].
 //!
 //! # Sources
 //!
@@ -12,6 +13,13 @@
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
+
+mod rules;
+
+pub use self::rules::AddressRange;
+pub use self::rules::AddressRangeError;
+pub use self::rules::AddressRules;
+pub use self::rules::RefusedAddress;
 
 /// An address lies in a range that an endpoint must not have.
 #[non_exhaustive]
@@ -34,23 +42,28 @@ pub struct SpecialAddress {
 /// [`SpecialAddress`] for unspecified, multicast, link-local, reserved and cloud metadata addresses.
 pub fn check_address(address: IpAddr) -> Result<IpAddr, SpecialAddress> {
     let address = address.to_canonical();
-    let range = match address {
+    match special_range(address) {
+        None | Some(LOOPBACK) => Ok(address),
+        Some(range) => Err(SpecialAddress { address, range }),
+    }
+}
+
+/// What the range is for that an address lies in, unless it is an ordinary one.
+fn special_range(address: IpAddr) -> Option<&'static str> {
+    match address.to_canonical() {
         IpAddr::V4(v4) => special_v4(v4),
         IpAddr::V6(v6) => special_v6(v6),
-    };
-    match range {
-        Some(range) => Err(SpecialAddress { address, range }),
-        None => Ok(address),
     }
 }
 
 fn special_v4(address: Ipv4Addr) -> Option<&'static str> {
     let [first, second, ..] = address.octets();
     match first {
-        0 => Some("unspecified or of this network"),
+        0 => Some(THIS_NETWORK),
+        127 => Some(LOOPBACK),
         169 if second == 254 => Some("link-local"),
-        224..=239 => Some("multicast"),
-        240..=255 => Some("reserved or broadcast"),
+        224..=239 => Some(MULTICAST),
+        240..=255 => Some(RESERVED),
         _ if METADATA_V4.contains(&address) => Some("a cloud metadata service"),
         _ => None,
     }
@@ -58,10 +71,10 @@ fn special_v4(address: Ipv4Addr) -> Option<&'static str> {
 
 fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
     if address.is_unspecified() {
-        return Some("unspecified");
+        return Some(UNSPECIFIED);
     }
     if address.is_multicast() {
-        return Some("multicast");
+        return Some(MULTICAST);
     }
     if address.is_unicast_link_local() {
         return Some("link-local");
@@ -70,7 +83,7 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
         return Some("a cloud metadata service");
     }
     if address.is_loopback() {
-        return None;
+        return Some(LOOPBACK);
     }
     // NAT64 and the old IPv4-compatible form lead to the IPv4 address in the last four octets.
     let [prefix @ .., high, low] = address.segments();
@@ -79,6 +92,12 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
     }
     None
 }
+
+const LOOPBACK: &str = "loopback";
+const MULTICAST: &str = "multicast";
+const RESERVED: &str = "reserved or broadcast";
+const THIS_NETWORK: &str = "unspecified or of this network";
+const UNSPECIFIED: &str = "unspecified";
 
 /// The well-known prefix `64:ff9b::/96` (RFC 6052 section 2.1).
 const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];

@@ -59,6 +59,12 @@ impl Host {
         Ok(Self(Repr::Ip(check_address(address)?)))
     }
 
+    /// Takes an address that [`AddressRules`](crate::AddressRules) let pass, which may be in a special range on purpose.
+    #[cfg(feature = "dns")]
+    pub(crate) fn listed(address: IpAddr) -> Self {
+        Self(Repr::Ip(address.to_canonical()))
+    }
+
     /// The address, unless this is a name.
     pub fn ip(&self) -> Option<IpAddr> {
         match &self.0 {

@@ -24,7 +24,8 @@
 //! - It says where a service may be, never who answers there: the caller must check the identity that the
 //!   peer proves. [`Endpoint::spiffe_id`] and [`Endpoint::public_key_fingerprint`] carry what to expect.
 //! - It picks no endpoint; load balancing and ejection of failing endpoints belong to the caller.
-//! - It resolves no host names. Whoever does must pass each address through [`check_address`].
+//! - It resolves no host names of endpoints; with the feature `dns` it asks DNS for services. Whoever resolves names must
+//!   pass each address through [`AddressRules`], or at least through [`check_address`].
 //! - It talks to no registry; the sources are the static list and whatever implements [`Discover`]. With the feature
 //!   `consul` there is a client of Consul's API, which waits for changes, and no source of endpoints yet that uses it.
 //! - It spawns no task and opens no connection: [`HealthDriver::run`] runs where the caller awaits it, with
@@ -38,7 +39,7 @@
 //! |---|---|
 //! | `name` | [`ServiceName`] |
 //! | `host` | [`Host`]: a checked host name or address |
-//! | `address` | [`check_address`]: address ranges that no endpoint may have |
+//! | `address` | [`check_address`]: address ranges that no endpoint may have; [`AddressRules`]: those that no name may lead to |
 //! | `endpoint` | [`Endpoint`] and the immutable list of them, [`Endpoints`] |
 //! | [`metadata`] | the keys that mean something in what registries let people write down; a module of its own |
 //! | `watch` | [`Discover`], [`Watch`], [`Publisher`] |
@@ -46,6 +47,7 @@
 //! | `health` | [`Check`], [`CheckTable`], [`HealthDriver`]: active checks; [`Vitals`]: what they and traffic know; with `probe` and `probe-grpc` probes over TCP, HTTP and gRPC |
 //! | `consul` | with the feature of that name, in a module of its own: blocking queries of Consul's HTTP API |
 //! | `tls` | with the feature of that name: `TlsConfig`, which all registries that are reached by TLS take |
+//! | `dns` | with the feature of that name, in a module of its own: a source that asks name servers |
 //!
 //! # Features
 //!
@@ -54,6 +56,7 @@
 //! | `consul` | the module `consul`: a client of Consul's HTTP API, over HTTP or HTTPS |
 //! | `probe` | `connect`, which checks addresses, and `HttpProbe` |
 //! | `probe-grpc` | `GrpcProbe`: gRPC's health protocol, version 1, over a stream of the caller's |
+//! | `dns` | the module `dns`: services in SRV, A and AAAA records |
 //! | `serde` | `Deserialize` and `Serialize` for [`ServiceName`], [`Host`] and [`StaticEntry`] |
 //! | `tls` | `TlsConfig`, `TlsIdentity` and `TlsError`; the registries that need it turn it on |
 //!
@@ -66,6 +69,8 @@
 mod address;
 #[cfg(feature = "consul")]
 pub mod consul;
+#[cfg(feature = "dns")]
+pub mod dns;
 mod endpoint;
 mod error;
 mod evidence;
@@ -88,6 +93,10 @@ mod report;
 mod tls;
 mod watch;
 
+pub use address::AddressRange;
+pub use address::AddressRangeError;
+pub use address::AddressRules;
+pub use address::RefusedAddress;
 pub use address::SpecialAddress;
 pub use address::check_address;
 pub use endpoint::Condition;
