@@ -54,6 +54,15 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// An endpoint is what the caller does not let in.
+    #[error("endpoint `{endpoint}` is not let in: {reason}")]
+    NotAdmitted {
+        /// The id of the endpoint, escaped and shortened.
+        endpoint: String,
+        /// Why.
+        reason: String,
+    },
+
     /// The host of an endpoint is none.
     #[error("endpoint `{endpoint}` has an unusable host")]
     Host {
@@ -98,6 +107,14 @@ impl Error {
             endpoint: shown(id),
             field,
             reason,
+        }
+    }
+
+    /// The endpoint with that id is not let in. For who writes an [`Admission`](crate::Admission).
+    pub fn not_admitted(id: &str, reason: impl Into<String>) -> Self {
+        Self::NotAdmitted {
+            endpoint: shown(id),
+            reason: reason.into(),
         }
     }
 

@@ -40,6 +40,7 @@
 //! | `name` | [`ServiceName`] |
 //! | `host` | [`Host`]: a checked host name or address |
 //! | `address` | [`check_address`]: address ranges that no endpoint may have; [`AddressRules`]: those that no name may lead to |
+//! | `admission` | [`Admission`]: what the caller lets a registry say |
 //! | `endpoint` | [`Endpoint`] and the immutable list of them, [`Endpoints`] |
 //! | [`metadata`] | the keys that mean something in what registries let people write down; a module of its own |
 //! | `watch` | [`Discover`], [`Watch`], [`Publisher`] |
@@ -67,6 +68,7 @@
 //! [`Watch::changed`] and [`HealthDriver::run`] are cancel safe.
 
 mod address;
+mod admission;
 #[cfg(feature = "consul")]
 pub mod consul;
 #[cfg(feature = "dns")]
@@ -99,6 +101,8 @@ pub use address::AddressRules;
 pub use address::RefusedAddress;
 pub use address::SpecialAddress;
 pub use address::check_address;
+pub use admission::Admission;
+pub use admission::AdmitAll;
 pub use endpoint::Condition;
 pub use endpoint::Endpoint;
 pub use endpoint::Endpoints;

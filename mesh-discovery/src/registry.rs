@@ -23,6 +23,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
+use crate::admission::Admission;
+use crate::admission::AdmitAll;
 use crate::endpoint::Endpoint;
 use crate::endpoint::Endpoints;
 use crate::endpoint::Refused;
@@ -46,6 +48,8 @@ pub struct RegistryConfig {
     pub belief: Belief,
     /// What is known of endpoints from elsewhere. Default nothing.
     pub evidence: Arc<dyn Evidence>,
+    /// What it may say. Default everything.
+    pub admission: Arc<dyn Admission>,
 }
 
 impl RegistryConfig {
@@ -55,6 +59,7 @@ impl RegistryConfig {
             name: Arc::from(name),
             belief: Belief::default(),
             evidence: Arc::new(NoEvidence),
+            admission: Arc::new(AdmitAll),
         }
     }
 
@@ -62,6 +67,12 @@ impl RegistryConfig {
     #[must_use]
     pub fn with_belief(self, belief: Belief) -> Self {
         Self { belief, ..self }
+    }
+
+    /// With a judge of what it may say.
+    #[must_use]
+    pub fn with_admission(self, admission: Arc<dyn Admission>) -> Self {
+        Self { admission, ..self }
     }
 
     /// With what active and passive checks know.
@@ -283,11 +294,14 @@ impl Reporter {
 
     /// [`Self::found`] for who leaves out endpoints that can't be read, and names them. Where none is left the answer
     /// counts as a failure.
-    pub fn found_except(&self, mut list: Vec<Endpoint>, refused: Refused) {
-        for endpoint in &mut list {
-            endpoint.source = Some(Arc::clone(&self.shared.config.name));
-        }
+    pub fn found_except(&self, mut list: Vec<Endpoint>, mut refused: Refused) {
         let (service, now) = (self.service(), now());
+        list.retain_mut(|endpoint| {
+            endpoint.source = Some(Arc::clone(&self.shared.config.name));
+            // threat 48
+            let admitted = self.shared.config.admission.admit(service, endpoint);
+            admitted.map_err(|error| refused.add(error)).is_ok()
+        });
         let mut state = self.entry.state();
         match Endpoints::sift_more(list, refused, 0) {
             Ok((endpoints, refused)) => {

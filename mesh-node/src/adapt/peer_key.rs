@@ -1,4 +1,5 @@
-//! Why a peer's RSA key is trusted: it is pinned, or the peer's own certificate signed it.
+//! Why a peer's RSA key is trusted: it is pinned by configuration, or the peer's own certificate signed it. What a
+//! registry pins can only take trust away.
 //!
 //! The attestation that travels in a handshake is
 //!
@@ -49,6 +50,15 @@ pub(crate) fn attest(
     Ok(out)
 }
 
+/// The fingerprint that a key must have.
+#[derive(Clone, Debug)]
+pub(crate) enum Pin {
+    /// By configuration: it stands in for the signature of the peer's certificate.
+    Enough(String),
+    /// By a registry, which is not trusted with that: it is asked for besides the signature.
+    Besides(String),
+}
+
 /// Judges the keys and tokens that peers show in handshakes.
 #[derive(Debug)]
 pub(crate) struct PeerJudge {
@@ -56,7 +66,7 @@ pub(crate) struct PeerJudge {
     /// Who must be at the other end, for sessions that this node begins.
     expected: Option<PeerId>,
     /// The fingerprint that its key must have, where one is pinned.
-    pinned: Option<String>,
+    pinned: Option<Pin>,
     token: Option<Arc<TokenCheck>>,
 }
 
@@ -75,7 +85,7 @@ impl PeerJudge {
     pub(crate) fn only(
         tls: Arc<TlsStore>,
         expected: PeerId,
-        pinned: Option<String>,
+        pinned: Option<Pin>,
         token: Option<Arc<TokenCheck>>,
     ) -> Self {
         Self {
@@ -97,13 +107,19 @@ impl VerifyPeer for PeerJudge {
                 claim.name
             )));
         }
-        match &self.pinned {
-            Some(pinned) if *pinned == claim.fingerprint.to_string() => Ok(()),
-            Some(pinned) => Err(PeerRefused::new(format!(
+        let Some(pin) = &self.pinned else {
+            return verify_attestation(&self.tls, claim);
+        };
+        let (Pin::Enough(pinned) | Pin::Besides(pinned)) = pin;
+        if *pinned != claim.fingerprint.to_string() {
+            return Err(PeerRefused::new(format!(
                 "the key is {}, but {pinned} is pinned",
                 claim.fingerprint
-            ))),
-            None => verify_attestation(&self.tls, claim),
+            )));
+        }
+        match pin {
+            Pin::Enough(_) => Ok(()),
+            Pin::Besides(_) => verify_attestation(&self.tls, claim),
         }
     }
 

@@ -34,6 +34,7 @@ use tokio::sync::Notify;
 use tokio_rustls::client::TlsStream;
 
 use crate::adapt::peer_key::PeerJudge;
+use crate::adapt::peer_key::Pin;
 use crate::service_token::TokenCheck;
 use crate::stack::now;
 
@@ -199,10 +200,12 @@ impl Links {
         let link = match &self.sessions {
             None => Link::Mtls(Box::new(pool)),
             Some(client) => {
-                let pinned = endpoint
-                    .public_key_fingerprint
-                    .as_deref()
-                    .map(str::to_owned);
+                let pin = if endpoint.source.is_none() {
+                    Pin::Enough
+                } else {
+                    Pin::Besides
+                };
+                let pinned = endpoint.public_key_fingerprint.clone().map(pin);
                 let (tls, token) = (Arc::clone(self.dialer.tls()), self.handshake_token.clone());
                 Link::Hybrid(Box::new(client.pool(
                     pool,
