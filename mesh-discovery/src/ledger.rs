@@ -9,7 +9,7 @@
 //! - The last good list stays through every failure, marked stale.
 //! - A withdrawal is believed at once, unless more than half of a service was withdrawn within the grace, or the last of
 //!   it. Then each endpoint stays until a check says that it does not work, or until the registry has stood by it for the
-//!   grace and no check says that it works.
+//!   grace and no check says that it works; that others come back does not end it.
 //! - An endpoint that comes and goes is left out until it is calm, never more than half of a list.
 //! - The list is in order of the ids, whatever order the registry answers in.
 

@@ -4,6 +4,9 @@
 //! likely that something is wrong with the registry. The endpoints stay until somebody else says so too, or until the
 //! registry has stood by it for a while. Turning from good to critical or draining is a withdrawal like any other.
 //!
+//! A registry that lost its data is told anew, by one endpoint after the other and for as long as the slowest takes to its
+//! next sign of life. So one that is missing and kept stays kept, however many of those beside it come back.
+//!
 //! # Sources
 //!
 //! The share is counted as Envoy's panic threshold counts hosts ("Panic threshold", load balancing), but over
@@ -229,7 +232,10 @@ impl Guard {
         let mut room = MAX_ENDPOINTS_PER_SERVICE.saturating_sub(self.view.len() + said);
         let mut before = std::mem::take(&mut self.held);
         for Withdrawal { kept, said } in withdrawn {
-            let (id, mut held) = before.remove_entry(&kept.id).unwrap_or_else(|| {
+            let known = before.remove_entry(&kept.id);
+            // What was lost with most others is not gone because the others come back one by one.
+            let is_guarded = is_guarded || known.is_some() && said.is_none();
+            let (id, mut held) = known.unwrap_or_else(|| {
                 let held = Held {
                     said: None,
                     since: now,

@@ -121,6 +121,11 @@ impl Etcd {
         self.members.iter().map(url).collect()
     }
 
+    /// The ports where the members take clients.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.members.iter().map(|member| member.port).collect()
+    }
+
     /// Where the first member takes clients.
     pub(crate) fn port(&self) -> u16 {
         self.member(0).port
@@ -232,13 +237,9 @@ impl Etcd {
     pub(crate) fn get_all(&self, prefix: &str) -> Vec<(String, String)> {
         let body = json!({ "key": encode(prefix), "range_end": encode(&end_of(prefix)) });
         let found = self.call("kv/range", &body);
-        let text = |value: &Value| {
-            let bytes = STANDARD.decode(value.as_str().unwrap_or_default()).unwrap();
-            String::from_utf8(bytes).unwrap()
-        };
         let pairs = found["kvs"].as_array().into_iter().flatten();
         pairs
-            .map(|pair| (text(&pair["key"]), text(&pair["value"])))
+            .map(|pair| (decode(&pair["key"]), decode(&pair["value"])))
             .collect()
     }
 
@@ -253,12 +254,19 @@ impl Etcd {
     }
 }
 
-fn encode(text: &str) -> String {
+/// A key or a value, as the gateway takes it.
+pub(crate) fn encode(text: &str) -> String {
     STANDARD.encode(text)
 }
 
+/// A key or a value, as the gateway gives it; one that is empty it leaves out.
+pub(crate) fn decode(value: &Value) -> String {
+    let bytes = STANDARD.decode(value.as_str().unwrap_or_default()).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
 /// The first key behind all that begin with `prefix`.
-fn end_of(prefix: &str) -> String {
+pub(crate) fn end_of(prefix: &str) -> String {
     let mut end = prefix.to_owned();
     let last = end.pop().unwrap();
     end.push(char::from_u32(u32::from(last) + 1).unwrap());

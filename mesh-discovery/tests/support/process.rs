@@ -192,6 +192,15 @@ pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     );
 }
 
+/// Lets a fault last.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a fault is measured in real time, and its length is the test's"
+)]
+pub(crate) fn lasts(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// A port that nobody listens on. Below those that the system gives to outgoing connections, so that it stays free until
 /// a process of ours takes it.
 pub(crate) fn free_port() -> u16 {

@@ -107,13 +107,14 @@ impl Model {
             if is_good(one.said) || !is_good(one.believed) {
                 continue;
             }
+            let stays = one.held.is_some() && one.said.is_none();
             let (since, stands) = *one.held.get_or_insert((now, now));
             let is_believed = match evidence(id) {
                 Status::Unhealthy => true,
                 Status::Healthy => false,
                 Status::Unknown => self.answers == Some(true) && now >= stands + GRACE,
             };
-            if !is_guarded || is_believed {
+            if !(is_guarded || stays) || is_believed {
                 is_changed = true;
                 one.believe(now, Some(since));
             }
