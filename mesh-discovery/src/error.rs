@@ -136,3 +136,21 @@ fn shown(id: &str) -> String {
 }
 
 const SHOWN_ID_CHARS: usize = 64;
+
+/// An error with all its causes, on one bounded line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_CHAIN)
+        .collect()
+}
+
+/// What a registry says may end in a log.
+const MAX_CHAIN: usize = 500;

@@ -91,6 +91,7 @@ mod name;
 mod register;
 mod registry;
 mod report;
+mod subscription;
 #[cfg(feature = "tls")]
 mod tls;
 mod watch;

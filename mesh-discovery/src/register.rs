@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::endpoint::Condition;
 use crate::endpoint::Endpoint;
+use crate::error::chain;
 use crate::name::ServiceName;
 
 /// A future on the heap, so that registries can be trait objects.
@@ -87,8 +88,9 @@ pub enum RegistrationState {
 
 /// Registers, renews, and registers again when the registry has forgotten; when `until` ends, deregisters and ends.
 ///
-/// The pair is how the endpoint does, and where to tell how the registration does. Failed attempts are repeated after 1 s, doubling up to 10 s, with full jitter from `random`. A new `condition` is told at
-/// once. The last step gives up after 5 s: the registry's own time limit does the rest.
+/// The pair is how the endpoint does, and where to tell how the registration does. An attempt may take 30 s. Failed ones
+/// are repeated after 1 s, doubling up to 10 s, with full jitter from `random`. A new `condition` is told at once. The last
+/// step gives up after 5 s: the registry's own time limit does the rest.
 ///
 /// # Cancel safety
 ///
@@ -120,7 +122,9 @@ pub async fn keep_registered(
         let outcome: Result<bool, RegisterError> = tokio::select! {
             biased;
             () = &mut until => break,
-            outcome = attempt => outcome,
+            outcome = tokio::time::timeout(ATTEMPT, attempt) => {
+                outcome.unwrap_or_else(|elapsed| Err(elapsed.into()))
+            }
         };
         let pause = match outcome {
             Ok(true) => {
@@ -131,14 +135,22 @@ pub async fn keep_registered(
             Ok(false) => {
                 failures = failures.saturating_add(1);
                 is_registered = false;
+                state.send_replace(RegistrationState::Pending);
                 backoff(failures, random())
             }
             Err(error) => {
                 failures = failures.saturating_add(1);
                 // What failed may have been a registry that comes back without its data.
                 is_registered = false;
-                tracing::warn!(service = %registration.service, %error, "the registry can't be told where we are");
-                state.send_replace(RegistrationState::Failing(error.to_string()));
+                let failing = RegistrationState::Failing(chain(&*error));
+                let is_news = state.send_if_modified(|state| {
+                    let is_news = *state != failing;
+                    *state = failing;
+                    is_news
+                });
+                if is_news {
+                    tracing::warn!(service = %registration.service, error = %chain(&*error), "the registry can't be told where we are");
+                }
                 backoff(failures, random())
             }
         };
@@ -163,7 +175,7 @@ pub async fn keep_registered(
             state.send_replace(RegistrationState::Deregistered);
         }
         Ok(Err(error)) => {
-            tracing::warn!(service = %registration.service, %error, "the registry can't be told that we go");
+            tracing::warn!(service = %registration.service, error = %chain(&*error), "the registry can't be told that we go");
         }
         Err(_elapsed) => {
             tracing::warn!(service = %registration.service, "the registry did not take our farewell in time");
@@ -184,4 +196,6 @@ fn backoff(failures: u32, random: u64) -> Duration {
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 const SHORTEST: Duration = Duration::from_millis(100);
+/// Longer than any registrar of this crate lets a request take.
+const ATTEMPT: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_secs(5);

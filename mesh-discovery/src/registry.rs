@@ -5,7 +5,6 @@
 //! Between the two stands a [`Ledger`](crate::Ledger) for each service, so no source can empty a list by accident.
 
 use std::collections::HashMap;
-use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -16,26 +15,30 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::task::Context;
 use std::task::Poll;
-use std::time::Duration;
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Notify;
 
 use crate::admission::Admission;
 use crate::admission::AdmitAll;
 use crate::endpoint::Endpoint;
 use crate::endpoint::Endpoints;
+use crate::endpoint::MAX_ENDPOINTS_PER_SERVICE;
 use crate::endpoint::Refused;
+use crate::error::chain;
 use crate::evidence::Evidence;
 use crate::evidence::NoEvidence;
 use crate::ledger::Belief;
 use crate::ledger::Ledger;
 use crate::name::ServiceName;
 use crate::report::SourceReport;
+use crate::subscription::Change;
+use crate::subscription::Changes;
+use crate::subscription::Subscription;
+use crate::subscription::Subscriptions;
+use crate::subscription::now;
 use crate::watch::Discover;
-use crate::watch::Publisher;
 use crate::watch::Watch;
 
 /// How a registry's answers are taken.
@@ -104,7 +107,7 @@ pub struct Registry {
 #[derive(Debug)]
 pub struct Wants {
     shared: Arc<Shared>,
-    swept: Instant,
+    changes: Changes<State>,
 }
 
 /// What has changed in what is watched.
@@ -121,50 +124,42 @@ pub enum Want {
 #[derive(Clone, Debug)]
 pub struct Reporter {
     shared: Arc<Shared>,
-    entry: Arc<Entry>,
+    entry: Arc<Subscription<State>>,
 }
 
 #[derive(Debug)]
 struct Shared {
     config: RegistryConfig,
-    table: Mutex<Table>,
-    changed: Notify,
+    watched: Arc<Subscriptions<State>>,
+    /// Services for which something is due at some time.
+    timed: Mutex<Vec<Arc<Subscription<State>>>>,
 }
 
-#[derive(Debug, Default)]
-struct Table {
-    entries: HashMap<ServiceName, Arc<Entry>>,
-    begun: VecDeque<ServiceName>,
-    is_closed: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    service: ServiceName,
-    publisher: Publisher,
-    state: Mutex<State>,
-}
-
+/// What is known of one service.
 #[derive(Debug)]
 struct State {
     ledger: Ledger,
     answered_at: Option<Instant>,
     failure: Option<Arc<str>>,
-    /// Nobody watched it when this was looked at last.
-    is_idle: bool,
+    refused: Refused,
+    /// It is in the list of those for which something is due.
+    is_timed: bool,
+    /// How many endpoints were kept against the registry, and left out, when that was logged.
+    logged: (usize, usize),
 }
 
 impl Registry {
     /// A source, and its end for the code that talks to the registry.
     pub fn new(config: RegistryConfig) -> (Self, Wants) {
+        let (watched, changes) = Subscriptions::new();
         let shared = Arc::new(Shared {
             config,
-            table: Mutex::default(),
-            changed: Notify::new(),
+            watched,
+            timed: Mutex::default(),
         });
         let wants = Wants {
             shared: Arc::clone(&shared),
-            swept: now(),
+            changes,
         };
         (Self { shared }, wants)
     }
@@ -178,34 +173,15 @@ impl Registry {
 impl Discover for Registry {
     /// Watches a service. Past 10,000 of them, or when the source has ended, the watch comes back closed.
     fn watch(&self, service: &ServiceName) -> Watch {
-        let mut table = self.shared.table();
-        if let Some(entry) = table.entries.get(service) {
-            return entry.publisher.watch();
-        }
-        if table.is_closed || table.entries.len() >= MAX_SERVICES {
-            return Watch::closed(Endpoints::pending());
-        }
-        let ledger = Ledger::new(&self.shared.config.belief);
-        let entry = Arc::new(Entry {
-            service: service.clone(),
-            publisher: Publisher::new(ledger.endpoints().clone()),
-            state: Mutex::new(State {
-                ledger,
-                answered_at: None,
-                failure: None,
-                is_idle: false,
-            }),
-        });
-        let watch = entry.publisher.watch();
-        table.entries.insert(service.clone(), entry);
-        table.begun.push_back(service.clone());
-        drop(table);
-        self.shared.changed.notify_one();
-        watch
+        self.shared.watched.watch(service, || {
+            let ledger = Ledger::new(&self.shared.config.belief);
+            let endpoints = ledger.endpoints().clone();
+            (endpoints, State::new(ledger))
+        })
     }
 
     fn reports(&self, service: &ServiceName) -> Vec<SourceReport> {
-        let Some(entry) = self.shared.table().entries.get(service).cloned() else {
+        let Some(entry) = self.shared.watched.get(service) else {
             return Vec::new();
         };
         let state = entry.state();
@@ -214,6 +190,7 @@ impl Discover for Registry {
         report.answered_at = state.answered_at;
         report.changed_at = state.ledger.changed_at();
         report.failure.clone_from(&state.failure);
+        report.refused = state.refused.count;
         report.exceptions = state.ledger.exceptions();
         vec![report]
     }
@@ -226,16 +203,12 @@ impl Wants {
     ///
     /// Cancel safe: a change that is not returned is returned by the next call.
     pub async fn next(&mut self) -> Want {
-        loop {
-            let now = now();
-            if let Some(want) = self.take(now) {
-                return want;
-            }
-            let due = self.shared.pass(now).min(self.swept + LINGER);
-            tokio::select! {
-                () = self.shared.changed.notified() => {}
-                () = tokio::time::sleep_until(due.into()) => {}
-            }
+        match self.changes.next(|now| self.shared.pass(now)).await {
+            Change::Begin(entry) => Want::Begin(Reporter {
+                shared: Arc::clone(&self.shared),
+                entry,
+            }),
+            Change::End(service) => Want::End(service),
         }
     }
 
@@ -243,41 +216,12 @@ impl Wants {
     pub fn source(&self) -> &Arc<str> {
         &self.shared.config.name
     }
-
-    fn take(&mut self, now: Instant) -> Option<Want> {
-        let mut table = self.shared.table();
-        while let Some(service) = table.begun.pop_front() {
-            if let Some(entry) = table.entries.get(&service) {
-                return Some(Want::Begin(Reporter {
-                    shared: Arc::clone(&self.shared),
-                    entry: Arc::clone(entry),
-                }));
-            }
-        }
-        if now < self.swept + LINGER {
-            return None;
-        }
-        let idle = table.entries.values().find(|entry| {
-            let was_idle = entry.state().is_idle;
-            was_idle && !entry.publisher.is_watched()
-        });
-        if let Some(service) = idle.map(|entry| entry.service.clone()) {
-            table.entries.remove(&service);
-            return Some(Want::End(service));
-        }
-        for entry in table.entries.values() {
-            entry.state().is_idle = !entry.publisher.is_watched();
-        }
-        self.swept = now;
-        None
-    }
 }
 
 impl Drop for Wants {
     fn drop(&mut self) {
-        let mut table = self.shared.table();
-        table.is_closed = true;
-        table.entries.clear();
+        // What is due for a service would keep its watches open.
+        self.shared.timed().clear();
     }
 }
 
@@ -296,70 +240,63 @@ impl Reporter {
     /// counts as a failure.
     pub fn found_except(&self, mut list: Vec<Endpoint>, mut refused: Refused) {
         let (service, now) = (self.service(), now());
-        list.retain_mut(|endpoint| {
-            endpoint.source = Some(Arc::clone(&self.shared.config.name));
-            // threat 48
-            let admitted = self.shared.config.admission.admit(service, endpoint);
-            admitted.map_err(|error| refused.add(error)).is_ok()
-        });
+        // What is too long is refused whole, without a look at each endpoint.
+        if list.len() <= MAX_ENDPOINTS_PER_SERVICE {
+            list.retain_mut(|endpoint| {
+                endpoint.source = Some(Arc::clone(self.source()));
+                // threat 48
+                let admitted = self.shared.config.admission.admit(service, endpoint);
+                admitted.map_err(|error| refused.add(error)).is_ok()
+            });
+        }
         let mut state = self.entry.state();
         match Endpoints::sift_more(list, refused, 0) {
             Ok((endpoints, refused)) => {
-                if let Some(error) = refused.first {
-                    tracing::warn!(%service, source = %self.shared.config.name, count = refused.count,
-                        error = &error as &dyn StdError, "endpoints of the registry are left out");
+                if let Some(error) = refused.first.as_ref().filter(|_| refused != state.refused) {
+                    tracing::warn!(%service, source = %self.source(), count = refused.count,
+                        error = error as &dyn StdError, "endpoints of the registry are left out");
                 }
-                state.answered_at = Some(now);
-                state.failure = None;
-                state
-                    .ledger
-                    .found(now, &endpoints, &self.shared.evidence(service));
+                state.refused = refused;
+                state.answers(self.source(), service, now);
+                let evidence = self.shared.evidence(service);
+                state.ledger.found(now, &endpoints, &evidence);
             }
             Err(error) => self.fail(&mut state, &error),
         }
-        self.publish(&state);
+        self.shared.settle(&self.entry, &mut state);
     }
 
     /// The registry says that nothing has changed.
     pub fn confirmed(&self) {
-        let mut state = self.entry.state();
-        state.answered_at = Some(now());
-        state.failure = None;
-        state.ledger.confirmed(now());
-        self.publish(&state);
+        let (now, mut state) = (now(), self.entry.state());
+        state.answers(self.source(), self.service(), now);
+        state.ledger.confirmed(now);
+        self.shared.settle(&self.entry, &mut state);
     }
 
     /// The registry gave no answer, or none that can be used.
     pub fn failed(&self, error: &dyn StdError) {
         let mut state = self.entry.state();
         self.fail(&mut state, error);
-        self.publish(&state);
+        self.shared.settle(&self.entry, &mut state);
     }
 
     fn fail(&self, state: &mut State, error: &dyn StdError) {
         let text = chain(error);
         if state.failure.as_deref() != Some(&*text) {
-            tracing::warn!(service = %self.service(), source = %self.shared.config.name, error = %text,
+            tracing::warn!(service = %self.service(), source = %self.source(), error = %text,
                 "the registry gives no usable answer, keeping the last good one");
         }
         state.failure = Some(text.into());
         state.ledger.failed(now());
     }
 
-    fn publish(&self, state: &State) {
-        self.entry
-            .publisher
-            .publish(state.ledger.endpoints().clone());
-        self.shared.changed.notify_one();
+    fn source(&self) -> &Arc<str> {
+        &self.shared.config.name
     }
 }
 
 impl Shared {
-    fn table(&self) -> MutexGuard<'_, Table> {
-        // Nothing panics while the lock is held, and the table is whole between any two statements.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn evidence<'a>(
         &'a self,
         service: &'a ServiceName,
@@ -367,25 +304,92 @@ impl Shared {
         move |endpoint| self.config.evidence.status(service, endpoint)
     }
 
-    /// Lets time pass for all services, and tells when to do so again.
-    fn pass(&self, now: Instant) -> Instant {
-        let entries: Vec<_> = self.table().entries.values().cloned().collect();
-        let mut next = now + LINGER;
-        for entry in entries {
+    /// Passes on what has come out of a change in the ledger.
+    fn settle(&self, entry: &Arc<Subscription<State>>, state: &mut State) {
+        self.publish(entry, state);
+        if state.ledger.next_due().is_some() {
+            if !state.is_timed {
+                state.is_timed = true;
+                self.timed().push(Arc::clone(entry));
+            }
+            self.watched.wake();
+        }
+    }
+
+    fn publish(&self, entry: &Subscription<State>, state: &mut State) {
+        entry.publisher.publish(state.ledger.endpoints().clone());
+        state.log(&self.config.name, &entry.service);
+    }
+
+    /// Lets time pass for the services for which something is due, and tells when to do so again.
+    fn pass(&self, now: Instant) -> Option<Instant> {
+        let timed = std::mem::take(&mut *self.timed());
+        let mut next: Option<Instant> = None;
+        for entry in timed {
+            if entry.is_over() {
+                continue;
+            }
             let mut state = entry.state();
             if state.ledger.next_due().is_some_and(|due| due <= now) {
                 state.ledger.pass(now, &self.evidence(&entry.service));
-                entry.publisher.publish(state.ledger.endpoints().clone());
+                self.publish(&entry, &mut state);
             }
-            next = state.ledger.next_due().map_or(next, |due| due.min(next));
+            match state.ledger.next_due() {
+                Some(due) => {
+                    next = Some(next.map_or(due, |next| next.min(due)));
+                    self.timed().push(Arc::clone(&entry));
+                }
+                None => state.is_timed = false,
+            }
         }
         next
     }
+
+    /// Always the last lock that is taken.
+    fn timed(&self) -> MutexGuard<'_, Vec<Arc<Subscription<State>>>> {
+        self.timed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Entry {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl State {
+    fn new(ledger: Ledger) -> Self {
+        Self {
+            ledger,
+            answered_at: None,
+            failure: None,
+            refused: Refused::default(),
+            is_timed: false,
+            logged: (0, 0),
+        }
+    }
+
+    fn answers(&mut self, source: &str, service: &ServiceName, now: Instant) {
+        self.answered_at = Some(now);
+        if self.failure.take().is_some() {
+            tracing::info!(%service, source, "the registry answers again");
+        }
+    }
+
+    /// One line when an exception begins and one when it ends.
+    fn log(&mut self, source: &str, service: &ServiceName) {
+        let (kept, left_out) = (self.ledger.kept(), self.ledger.left_out());
+        match (self.logged.0, kept) {
+            (0, 1..) => {
+                tracing::warn!(%service, source, kept, "the registry withdrew most endpoints at once, they are kept until checks or time confirm it");
+            }
+            (1.., 0) => {
+                tracing::info!(%service, source, "no endpoint is kept against the registry any more");
+            }
+            _ => {}
+        }
+        match (self.logged.1, left_out) {
+            (0, 1..) => {
+                tracing::warn!(%service, source, left_out, "endpoints come and go, they are left out until they are calm");
+            }
+            (1.., 0) => tracing::info!(%service, source, "no endpoint is left out any more"),
+            _ => {}
+        }
+        self.logged = (kept, left_out);
     }
 }
 
@@ -444,30 +448,3 @@ impl fmt::Debug for Driver {
         f.debug_struct("Driver").finish_non_exhaustive()
     }
 }
-
-/// An error with all its causes, on one bounded line.
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_FAILURE)
-        .collect()
-}
-
-/// The clock of the runtime, so that tests can pause it.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
-/// The most services that are watched at a time: callers may ask for any name they like.
-const MAX_SERVICES: usize = 10_000;
-/// How often services that nobody watches are looked for; one is given up when it was idle twice.
-const LINGER: Duration = Duration::from_secs(30);
-/// What a registry says may end in a log.
-const MAX_FAILURE: usize = 500;

@@ -25,6 +25,8 @@ pub struct SourceReport {
     pub changed_at: Option<Instant>,
     /// Why it gives no answer, while it gives none.
     pub failure: Option<Arc<str>>,
+    /// How many endpoints of its last answer were left out because they can't be used.
+    pub refused: usize,
     /// What is not as the registry says, and why.
     pub exceptions: Vec<Exception>,
 }
@@ -40,6 +42,7 @@ impl SourceReport {
             answered_at: None,
             changed_at: None,
             failure: None,
+            refused: 0,
             exceptions: Vec::new(),
         }
     }

@@ -1,5 +1,10 @@
 //! One interface to every source of endpoints: a snapshot now, and its changes.
 
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::endpoint::Endpoints;
@@ -26,23 +31,23 @@ pub trait Discover: Send + Sync {
 /// Keep it as long as the service is called; asking the source anew for each request takes its lock.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    receiver: watch::Receiver<Endpoints>,
+    /// The newest snapshot, apart from the news of it, so that nobody who reads waits for who writes.
+    shared: Arc<ArcSwap<Endpoints>>,
+    news: watch::Receiver<()>,
     latest: Endpoints,
 }
 
 impl Watch {
-    /// The newest snapshot, for whoever holds the watch behind a shared reference.
-    ///
-    /// Takes a read lock for the time of one reference count; [`Watch::latest`] does without.
+    /// The newest snapshot, for whoever holds the watch behind a shared reference. Takes no lock.
     pub fn current(&self) -> Endpoints {
-        self.receiver.borrow().clone()
+        Endpoints::clone(&self.shared.load())
     }
 
-    /// The newest snapshot, by one atomic load when nothing has changed; for the path of requests.
+    /// The newest snapshot, by one atomic load when nothing has changed; for the path of requests. Takes no lock.
     pub fn latest(&mut self) -> &Endpoints {
         // A closed channel may still hold a change that this watch has not seen.
-        if self.receiver.has_changed().unwrap_or(true) {
-            self.latest = self.receiver.borrow_and_update().clone();
+        if self.news.has_changed().unwrap_or(true) {
+            self.take();
         }
         &self.latest
     }
@@ -57,10 +62,10 @@ impl Watch {
     ///
     /// Cancel safe: a change that is not returned is returned by the next call.
     pub async fn changed(&mut self) -> Result<&Endpoints, Closed> {
-        if self.receiver.changed().await.is_err() {
+        if self.news.changed().await.is_err() {
             return Err(Closed);
         }
-        self.latest = self.receiver.borrow_and_update().clone();
+        self.take();
         Ok(&self.latest)
     }
 
@@ -84,43 +89,58 @@ impl Watch {
     pub fn closed(endpoints: Endpoints) -> Self {
         Publisher::new(endpoints).watch()
     }
+
+    fn take(&mut self) {
+        // First the news, then the snapshot: what comes between the two is news again.
+        self.news.mark_unchanged();
+        self.latest = self.current();
+    }
 }
 
 /// The other end of [`Watch`], for those who write a source.
 #[derive(Debug)]
 pub struct Publisher {
-    sender: watch::Sender<Endpoints>,
+    shared: Arc<ArcSwap<Endpoints>>,
+    news: watch::Sender<()>,
+    /// Taken by those who publish, one after the other.
+    turn: Mutex<()>,
 }
 
 impl Publisher {
     /// Begins with a snapshot.
     pub fn new(endpoints: Endpoints) -> Self {
         Self {
-            sender: watch::Sender::new(endpoints),
+            shared: Arc::new(ArcSwap::from_pointee(endpoints)),
+            news: watch::Sender::new(()),
+            turn: Mutex::new(()),
         }
     }
 
     /// Publishes a snapshot; one that equals the present one wakes nobody and is dropped. True if it was new.
     pub fn publish(&self, endpoints: Endpoints) -> bool {
-        self.sender.send_if_modified(|current| {
-            let is_new = *current != endpoints;
-            if is_new {
-                *current = endpoints;
-            }
-            is_new
-        })
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = **self.shared.load() != endpoints;
+        if is_new {
+            self.shared.store(Arc::new(endpoints));
+            self.news.send_replace(());
+        }
+        is_new
     }
 
     /// A new watch, which has not seen the present snapshot change.
     pub fn watch(&self) -> Watch {
-        let receiver = self.sender.subscribe();
-        let latest = receiver.borrow().clone();
-        Watch { receiver, latest }
+        // First the news, then the snapshot: what comes between the two is news again.
+        let news = self.news.subscribe();
+        Watch {
+            latest: self.current(),
+            shared: Arc::clone(&self.shared),
+            news,
+        }
     }
 
     /// The present snapshot.
     pub fn current(&self) -> Endpoints {
-        self.sender.borrow().clone()
+        Endpoints::clone(&self.shared.load())
     }
 
     /// Waits until nobody holds a watch.
@@ -129,12 +149,12 @@ impl Publisher {
     ///
     /// Cancel safe.
     pub async fn unwatched(&self) {
-        self.sender.closed().await;
+        self.news.closed().await;
     }
 
     /// True while somebody holds a watch.
     pub fn is_watched(&self) -> bool {
-        self.sender.receiver_count() > 0
+        self.news.receiver_count() > 0
     }
 }
 
