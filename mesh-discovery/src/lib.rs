@@ -49,6 +49,7 @@
 //! | `consul` | with the feature of that name, in a module of its own: blocking queries of Consul's HTTP API |
 //! | `tls` | with the feature of that name: `TlsConfig`, which all registries that are reached by TLS take |
 //! | `dns` | with the feature of that name, in a module of its own: a source that asks name servers |
+//! | `xds` | with the feature of that name, in a module of its own: a source that follows a control plane for Envoy or gRPC |
 //!
 //! # Features
 //!
@@ -58,6 +59,7 @@
 //! | `probe` | `connect`, which checks addresses, and `HttpProbe` |
 //! | `probe-grpc` | `GrpcProbe`: gRPC's health protocol, version 1, over a stream of the caller's |
 //! | `dns` | the module `dns`: services in SRV, A and AAAA records |
+//! | `xds` | the module `xds`: clusters and assignments over the aggregated discovery service |
 //! | `serde` | `Deserialize` and `Serialize` for [`ServiceName`], [`Host`] and [`StaticEntry`] |
 //! | `tls` | `TlsConfig`, `TlsIdentity` and `TlsError`; the registries that need it turn it on |
 //!
@@ -77,10 +79,10 @@ mod endpoint;
 mod error;
 mod evidence;
 mod fixed;
-#[cfg(feature = "etcd")]
+#[cfg(feature = "_grpc")]
 #[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the sources that use it come next")
+    all(feature = "etcd", not(test)),
+    expect(dead_code, reason = "the source that uses it comes next")
 )]
 mod grpc;
 mod health;
@@ -95,6 +97,8 @@ mod subscription;
 #[cfg(feature = "tls")]
 mod tls;
 mod watch;
+#[cfg(feature = "xds")]
+pub mod xds;
 
 pub use address::AddressRange;
 pub use address::AddressRangeError;

@@ -80,6 +80,7 @@ impl Channel {
     }
 
     /// True when this is known to be of no use any more.
+    #[cfg(any(feature = "etcd", test))]
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }

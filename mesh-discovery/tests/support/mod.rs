@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "a test helper may panic")]
 #![allow(clippy::panic, reason = "a test helper may panic")]
 
+pub(crate) mod ads;
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod consul;
