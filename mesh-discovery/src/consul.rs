@@ -1,21 +1,85 @@
-//! A client of Consul's HTTP API for whoever wants to know when an answer changes: blocking queries, done right.
+//! Consul: services as its catalog knows them, registering one's own, keys that change, and a client for all else.
 //!
-//! [`Client::get`] asks once. [`Client::watch`] gives a [`Query`]; each [`Query::next`] waits until Consul's answer has changed and gives it. What a
-//! client of Consul has to take care of is in there: the index and when to start it anew, how long to wait, backing off
-//! with a bound when Consul is away, limits of time and size for every answer. Nothing is spawned, and dropping the future
-//! of a query ends it.
+//! Choose it where Consul runs already: it knows how services do, not only where they are, and it pushes changes.
 //!
-//! A connection is made for each query, which lasts minutes, so the token's file is read anew and a new address of Consul
-//! is found. Redirects are not followed: the token goes to the server that was named and to nobody else.
+//! - [`source()`] follows services, by blocking queries of `/v1/health/service/:service`.
+//! - [`Registrar`] registers one's own endpoint with the agent of its machine.
+//! - [`watch_key`] and [`watch_prefix`] follow configuration in the key-value store.
+//! - [`Client`] asks for anything else; [`Query`] tells when an answer changes.
+//!
+//! # What becomes what
+//!
+//! | in Consul | here |
+//! |---|---|
+//! | `Node.Node` and `Service.ID`, which is unique on one node only | [`Endpoint::id`], as `node/id` |
+//! | `Service.Address`, or `Node.Address` where it is empty | [`Endpoint::host`] |
+//! | `Service.Port` | [`Endpoint::port`]; an instance without a port is left out |
+//! | `Service.Weights` | [`Endpoint::weight`]: `Passing`, or `Warning` while it warns; without traffic where that is 0 |
+//! | `Service.Tags` | [`Endpoint::tags`] |
+//! | `Service.Meta` | `version`, `zone`, `weight` (before `Weights.Passing`), `spiffe_id`, `public_key_fingerprint` as in [`metadata`]; all else is [`Endpoint::metadata`] |
+//! | `Node.Meta.zone` | [`Endpoint::zone`], where the service has none |
+//! | `Node.Node`, `Node.Datacenter`, `Service.Namespace` | `node`, `datacenter`, `namespace` in [`Endpoint::metadata`] |
+//! | the worst of `Checks` | [`Endpoint::condition`] |
+//! | … `passing`, or no check | [`Condition::Passing`] |
+//! | … `warning` | [`Condition::Warning`] |
+//! | … `critical` | [`Condition::Critical`] |
+//! | … `_node_maintenance`, `_service_maintenance:ID` | [`Condition::Draining`] |
+//!
+//! All else is not looked at: tagged addresses (an agent with `translate_wan_addrs` translates by itself), Connect, the
+//! texts of checks. Consul finds names whatever their case is. An instance that can't be read is left out and named; the
+//! others stay. [`Registrar`] writes the same fields the other way round.
+//!
+//! # What an answer is worth
+//!
+//! - **Index.** One that goes back or is 0, as after a restore of Consul's data, starts anew. An agent is asked at most four
+//!   times a second, and while it is away after 1 s, doubled up to 10 s, of which a random half.
+//! - **Rights.** A token needs `service:read` of the service and `node:read` of all nodes (`node_prefix ""`). Consul from 1.11
+//!   on says where it left out what a token may not read; such an answer is a failure. Before, an empty list could mean
+//!   either, so an empty one is believed once Consul says, on `/v1/internal/acl/authorize`, that the token may read both.
+//!   What can't be known there: that a list which is not empty lacks instances on nodes that the token may not read.
+//! - **Age.** With [`Consistency::Any`], an answer of a server that has no leader, or heard of it too long ago, makes the
+//!   list stale.
+//! - **A hung agent** is noticed after [`SourceConfig::wait`] and its sixteenth, a machine that is gone after 20 s.
+//!
+//! # Connections
+//!
+//! A connection is made for each query, so the token's file is read anew and a new address of Consul is found. A query
+//! lasts a minute or until something changes, so keeping connections would save little: with 100 services and nothing
+//! changing, some two are made in a second. What counts is how many are open: an agent takes 200 of one machine by default
+//! (`limits.http_max_conns_per_client`), and HTTP/1.1 needs one for each service that is waited for. A source opens 100 at
+//! most and lets services take turns beyond that, which costs up to 2 s for each further hundred; raise both numbers where
+//! a node calls more than that. Redirects are not followed: the token goes to the server that was named and to nobody else.
 //!
 //! # Sources
 //!
 //! - Consul HTTP API, "Blocking Queries": the index, its reset, the wait and Consul's own jitter on it, rate limiting.
-//! - Consul HTTP API, "Authentication": the header `X-Consul-Token`.
+//! - Consul HTTP API, "Health", "Agent: Service" and "Agent: Check", "KV Store", "Consistency Modes".
+//! - Consul HTTP API, "Authentication": the header `X-Consul-Token`; "Namespaces": `X-Consul-Namespace`.
 //! - Consul 1.11 changelog: the header `X-Consul-Results-Filtered-By-ACLs`.
+//!
+//! [`metadata`]: crate::metadata
+//! [`Endpoint::id`]: crate::Endpoint::id
+//! [`Endpoint::host`]: crate::Endpoint::host
+//! [`Endpoint::port`]: crate::Endpoint::port
+//! [`Endpoint::weight`]: crate::Endpoint::weight
+//! [`Endpoint::tags`]: crate::Endpoint::tags
+//! [`Endpoint::zone`]: crate::Endpoint::zone
+//! [`Endpoint::metadata`]: crate::Endpoint::metadata
+//! [`Endpoint::condition`]: crate::Endpoint::condition
+//! [`Condition::Passing`]: crate::Condition::Passing
+//! [`Condition::Warning`]: crate::Condition::Warning
+//! [`Condition::Critical`]: crate::Condition::Critical
+//! [`Condition::Draining`]: crate::Condition::Draining
 
+mod error;
 mod exchange;
+mod instance;
+mod key_value;
 mod query;
+mod registrar;
+mod rights;
+mod source;
+mod turns;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,11 +91,25 @@ use http::uri::Scheme;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
+pub use self::error::Error;
+use self::exchange::Ask;
+pub use self::instance::endpoints;
+pub use self::key_value::KeyValue;
+pub use self::key_value::KeyWatch;
+pub use self::key_value::PrefixWatch;
+pub use self::key_value::watch_key;
+pub use self::key_value::watch_prefix;
 pub use self::query::Answer;
 pub use self::query::Query;
+pub use self::registrar::AgentCheck;
+pub use self::registrar::Registrar;
+pub use self::registrar::RegistrarConfig;
+pub use self::source::Consistency;
+pub use self::source::SourceConfig;
+pub use self::source::source;
 use crate::tls::TlsConfig;
-use crate::tls::TlsError;
 
 /// Any error of what the caller supplies.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -54,6 +132,8 @@ pub struct Config {
     pub wait: Duration,
     /// The longest answer that is taken, in bytes. Default 1 MiB.
     pub max_answer: usize,
+    /// The namespace of Consul Enterprise, for its header. Default none, which is `default`.
+    pub namespace: Option<String>,
     /// How long connecting may take, TLS included, and an answer beyond its wait. Default 10 s.
     pub timeout: Duration,
 }
@@ -66,6 +146,7 @@ impl Config {
             tls: None,
             wait: Duration::from_mins(5),
             max_answer: 1 << 20,
+            namespace: None,
             timeout: Duration::from_secs(10),
         }
     }
@@ -90,6 +171,9 @@ struct Inner {
     wait: Duration,
     max_answer: usize,
     timeout: Duration,
+    namespace: Option<HeaderValue>,
+    /// Held by who reads an answer that is large.
+    large: Arc<Semaphore>,
 }
 
 /// Where Consul is.
@@ -110,7 +194,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Url`], [`Error::NoRoots`] or [`Error::Tls`].
+    /// [`Error::Url`], [`Error::NoRoots`], [`Error::Tls`] or, for the namespace, [`Error::Setting`].
     pub fn new(
         config: &Config,
         token: Option<Arc<TokenFor>>,
@@ -123,12 +207,14 @@ impl Client {
             wait: config.wait.min(MAX_WAIT),
             max_answer: config.max_answer,
             timeout: config.timeout,
+            namespace: config.namespace.as_deref().map(namespace).transpose()?,
+            large: Arc::new(Semaphore::new(1)),
         })))
     }
 
     /// Watches `path` (with its parameters, as `/v1/connect/ca/roots`). Nothing is asked before [`Query::next`].
     pub fn watch(&self, path: impl Into<String>) -> Query {
-        Query::new(self.clone(), path.into())
+        Query::new(self.clone(), Ask::get(self, path))
     }
 
     /// Asks for `path` (with its parameters) once, without waiting for a change.
@@ -137,8 +223,10 @@ impl Client {
     ///
     /// [`Error`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let fetched = exchange::ask(self, path, 0).await?;
-        exchange::decode(self, path, &fetched, false)
+        let ask = Ask::get(self, path);
+        let fetched = ask.send(self).await?;
+        ask.refuse_filtered(self, &fetched)?;
+        ask.decode(self, &fetched)
     }
 
     /// Where Consul is, as it was configured.
@@ -207,96 +295,34 @@ impl Server {
     }
 }
 
-/// Why Consul gave no answer that can be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The address is not one.
-    #[error("{url:?} is no address of consul: {what}")]
-    Url {
-        /// As configured.
-        url: String,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-    /// `https` without roots.
-    #[error(
-        "an https address of consul needs the roots that its certificate leads to; give them as pem text"
-    )]
-    NoRoots,
-    /// TLS can't be set up.
-    #[error("consul can't be reached by tls")]
-    Tls {
-        /// Why.
-        #[from]
-        source: TlsError,
-    },
-    /// The token can't be had.
-    #[error("the acl token for consul can't be read")]
-    Token {
-        /// Why.
-        source: BoxError,
-    },
-    /// No connection, or it broke.
-    #[error("consul at {url} gives no answer to {path}")]
-    Exchange {
-        /// Where it is.
-        url: String,
-        /// What was asked.
-        path: String,
-        /// Why.
-        source: BoxError,
-    },
-    /// Consul, or what stands before it, took too long.
-    #[error("consul at {url} gave no answer to {path} within {limit:?}")]
-    Timeout {
-        /// Where it is.
-        url: String,
-        /// What was asked.
-        path: String,
-        /// How long was waited.
-        limit: Duration,
-    },
-    /// Consul says no.
-    #[error("consul at {url} answers {path} with {status}: {message}")]
-    Status {
-        /// Where it is.
-        url: String,
-        /// What was asked.
-        path: String,
-        /// The HTTP status; 403 where the token may not read this.
-        status: u16,
-        /// The beginning of what Consul says.
-        message: String,
-    },
-    /// The answer is longer than what is taken.
-    #[error("the answer of consul at {url} to {path} is larger than {limit} bytes")]
-    TooLarge {
-        /// Where it is.
-        url: String,
-        /// What was asked.
-        path: String,
-        /// The limit.
-        limit: usize,
-    },
-    /// The answer is not what it should be.
-    #[error("the answer of consul at {url} to {path} is not understood")]
-    Answer {
-        /// Where it is.
-        url: String,
-        /// What was asked.
-        path: String,
-        /// Why.
-        source: BoxError,
-    },
-    /// The token may read only a part, and what is missing could be anything.
-    #[error("consul at {url} left parts out of {path} that the acl token may not read")]
-    Filtered {
-        /// Where it is.
-        url: String,
-        /// What was asked.
-        path: String,
-    },
+/// Consul Enterprise takes the letters of a DNS label.
+fn namespace(name: &str) -> Result<HeaderValue, Error> {
+    let is_label = name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let value = HeaderValue::try_from(name).ok();
+    value
+        .filter(|_| is_label && !name.is_empty())
+        .ok_or(Error::Setting {
+            what: "the namespace",
+            reason: "use letters, digits, `-` and `_`",
+        })
+}
+
+/// A text as one segment of a path or the value of a parameter (RFC 3986 section 2.1).
+fn escaped(text: &str) -> String {
+    use std::fmt::Write as _;
+
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ok = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
 }
 
 /// Consul waits no longer than this, whatever is asked for.

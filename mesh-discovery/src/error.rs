@@ -72,6 +72,15 @@ pub enum Error {
         source: HostError,
     },
 
+    /// An endpoint is not what the registry's format says.
+    #[error("endpoint `{endpoint}` can't be read: {reason}")]
+    Unreadable {
+        /// The id of the endpoint, escaped and shortened.
+        endpoint: String,
+        /// What is wrong, escaped and shortened.
+        reason: String,
+    },
+
     /// The endpoints of a service in a static list were refused.
     #[error("could not accept the endpoints of service `{service}`")]
     Service {
@@ -104,7 +113,7 @@ impl Error {
     /// The field `field` of the endpoint with that id can't be used; `reason` says what could. For who writes a source.
     pub fn field(id: &str, field: &'static str, reason: &'static str) -> Self {
         Self::Field {
-            endpoint: shown(id),
+            endpoint: shown(id, SHOWN_ID_CHARS),
             field,
             reason,
         }
@@ -113,7 +122,7 @@ impl Error {
     /// The endpoint with that id is not let in. For who writes an [`Admission`](crate::Admission).
     pub fn not_admitted(id: &str, reason: impl Into<String>) -> Self {
         Self::NotAdmitted {
-            endpoint: shown(id),
+            endpoint: shown(id, SHOWN_ID_CHARS),
             reason: reason.into(),
         }
     }
@@ -121,21 +130,30 @@ impl Error {
     /// The host of the endpoint with that id can't be used. For who writes a source.
     pub fn host(id: &str, source: HostError) -> Self {
         Self::Host {
-            endpoint: shown(id),
+            endpoint: shown(id, SHOWN_ID_CHARS),
             source,
+        }
+    }
+
+    /// The endpoint with that id is not what the registry's format says. For who writes a source.
+    pub fn unreadable(id: &str, error: &dyn std::error::Error) -> Self {
+        Self::Unreadable {
+            endpoint: shown(id, SHOWN_ID_CHARS),
+            reason: shown(&error.to_string(), SHOWN_REASON_CHARS),
         }
     }
 }
 
 /// An error message names the endpoint, but a hostile id must not fill the log.
-fn shown(id: &str) -> String {
-    id.chars()
-        .take(SHOWN_ID_CHARS)
+fn shown(text: &str, limit: usize) -> String {
+    text.chars()
+        .take(limit)
         .flat_map(char::escape_default)
         .collect()
 }
 
 const SHOWN_ID_CHARS: usize = 64;
+const SHOWN_REASON_CHARS: usize = 200;
 
 /// An error with all its causes, on one bounded line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

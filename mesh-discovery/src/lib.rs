@@ -26,8 +26,6 @@
 //! - It picks no endpoint; load balancing and ejection of failing endpoints belong to the caller.
 //! - It resolves no host names of endpoints; with the feature `dns` it asks DNS for services. Whoever resolves names must
 //!   pass each address through [`AddressRules`], or at least through [`check_address`].
-//! - It talks to no registry; the sources are the static list and whatever implements [`Discover`]. With the feature
-//!   `consul` there is a client of Consul's API, which waits for changes, and no source of endpoints yet that uses it.
 //! - It spawns no task and opens no connection: [`HealthDriver::run`] runs where the caller awaits it, with
 //!   the caller's connect function.
 //!
@@ -46,7 +44,7 @@
 //! | `watch` | [`Discover`], [`Watch`], [`Publisher`] |
 //! | `fixed` | [`StaticSource`]: endpoints from configuration |
 //! | `health` | [`Check`], [`CheckTable`], [`HealthDriver`]: active checks; [`Vitals`]: what they and traffic know; with `probe` and `probe-grpc` probes over TCP, HTTP and gRPC |
-//! | `consul` | with the feature of that name, in a module of its own: blocking queries of Consul's HTTP API |
+//! | `consul` | with the feature of that name, in a module of its own: services in Consul, registering there, its keys |
 //! | `tls` | with the feature of that name: `TlsConfig`, which all registries that are reached by TLS take |
 //! | `dns` | with the feature of that name, in a module of its own: a source that asks name servers |
 //! | `xds` | with the feature of that name, in a module of its own: a source that follows a control plane for Envoy or gRPC |
@@ -55,7 +53,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `consul` | the module `consul`: a client of Consul's HTTP API, over HTTP or HTTPS |
+//! | `consul` | the module `consul`: a source, a registrar and a client of Consul's HTTP API, over HTTP or HTTPS |
 //! | `probe` | `connect`, which checks addresses, and `HttpProbe` |
 //! | `probe-grpc` | `GrpcProbe`: gRPC's health protocol, version 1, over a stream of the caller's |
 //! | `dns` | the module `dns`: services in SRV, A and AAAA records |

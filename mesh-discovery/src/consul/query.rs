@@ -8,18 +8,18 @@ use tokio::time::Instant;
 
 use super::Client;
 use super::Error;
-use super::exchange::ask;
-use super::exchange::decode;
+use super::exchange::Ask;
+use super::exchange::Fetched;
 
 /// Watches one path of Consul's API.
 #[derive(Debug)]
 pub struct Query {
     client: Client,
-    path: String,
+    ask: Ask,
     state: State,
     accepts_filtered: bool,
-    /// When the last request went out.
-    last: Option<Instant>,
+    /// Before when the next request does not go out.
+    due: Option<Instant>,
 }
 
 /// An answer that is new.
@@ -32,6 +32,14 @@ pub struct Answer<T> {
     pub index: u64,
 }
 
+/// What came of one request.
+#[derive(Debug)]
+pub(super) struct Round<T> {
+    pub(super) headers: HeaderMap,
+    /// None where nothing has changed.
+    pub(super) answer: Option<Answer<T>>,
+}
+
 /// What is known between two requests; pure.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct State {
@@ -42,13 +50,13 @@ struct State {
 }
 
 impl Query {
-    pub(super) fn new(client: Client, path: String) -> Self {
+    pub(super) fn new(client: Client, ask: Ask) -> Self {
         Self {
             client,
-            path,
+            ask,
             state: State::default(),
             accepts_filtered: false,
-            last: None,
+            due: None,
         }
     }
 
@@ -57,6 +65,13 @@ impl Query {
     #[must_use]
     pub fn accepting_filtered(mut self) -> Self {
         self.accepts_filtered = true;
+        self
+    }
+
+    /// Takes answers of up to that many bytes, in place of [`Config::max_answer`](super::Config::max_answer).
+    #[must_use]
+    pub fn with_max_answer(mut self, bytes: usize) -> Self {
+        self.ask.max_answer = bytes;
         self
     }
 
@@ -74,34 +89,80 @@ impl Query {
     /// Cancel safe: nothing is lost but the request under way, and the next call asks the same.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Answer<T>, Error> {
         loop {
-            let pause = self.state.pause((self.client.0.random)());
-            if let Some(last) = self.last {
-                tokio::time::sleep_until(last + pause).await;
+            let answered = self.round(|client, ask, fetched| ask.decode(client, fetched));
+            if let Some(answer) = answered.await?.answer {
+                return Ok(answer);
             }
-            self.last = Some(Instant::now());
-            let asked = self.state.index;
-            let asking = ask(&self.client, &self.path, self.state.index).await;
-            let fetched = asking.inspect_err(|_| self.state.fail())?;
-            let index = index_of(&fetched.headers);
-            if asked != 0 && index == asked {
-                self.state.advance(index);
-                continue;
-            }
-            let value = decode(&self.client, &self.path, &fetched, self.accepts_filtered);
-            let value = value.inspect_err(|_| self.state.fail())?;
-            self.state.advance(index);
-            return Ok(Answer { value, index });
         }
     }
 
     /// Says that the last answer can't be used: it counts as a failure, and the next call asks for it anew.
     pub fn refuse(&mut self) {
         self.state.fail();
+        self.due = Some(Instant::now() + self.state.pause((self.client.0.random)()));
     }
 
     /// Whether the last request failed.
     pub fn is_failing(&self) -> bool {
         self.state.failures > 0
+    }
+
+    /// One request, which ends after `wait` at the latest. `read` makes sense of what is new.
+    pub(super) async fn round<T>(
+        &mut self,
+        read: impl FnOnce(&Client, &Ask, &Fetched) -> Result<T, Error>,
+    ) -> Result<Round<T>, Error> {
+        self.rest().await;
+        // A request that is given up under way counts as asked too.
+        let start = Instant::now();
+        self.due = Some(start + self.state.pause(0));
+        self.ask.index = self.state.index;
+        let fetched = self.ask.send(&self.client).await;
+        let judged = fetched.and_then(|fetched| self.judge(fetched, read));
+        if judged.is_err() {
+            self.state.fail();
+        }
+        self.due = Some(start + self.state.pause((self.client.0.random)()));
+        judged
+    }
+
+    /// Waits until the next request may go out.
+    pub(super) async fn rest(&self) {
+        if let Some(due) = self.due {
+            tokio::time::sleep_until(due).await;
+        }
+    }
+
+    /// The request.
+    pub(super) fn asked(&self) -> &Ask {
+        &self.ask
+    }
+
+    /// Waits no longer than this on Consul's side from now on.
+    pub(super) fn set_wait(&mut self, wait: Duration) {
+        self.ask.wait = wait;
+    }
+
+    fn judge<T>(
+        &mut self,
+        fetched: Fetched,
+        read: impl FnOnce(&Client, &Ask, &Fetched) -> Result<T, Error>,
+    ) -> Result<Round<T>, Error> {
+        let index = index_of(&fetched.headers);
+        let is_new = self.ask.index == 0 || index != self.ask.index;
+        let mut answer = None;
+        if is_new {
+            if !self.accepts_filtered {
+                self.ask.refuse_filtered(&self.client, &fetched)?;
+            }
+            let value = read(&self.client, &self.ask, &fetched)?;
+            answer = Some(Answer { value, index });
+        }
+        self.state.advance(index);
+        Ok(Round {
+            headers: fetched.headers,
+            answer,
+        })
     }
 }
 
