@@ -69,6 +69,7 @@
 
 mod address;
 mod admission;
+mod combined;
 #[cfg(feature = "consul")]
 pub mod consul;
 #[cfg(feature = "dns")]
@@ -106,6 +107,9 @@ pub use address::SpecialAddress;
 pub use address::check_address;
 pub use admission::Admission;
 pub use admission::AdmitAll;
+pub use combined::Combination;
+pub use combined::Combined;
+pub use combined::CombinedConfig;
 pub use endpoint::Condition;
 pub use endpoint::Endpoint;
 pub use endpoint::Endpoints;

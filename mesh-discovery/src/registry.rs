@@ -4,7 +4,6 @@
 //! talks to the registry: it says which services are watched, and gives a [`Reporter`] for each, which takes the answers.
 //! Between the two stands a [`Ledger`](crate::Ledger) for each service, so no source can empty a list by accident.
 
-use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -16,9 +15,6 @@ use std::sync::PoisonError;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Instant;
-
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 
 use crate::admission::Admission;
 use crate::admission::AdmitAll;
@@ -35,6 +31,7 @@ use crate::name::ServiceName;
 use crate::report::SourceReport;
 use crate::subscription::Change;
 use crate::subscription::Changes;
+use crate::subscription::Running;
 use crate::subscription::Subscription;
 use crate::subscription::Subscriptions;
 use crate::subscription::now;
@@ -410,25 +407,16 @@ impl Driver {
         F: Future<Output = ()> + Send + 'static,
     {
         Self::new(async move {
-            let mut running = FuturesUnordered::new();
-            let mut ends: HashMap<ServiceName, tokio::sync::oneshot::Sender<()>> = HashMap::new();
+            let mut running = Running::default();
             loop {
                 tokio::select! {
                     want = wants.next() => match want {
                         Want::Begin(reporter) => {
-                            let (end, ended) = tokio::sync::oneshot::channel();
-                            ends.insert(reporter.service().clone(), end);
-                            let work = follow(reporter);
-                            running.push(async move {
-                                tokio::select! {
-                                    () = work => {}
-                                    _ = ended => {}
-                                }
-                            });
+                            running.begin(reporter.service().clone(), follow(reporter));
                         }
-                        Want::End(service) => drop(ends.remove(&service)),
+                        Want::End(service) => running.end(&service),
                     },
-                    Some(()) = running.next() => {}
+                    () = running.progress() => {}
                 }
             }
         })

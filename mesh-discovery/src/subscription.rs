@@ -11,6 +11,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use futures_util::StreamExt as _;
+use futures_util::future::AbortHandle;
+use futures_util::future::Abortable;
+use futures_util::future::abortable;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
 use crate::endpoint::Endpoints;
@@ -195,6 +200,43 @@ impl<S> Table<S> {
             }
             !is_over
         });
+    }
+}
+
+/// The work for each service that is watched.
+#[derive(Debug)]
+pub(crate) struct Running<F> {
+    futures: FuturesUnordered<Abortable<F>>,
+    ends: HashMap<ServiceName, AbortHandle>,
+}
+
+impl<F: Future<Output = ()>> Running<F> {
+    pub(crate) fn begin(&mut self, service: ServiceName, work: F) {
+        let (work, end) = abortable(work);
+        self.futures.push(work);
+        self.ends.insert(service, end);
+    }
+
+    pub(crate) fn end(&mut self, service: &ServiceName) {
+        if let Some(end) = self.ends.remove(service) {
+            end.abort();
+        }
+    }
+
+    /// Does the work; comes back now and then.
+    pub(crate) async fn progress(&mut self) {
+        if self.futures.next().await.is_none() {
+            std::future::pending().await;
+        }
+    }
+}
+
+impl<F> Default for Running<F> {
+    fn default() -> Self {
+        Self {
+            futures: FuturesUnordered::new(),
+            ends: HashMap::new(),
+        }
     }
 }
 
