@@ -226,7 +226,7 @@ impl<F: Future<Output = ()>> Running<F> {
     /// Does the work; comes back now and then.
     pub(crate) async fn progress(&mut self) {
         if self.futures.next().await.is_none() {
-            std::future::pending().await;
+            std::future::pending::<()>().await;
         }
     }
 }
