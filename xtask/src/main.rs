@@ -24,6 +24,7 @@ mod flood;
 mod fuzz;
 mod reference;
 mod servers;
+mod soak;
 mod step;
 mod test;
 mod tidy;
@@ -63,6 +64,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         ("fuzz", rest) => fuzz::run(&workspace, rest),
         ("reference" | "readme", rest) => reference::run(&workspace, rest),
         ("servers", []) => servers::run(&workspace),
+        ("soak", rest) => soak::run(&workspace, rest),
         ("tidy", []) => tidy::run(&workspace),
         ("timing", rest) => timing::run(&workspace, rest),
         ("transcripts", rest) => transcripts::run(&workspace, rest),
@@ -89,6 +91,7 @@ cargo xtask COMMAND
   flood [SECONDS]  flood a node with handshakes for a minute, and say what its callers notice
   fuzz [TARGET] [--secs N]
                    fuzz every parser of bytes from outside, or one, for a minute each (needs a C++ compiler)
+  soak NAME        inflict faults on running programs at length, and hold the figures against the goals: discovery
   transcripts [--count N]
                    change a million handshakes, resumptions and records; none may be accepted
   timing [--samples N]

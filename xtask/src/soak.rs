@@ -1,0 +1,66 @@
+//! `cargo xtask soak`: faults at length, each with its figure and the goal that it is held against.
+
+use anyhow::bail;
+
+use crate::step::execute;
+use crate::step::timed;
+use crate::workspace::Workspace;
+
+/// A test that has a long form.
+struct Soak {
+    name: &'static str,
+    package: &'static str,
+    test: &'static str,
+    /// What the names of its cases begin with.
+    cases: &'static str,
+}
+
+/// Runs all soaks whose names begin with the one argument, against optimised programs, and fails with the first that
+/// falls short.
+pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<()> {
+    let [wanted] = arguments else {
+        bail!("soak takes one argument\n\n{}", names());
+    };
+    let chosen: Vec<_> = SOAKS
+        .iter()
+        .filter(|soak| {
+            let rest = soak.name.strip_prefix(wanted.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        })
+        .collect();
+    if chosen.is_empty() {
+        bail!("there is no soak `{wanted}`\n\n{}", names());
+    }
+    for soak in chosen {
+        let test = [
+            "test",
+            "--release",
+            "--all-features",
+            "--package",
+            soak.package,
+            "--test",
+            soak.test,
+        ];
+        // One after the other: each measures time, and would measure the others.
+        let flags = ["--", soak.cases, "--nocapture", "--test-threads=1"];
+        let mut command = workspace.cargo(&test);
+        command.args(flags).env("MESH_SOAK", "1");
+        timed(soak.name, || execute(&mut command))?;
+    }
+    Ok(())
+}
+
+fn names() -> String {
+    let names: Vec<_> = SOAKS.iter().map(|soak| soak.name).collect();
+    format!(
+        "soaks, by the beginnings of their names: {}",
+        names.join(", ")
+    )
+}
+
+const SOAKS: [Soak; 1] = [Soak {
+    name: "discovery-sets",
+    package: "mesh-discovery",
+    test: "faults",
+    cases: "",
+}];
