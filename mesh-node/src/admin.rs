@@ -13,15 +13,17 @@ use http::Response;
 use http::StatusCode;
 use http::header;
 use hyper::body::Incoming;
-use mesh_discovery::SourceReport;
 use mesh_transport::Body;
 use serde_json::Value;
 use serde_json::json;
 
 use crate::config::NodeConfig;
+use crate::discovery::view::View;
+use crate::discovery::view::page;
 use crate::node::Addresses;
 use crate::node::Shared;
 use crate::stack::now;
+use crate::stack::outbound::Service;
 
 /// What the admin pages tell that does not change.
 #[derive(Debug)]
@@ -83,7 +85,12 @@ impl Admin {
             "/health/live" => text(StatusCode::OK, "live\n"),
             "/health/ready" if self.is_ready(shared) => text(StatusCode::OK, "ready\n"),
             "/health/ready" => text(StatusCode::SERVICE_UNAVAILABLE, Self::not_ready(shared)),
-            "/health/services" => json_page(StatusCode::OK, &services(shared)),
+            "/health/services" => json_page(StatusCode::OK, &each_service(shared, page::summary)),
+            "/services" => {
+                let services = each_service(shared, |view| page::whole(view, MOST_ENDPOINTS));
+                json_page(StatusCode::OK, &json!({ "services": services }))
+            }
+            _ if path.starts_with(SERVICES) => service(path, shared),
             "/stats" => json_page(StatusCode::OK, &self.stats(shared)),
             "/config" => json_page(StatusCode::OK, &self.config),
             "/decisions" => json_page(
@@ -115,7 +122,7 @@ impl Admin {
     fn index(&self) -> String {
         let metrics = self.metrics.as_deref().unwrap_or_default();
         format!(
-            "here are: {metrics} /health /health/live /health/ready /health/services /stats /config /decisions\n"
+            "here are: {metrics} /health /health/live /health/ready /health/services /services /stats /config /decisions\n"
         )
     }
 
@@ -176,36 +183,35 @@ impl Admin {
     }
 }
 
-fn services(shared: &Shared) -> Value {
+/// What `tell` says of each service.
+fn each_service(shared: &Shared, tell: impl Fn(&View) -> Value) -> Value {
     let services = shared.outbound.services.all();
     services
         .iter()
-        .map(|service| {
-            let list = service.endpoints.current();
-            json!({
-                "service": &*service.name,
-                "status": if list.healthy() > 0 { "healthy" } else { "unhealthy" },
-                "endpoints": list.len(),
-                "healthyEndpoints": list.healthy(),
-                "circuitBreaker": service.breaker.state(now()).as_str(),
-                "sources": sources(&shared.outbound.services.reports(&service.name)),
-            })
-        })
+        .map(|service| tell(&view(service, shared)))
         .collect()
 }
 
-/// What each source says of a service.
-fn sources(reports: &[SourceReport]) -> Value {
-    let row = |report: &SourceReport| {
-        json!({
-            "source": &*report.source,
-            "standing": report.standing.to_string(),
-            "endpoints": report.endpoints,
-            "isUsed": report.is_used,
-            "failure": report.failure.as_deref(),
-        })
-    };
-    reports.iter().map(row).collect()
+fn view(service: &Arc<Service>, shared: &Shared) -> View {
+    let reports = shared.outbound.services.reports(&service.name);
+    View::new(Arc::clone(service), reports, now())
+}
+
+/// One service with all its endpoints.
+fn service(path: &str, shared: &Shared) -> Response<Body> {
+    let name = path.trim_start_matches(SERVICES);
+    // Looking at it is not calling it.
+    let services = shared.outbound.services.all();
+    match services.iter().find(|service| &*service.name == name) {
+        Some(service) => json_page(
+            StatusCode::OK,
+            &page::whole(&view(service, shared), usize::MAX),
+        ),
+        None => text(
+            StatusCode::NOT_FOUND,
+            "no service of that name is called here; see /services\n",
+        ),
+    }
 }
 
 /// The explanation of one of the last decisions.
@@ -226,6 +232,11 @@ fn decision(path: &str, shared: &Shared) -> Response<Body> {
 
 fn metrics(shared: &Shared) -> Response<Body> {
     shared.gate.count_sessions();
+    let telemetry = &shared.outbound.recorder.telemetry;
+    telemetry.discovery.begin();
+    for service in shared.outbound.services.all() {
+        view(&service, shared).measure(telemetry);
+    }
     let Ok(page) = shared.outbound.recorder.telemetry.text() else {
         return text(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -274,6 +285,9 @@ fn is_local_name(host: Option<&HeaderValue>) -> bool {
 }
 
 const DECISIONS: &str = "/decisions/";
+const SERVICES: &str = "/services/";
+/// Of each service, where all are shown.
+const MOST_ENDPOINTS: usize = 100;
 
 #[cfg(test)]
 mod tests {

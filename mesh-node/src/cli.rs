@@ -19,6 +19,7 @@ mod prove;
 mod record;
 mod report;
 mod run;
+mod services;
 mod token;
 
 use std::ffi::OsString;
@@ -64,6 +65,8 @@ enum Command {
     DemoService(crate::demo::ChildArgs),
     /// Makes one JSON call through a running node.
     Call(call::Args),
+    /// Shows where a running node's services are, how their endpoints do, and why.
+    Services(services::Args),
     /// Checks a configuration and every file that it names; starts nothing.
     Check {
         /// The configuration.
@@ -167,6 +170,7 @@ fn run(command: Command, json: bool, context: &Context) -> Result<Report, Failur
         Command::Demo(args) => demo::run(args, json),
         Command::DemoService(child) => demo::child(child),
         Command::Call(args) => call::run(&args, context),
+        Command::Services(args) => services::run(&args, context),
         Command::Check { config, strict } if strict => check::strictly(&config, context),
         Command::Check { config, .. } => check::run(&config, context),
         Command::Explain(args) => explain::run(&args, context),

@@ -6,3 +6,4 @@
 //! node's configuration expects of the service.
 
 pub(crate) mod services;
+pub(crate) mod view;

@@ -25,6 +25,8 @@ use crate::config::NodeConfig;
 use crate::config::UpstreamProtocol;
 use crate::consul::intentions::Intentions;
 use crate::discovery::services::FORGET_EVERY;
+use crate::discovery::view::Look;
+use crate::discovery::view::View;
 use crate::error::Error;
 use crate::health::Board;
 use crate::methods::Methods;
@@ -33,6 +35,7 @@ use crate::policy_store::Follow;
 use crate::policy_store::Reload;
 use crate::policy_store::ReloadHandle;
 use crate::policy_store::Shown;
+use crate::stack::now;
 use crate::stack::outbound::Outbound;
 use crate::stack::outbound::Service;
 use crate::tasks::every;
@@ -313,6 +316,16 @@ fn start(shared: &Arc<Shared>, drain: &Drain, rotation: Rotation) {
         services.outbound.services.forget_unused();
     });
     until_drain(&shared.tasks, drain.clone(), rotation.run());
+    let (looking, mut look) = (Arc::clone(shared), Look::default());
+    every(&shared.tasks, drain.clone(), COUNT_EVERY, move || {
+        let services = &looking.outbound.services;
+        let view = |service: Arc<Service>| {
+            let reports = services.reports(&service.name);
+            View::new(service, reports, now())
+        };
+        let views = services.all().into_iter().map(view);
+        look.take(views, &looking.outbound.recorder.telemetry, &looking.health);
+    });
     let ticking = Arc::clone(shared);
     every(&shared.tasks, drain.clone(), FLUSH_EVERY, move || {
         tick(&ticking);
@@ -436,6 +449,8 @@ const CLOSE_SESSIONS: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_millis(500);
 /// How stale a line of the access log may be.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// How often what sources of endpoints say is counted.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How often rules are looked at that are about to end, and plaintext is warned of.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// Connections that one listener has open at once (threat 41).

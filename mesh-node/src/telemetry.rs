@@ -5,6 +5,7 @@
 //! bounded by the number of services and of rules.
 
 mod credentials;
+mod discovery;
 mod policy;
 mod tcp;
 
@@ -29,6 +30,7 @@ use prometheus_client::registry::Metric;
 use prometheus_client::registry::Registry;
 
 use self::credentials::CredentialMetrics;
+use self::discovery::DiscoveryMetrics;
 use self::policy::PolicyMetrics;
 use self::tcp::TcpMetrics;
 pub(crate) use self::tcp::TcpSeries;
@@ -47,6 +49,8 @@ pub(crate) struct Telemetry {
     pub(crate) policy: PolicyMetrics,
     /// What is counted about credentials.
     pub(crate) credentials: CredentialMetrics,
+    /// What is counted about endpoints.
+    pub(crate) discovery: DiscoveryMetrics,
     /// Connections that are not HTTP.
     pub(crate) tcp: TcpMetrics,
     /// Answers that the mesh made itself.
@@ -198,6 +202,7 @@ impl Telemetry {
             retries: names.register("mesh_resilience_retries", "Attempts beyond the first"),
             policy: PolicyMetrics::new(&mut names),
             credentials: CredentialMetrics::new(&mut names),
+            discovery: DiscoveryMetrics::new(&mut names),
             tcp: TcpMetrics::new(&mut names),
             refusals: names.register("mesh_node_refusals", "Answers that the mesh made itself"),
             handshakes: names.register("mesh_session_handshakes", "Secure sessions agreed on"),

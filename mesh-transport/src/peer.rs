@@ -19,6 +19,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
@@ -238,6 +239,24 @@ impl Dialer {
         Ok((stream, live))
     }
 
+    /// Makes sure that whoever answers at `destination` proves to be `expected`, for HTTP or for bytes that are not: a whole
+    /// TLS handshake, and nothing after it. Whether the peer accepts us it does not tell.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::dial`].
+    pub async fn verify(&self, destination: &str, expected: &PeerId) -> Result<(), Error> {
+        let current = Arc::clone(&self.tls.current());
+        let client = current.client_for_each(&[b"h2", TCP_PROTOCOL]);
+        let verified = self.verified((&current, client), destination, expected);
+        let verified = tokio::time::timeout(self.config.connect_timeout, verified).await;
+        let (mut stream, _) =
+            verified.unwrap_or_else(|elapsed| Err(refused(destination, elapsed)))?;
+        // A courtesy, so that the peer's log has no broken connection.
+        drop(stream.shutdown().await);
+        Ok(())
+    }
+
     async fn verified(
         &self,
         (current, client): (&TlsIdentity, Arc<ClientConfig>),
@@ -435,6 +454,16 @@ impl PeerPool {
     /// Those of [`Dialer::dial`].
     pub async fn stream(&self) -> Result<(TlsStream<TcpStream>, LivePeer), Error> {
         self.dialer.stream(&self.destination, &self.expected).await
+    }
+
+    /// Lets no new call use the connections there are; each closes once those that use it are done.
+    pub fn retire(&self) {
+        self.open.store(Arc::default());
+    }
+
+    /// Who makes the connections.
+    pub fn dialer(&self) -> &Dialer {
+        &self.dialer
     }
 
     /// Host and port.

@@ -336,8 +336,13 @@ impl TlsIdentity {
 
     /// As [`Self::client`], for connections that carry `protocol` (ALPN) and nothing else.
     pub fn client_for(&self, protocol: &[u8]) -> Arc<ClientConfig> {
+        self.client_for_each(&[protocol])
+    }
+
+    /// As [`Self::client_for`], for any of several protocols, the preferred one first.
+    pub fn client_for_each(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
         let mut config = ClientConfig::clone(&self.client);
-        config.alpn_protocols = vec![protocol.to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         // A ticket is for the protocol of the connection that it came on.
         config.resumption = rustls::client::Resumption::disabled();
         Arc::new(config)

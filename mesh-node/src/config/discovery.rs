@@ -9,6 +9,7 @@ use serde::Serialize;
 pub use self::source::EndpointConfig;
 pub use self::source::SourceConfig;
 pub use self::source::StaticConfig;
+use super::health_check::HealthCheckConfig;
 
 /// Where services are.
 #[non_exhaustive]
@@ -17,6 +18,8 @@ pub use self::source::StaticConfig;
 pub struct DiscoveryConfig {
     /// Sources, asked in this order; the first that knows a service answers. Default none.
     pub sources: Vec<SourceConfig>,
+    /// Active checks of the endpoints that are called.
+    pub health_check: HealthCheckConfig,
 }
 
 impl DiscoveryConfig {

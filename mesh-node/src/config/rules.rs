@@ -22,6 +22,7 @@ pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), Conf
     auth(config, document)?;
     users(config, document)?;
     consul(config, document)?;
+    health_check(config, document)?;
     let retry = &config.resilience.retry;
     if retry.initial_delay > retry.max_delay {
         return Err(document.error(
@@ -30,6 +31,25 @@ pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), Conf
         ));
     }
     Ok(())
+}
+
+fn health_check(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
+    let check = &config.discovery.health_check;
+    let wrong = |field: &str, message: &str| {
+        Err(document.error(&format!("discovery.health_check.{field}"), message))
+    };
+    if check.timeout > check.interval {
+        return wrong("timeout", "must not be longer than interval");
+    }
+    match mesh_discovery::CheckTable::new(check.schedule()) {
+        Err(mesh_discovery::Error::HealthConfig { field, reason }) => return wrong(field, reason),
+        Err(error) => return wrong("interval", &error.to_string()),
+        Ok(_) => {}
+    }
+    match mesh_discovery::GrpcProbe::new(&config.service.id, &check.grpc_service) {
+        Err(error) => wrong("grpc_service", &error.to_string()),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Users come from credentials. The mesh's own service tokens are none: every node that shares their secret can write

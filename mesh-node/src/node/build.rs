@@ -12,6 +12,7 @@ use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::spiffe::TrustDomainAliases;
 use mesh_crypto::SystemRandom;
+use mesh_discovery::Vitals;
 use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::limit::Window;
@@ -166,7 +167,7 @@ pub(super) fn parts(
         config,
         own,
         (dialer, client, tokens.cloned()),
-        &telemetry,
+        (&telemetry, &Arc::new(Vitals::new())),
         tasks,
     )?;
     let outbound = Outbound {

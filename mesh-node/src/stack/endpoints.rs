@@ -1,94 +1,111 @@
-//! The endpoints of one service as the request path sees them: an immutable list, swapped whole when discovery changes.
+//! The endpoints of one service as the request path sees them: an immutable list, swapped whole when discovery or a check
+//! says something new.
+//!
+//! Peers outlive lists: whatever a registry says of one, its connections, sessions and statistics stay as long as it is
+//! the same process at the same place ([`mesh_discovery::Endpoint::is_same_peer`]). One that is taken away gets no new
+//! calls; those in flight finish, its sessions are ended, and its connections close.
+
+pub(crate) mod check;
+mod level;
+mod member;
 
 use std::collections::HashMap;
+use std::collections::HashSet;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use http::Request;
-use http::Response;
+use futures_core::future::BoxFuture;
+use mesh_discovery::EndpointHealth;
+use mesh_discovery::Health;
+use mesh_discovery::ServiceName;
 use mesh_discovery::Standing;
+use mesh_discovery::Status;
+use mesh_discovery::Vitals;
 use mesh_discovery::Watch;
 use mesh_resilience::balance::Endpoint as Balanced;
 use mesh_resilience::balance::EndpointState;
 use mesh_resilience::balance::InFlight as Load;
 use mesh_resilience::balance::Outliers;
-use mesh_resilience::balance::Picker;
-use mesh_resilience::balance::Policy;
 use mesh_resilience::classify::Outcome;
 use mesh_resilience::random::SplitMix64;
 use mesh_resilience::timeout::Deadline;
-use mesh_transport::Body;
-use mesh_transport::Error;
-use mesh_transport::peer::Dialer;
-use mesh_transport::peer::PeerPool;
-use mesh_transport::peer::Unsent;
-use mesh_transport::session::SessionClient;
-use mesh_transport::session::SessionPool;
-use mesh_transport::tls::LivePeer;
-use mesh_transport::tls::PeerId;
-use tokio::net::TcpStream;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio_rustls::client::TlsStream;
 
-use crate::adapt::peer_key::PeerJudge;
-use crate::adapt::peer_key::Pin;
-use crate::service_token::TokenCheck;
+use self::check::Checks;
+use self::level::Level;
+pub(crate) use self::member::Links;
+pub(crate) use self::member::Member;
+use self::member::is_trusted_by_pin;
 use crate::stack::now;
 
 /// The endpoints of one service.
 #[derive(Debug)]
 pub(crate) struct Endpoints {
-    service: Arc<str>,
     links: Links,
-    outliers: Arc<Outliers>,
-    random: Arc<SplitMix64>,
+    common: Arc<Common>,
+    checks: Option<Checks>,
     current: ArcSwap<List>,
     /// Whether the source has answered yet.
     is_answered: AtomicBool,
     first_answer: Notify,
+    changing: Mutex<Changing>,
 }
 
-/// How connections to endpoints are made.
+/// What all lists of a service share.
+#[derive(Debug)]
+struct Common {
+    service: Arc<str>,
+    name: ServiceName,
+    outliers: Arc<Outliers>,
+    random: Arc<SplitMix64>,
+    vitals: Arc<Vitals>,
+}
+
+/// What the next list is made of beside what discovery says.
+#[derive(Debug, Default)]
+struct Changing {
+    health: Option<Health>,
+    /// Taken away, with calls in flight or just now.
+    leaving: Vec<(Slot, Instant)>,
+    updates: u64,
+}
+
+/// What balancing needs beside the list.
 #[derive(Clone, Debug)]
-pub(crate) struct Links {
-    pub(crate) dialer: Dialer,
-    /// Where calls are sealed end to end.
-    pub(crate) sessions: Option<SessionClient>,
-    /// What the peer must show in a handshake, where tokens are configured.
-    pub(crate) handshake_token: Option<Arc<TokenCheck>>,
-    /// The identity expected of an endpoint for which discovery names none.
-    pub(crate) expected: PeerId,
+pub(crate) struct Parts {
+    pub(crate) outliers: Arc<Outliers>,
+    pub(crate) random: Arc<SplitMix64>,
+    /// Where what traffic and checks find is told.
+    pub(crate) vitals: Arc<Vitals>,
+    /// The active checks, where there are any.
+    pub(crate) checks: Option<Checks>,
 }
 
 /// One list of endpoints.
 #[derive(Debug)]
 pub(crate) struct List {
-    members: Vec<Slot>,
-    picker: Picker,
-    outliers: Arc<Outliers>,
-    random: Arc<SplitMix64>,
+    /// Those that get traffic, by priority.
+    slots: Vec<Slot>,
+    levels: Vec<Level>,
+    /// Those that get none.
+    spare: Vec<Slot>,
+    found: mesh_discovery::Endpoints,
+    is_panic: bool,
+    common: Arc<Common>,
 }
 
-/// A member's place in a list.
+/// A peer's place in a list, with what discovery says of it now.
 #[derive(Clone, Debug)]
-struct Slot(Arc<Member>);
-
-/// One endpoint with its connections and what is known of how it does.
-#[derive(Debug)]
-pub(crate) struct Member {
-    endpoint: Arc<mesh_discovery::Endpoint>,
-    service: Arc<str>,
-    state: Arc<EndpointState>,
-    link: Link,
-}
-
-#[derive(Debug)]
-enum Link {
-    Mtls(Box<PeerPool>),
-    Hybrid(Box<SessionPool>),
+pub(crate) struct Slot {
+    pub(crate) endpoint: Arc<mesh_discovery::Endpoint>,
+    pub(crate) member: Arc<Member>,
 }
 
 /// A call to one endpoint, under way until this is dropped.
@@ -103,52 +120,108 @@ pub(crate) struct InFlight {
 
 impl Endpoints {
     /// The endpoints that `watch` shows now; [`Endpoints::follow`] keeps them current.
-    pub(crate) fn new(
-        service: Arc<str>,
-        links: Links,
-        parts: (Arc<Outliers>, Arc<SplitMix64>),
-        watch: &Watch,
-    ) -> Self {
-        let (outliers, random) = parts;
-        let empty = List::new(Vec::new(), Arc::clone(&outliers), Arc::clone(&random));
+    pub(crate) fn new(name: ServiceName, links: Links, parts: Parts, watch: &Watch) -> Self {
+        let common = Arc::new(Common {
+            service: Arc::from(name.as_str()),
+            name,
+            outliers: parts.outliers,
+            random: parts.random,
+            vitals: parts.vitals,
+        });
         let endpoints = Self {
-            service,
             links,
-            outliers,
-            random,
-            current: ArcSwap::from_pointee(empty),
+            checks: parts.checks,
+            current: ArcSwap::from_pointee(List::new(
+                mesh_discovery::Endpoints::pending(),
+                Vec::new(),
+                |_| true,
+                Arc::clone(&common),
+            )),
+            common,
             is_answered: AtomicBool::new(false),
             first_answer: Notify::new(),
+            changing: Mutex::default(),
         };
         endpoints.update(&watch.current());
         endpoints
     }
 
-    /// Takes over every change until the source is gone.
-    pub(crate) async fn follow(&self, mut watch: Watch) {
-        while let Ok(changed) = watch.changed().await {
-            self.update(changed);
+    /// Takes over every change, and checks the endpoints where that is configured, until the source is gone.
+    pub(crate) async fn follow(self: &Arc<Self>, mut watch: Watch) {
+        self.update(watch.latest());
+        let (health, checking) = check::start(self, &watch);
+        let mut usable = health.as_ref().map(Health::watch);
+        self.changing.lock().health = health;
+        let mut checking = std::pin::pin!(checking);
+        let mut ending = Vec::new();
+        let mut ticks = tokio::time::interval(LEAVE_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = watch.changed() => match changed {
+                    Ok(found) => self.update(found),
+                    Err(_closed) => break,
+                },
+                true = turned(&mut usable) => self.update(&watch.current()),
+                () = &mut checking => break,
+                _ = ticks.tick(), if self.has_leaving() => ending.extend(self.take_leave()),
+                () = any(&mut ending), if !ending.is_empty() => {}
+            }
         }
+        self.changing.lock().health = None;
+    }
+
+    /// How often something changed.
+    pub(crate) fn updates(&self) -> u64 {
+        self.changing.lock().updates
+    }
+
+    /// What active checks found, where there are any.
+    pub(crate) fn checked(&self) -> Option<Arc<[EndpointHealth]>> {
+        let health = self.changing.lock().health.clone();
+        health.map(|health| health.statuses())
     }
 
     fn update(&self, found: &mesh_discovery::Endpoints) {
+        let now = now();
+        let mut changing = self.changing.lock();
         let before = self.current.load_full();
-        let known: HashMap<*const mesh_discovery::Endpoint, &Slot> = before
-            .members
+        let leaving = std::mem::take(&mut changing.leaving);
+        let known: HashMap<Peer<'_>, &Slot> = leaving
             .iter()
-            .map(|slot| (Arc::as_ptr(&slot.0.endpoint), slot))
+            .map(|(slot, _)| slot)
+            .chain(before.all())
+            .map(|slot| (peer(&slot.endpoint), slot))
             .collect();
-        let member =
-            |endpoint: &Arc<mesh_discovery::Endpoint>| match known.get(&Arc::as_ptr(endpoint)) {
-                Some(slot) => Slot::clone(slot),
-                None => Slot(Arc::new(self.links.member(endpoint, &self.service, now()))),
-            };
-        let members = found.iter().map(member).collect();
-        let list = List::new(
-            members,
-            Arc::clone(&self.outliers),
-            Arc::clone(&self.random),
-        );
+        let slot = |endpoint: &Arc<mesh_discovery::Endpoint>| Slot {
+            endpoint: Arc::clone(endpoint),
+            member: match known.get(&peer(endpoint)) {
+                Some(slot) => Arc::clone(&slot.member),
+                None => Arc::new(self.links.member(endpoint, &self.common.service, now)),
+            },
+        };
+        let slots: Vec<Slot> = found.iter().map(slot).collect();
+        let stays: HashSet<Peer<'_>> = found.iter().map(|endpoint| peer(endpoint)).collect();
+        let left = before.all().map(|slot| (slot.clone(), now));
+        changing.leaving = leaving
+            .iter()
+            .cloned()
+            .chain(left)
+            .filter(|(slot, _)| !stays.contains(&peer(&slot.endpoint)))
+            .collect();
+        changing.updates += 1;
+        let statuses = changing.health.as_ref().map(Health::statuses);
+        let unhealthy: HashSet<&str> = statuses
+            .iter()
+            .flat_map(|statuses| statuses.iter())
+            .filter(|found| found.status == Status::Unhealthy)
+            .map(|found| found.endpoint.id.as_str())
+            .collect();
+        let is_usable = |endpoint: &mesh_discovery::Endpoint| {
+            endpoint.condition.is_usable() && !unhealthy.contains(endpoint.id.as_str())
+        };
+        let list = List::new(found.clone(), slots, is_usable, Arc::clone(&self.common));
+        self.common.vitals.retain(&self.common.name, found);
         self.current.store(Arc::new(list));
         if found.standing() != Standing::Pending {
             self.is_answered.store(true, Ordering::Release);
@@ -170,12 +243,36 @@ impl Endpoints {
         }
     }
 
+    fn has_leaving(&self) -> bool {
+        !self.changing.lock().leaving.is_empty()
+    }
+
+    /// Those that were taken away and have no call in flight any more: what ends between this node and them.
+    fn take_leave(&self) -> Vec<BoxFuture<'static, ()>> {
+        let now = now();
+        let is_over = |(slot, since): &(Slot, Instant)| {
+            let age = now.saturating_duration_since(*since);
+            age >= LEAVE_AFTER && slot.member.state().in_flight() == 0
+        };
+        let mut changing = self.changing.lock();
+        let (gone, leaving): (Vec<_>, Vec<_>) = std::mem::take(&mut changing.leaving)
+            .into_iter()
+            .partition(is_over);
+        changing.leaving = leaving;
+        let end = |(slot, _): (Slot, Instant)| -> BoxFuture<'static, ()> {
+            Box::pin(async move {
+                // A courtesy: who is taken away may well be gone.
+                drop(tokio::time::timeout(LAST_WORD, slot.member.close()).await);
+                slot.member.retire();
+            })
+        };
+        gone.into_iter().map(end).collect()
+    }
+
     /// Tells those that this node has sessions with that nothing more comes.
     pub(crate) async fn close(&self) {
-        for member in &self.current().members {
-            if let Link::Hybrid(pool) = &member.0.link {
-                pool.close().await;
-            }
+        for slot in self.current().all() {
+            slot.member.close().await;
         }
     }
 
@@ -185,51 +282,72 @@ impl Endpoints {
     }
 }
 
-impl Links {
-    fn member(
-        &self,
-        endpoint: &Arc<mesh_discovery::Endpoint>,
-        service: &Arc<str>,
-        now: Instant,
-    ) -> Member {
-        let expected = endpoint
-            .spiffe_id
-            .as_deref()
-            .map_or_else(|| self.expected.clone(), PeerId::new);
-        let pool = self.dialer.pool(endpoint.to_string(), expected.clone());
-        let link = match &self.sessions {
-            None => Link::Mtls(Box::new(pool)),
-            Some(client) => {
-                let pin = if endpoint.source.is_none() {
-                    Pin::Enough
-                } else {
-                    Pin::Besides
-                };
-                let pinned = endpoint.public_key_fingerprint.clone().map(pin);
-                let (tls, token) = (Arc::clone(self.dialer.tls()), self.handshake_token.clone());
-                Link::Hybrid(Box::new(client.pool(
-                    pool,
-                    Arc::new(PeerJudge::only(tls, expected, pinned, token)),
-                )))
-            }
-        };
-        Member {
-            endpoint: Arc::clone(endpoint),
-            service: Arc::clone(service),
-            state: Arc::new(EndpointState::new(now)),
-            link,
+/// Waits until the checks say something new; false when there are none any more.
+async fn turned(usable: &mut Option<Watch>) -> bool {
+    match usable {
+        Some(watch) => watch.changed().await.is_ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until at least one of them is done, and takes it out.
+async fn any(futures: &mut Vec<BoxFuture<'static, ()>>) {
+    let count = futures.len();
+    poll_fn(|cx| {
+        futures.retain_mut(|future| future.as_mut().poll(cx).is_pending());
+        if futures.len() < count {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
+    })
+    .await;
+}
+
+/// What makes an endpoint the same peer as another one; see [`mesh_discovery::Endpoint::is_same_peer`]. What a pin of the
+/// configuration is trusted for, the same pin of a registry is not.
+type Peer<'a> = (
+    &'a mesh_discovery::Host,
+    u16,
+    Option<&'a str>,
+    Option<&'a str>,
+    bool,
+);
+
+fn peer(endpoint: &mesh_discovery::Endpoint) -> Peer<'_> {
+    (
+        &endpoint.host,
+        endpoint.port,
+        endpoint.spiffe_id.as_deref(),
+        endpoint.public_key_fingerprint.as_deref(),
+        is_trusted_by_pin(endpoint),
+    )
+}
+
+impl Drop for Endpoints {
+    fn drop(&mut self) {
+        self.common.vitals.forget(&self.common.name);
     }
 }
 
 impl List {
-    fn new(members: Vec<Slot>, outliers: Arc<Outliers>, random: Arc<SplitMix64>) -> Self {
-        let picker = Picker::new(Policy::default(), &members);
+    fn new(
+        found: mesh_discovery::Endpoints,
+        slots: Vec<Slot>,
+        is_usable: impl Fn(&mesh_discovery::Endpoint) -> bool,
+        common: Arc<Common>,
+    ) -> Self {
+        let is_panic = !slots.iter().any(|slot| is_usable(&slot.endpoint));
+        let (slots, levels, spare) = level::arrange(slots, |slot| {
+            (slot.endpoint.priority, is_usable(&slot.endpoint))
+        });
         Self {
-            members,
-            picker,
-            outliers,
-            random,
+            slots,
+            levels,
+            spare,
+            found,
+            is_panic,
+            common,
         }
     }
 
@@ -241,10 +359,8 @@ impl List {
         tried: &[usize],
         deadline: Option<Deadline>,
     ) -> Option<(Arc<Member>, InFlight)> {
-        let index = self
-            .picker
-            .pick(&self.members, tried, &*self.random, now())?;
-        let Slot(member) = self.members.get(index)?;
+        let index = self.choose(tried, now())?;
+        let member = &self.slots.get(index)?.member;
         let in_flight = InFlight {
             list: Arc::clone(self),
             index,
@@ -255,53 +371,68 @@ impl List {
         Some((Arc::clone(member), in_flight))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.members.len()
+    /// A good one of the level that is drawn, or of the next ones, or the best that this level has.
+    fn choose(&self, tried: &[usize], now: Instant) -> Option<usize> {
+        let random = &*self.common.random;
+        let drawn = level::draw(&self.levels, random);
+        let mut fallback = None;
+        let others = (0..self.levels.len()).filter(|level| *level != drawn);
+        for level in std::iter::once(drawn).chain(others) {
+            let Level { range, picker, .. } = self.levels.get(level)?;
+            let slots = self.slots.get(range.clone())?;
+            // Empty, and nothing allocated, but for a second attempt.
+            let tried_here: Vec<usize> = tried
+                .iter()
+                .filter(|index| range.contains(index))
+                .map(|index| index - range.start)
+                .collect();
+            let Some(picked) = picker.pick(slots, &tried_here, random, now) else {
+                continue;
+            };
+            let state = slots.get(picked)?.member.state();
+            let index = range.start + picked;
+            if !state.is_ejected(now) && !tried_here.contains(&picked) {
+                return Some(index);
+            }
+            fallback.get_or_insert(index);
+        }
+        fallback
     }
 
-    /// How many endpoints are not ejected.
+    /// Whether none may be used, so that all are.
+    pub(crate) fn is_panic(&self) -> bool {
+        self.is_panic
+    }
+
+    /// How many endpoints get traffic.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How many of them are not ejected.
     pub(crate) fn healthy(&self) -> usize {
-        self.members
-            .iter()
-            .filter(|slot| !slot.0.state.is_ejected(now()))
-            .count()
+        let is_in = |slot: &&Slot| !slot.member.state().is_ejected(now());
+        self.slots.iter().filter(is_in).count()
+    }
+
+    /// Those that get traffic, by priority, and then the others.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().chain(&self.spare)
+    }
+
+    /// What discovery says.
+    pub(crate) fn found(&self) -> &mesh_discovery::Endpoints {
+        &self.found
     }
 }
 
 impl Balanced for Slot {
     fn state(&self) -> &EndpointState {
-        &self.0.state
+        self.member.state()
     }
 
     fn weight(&self) -> u32 {
-        u32::from(self.0.endpoint.weight.get())
-    }
-}
-
-impl Member {
-    /// Host and port.
-    pub(crate) fn destination(&self) -> &str {
-        self.pool().destination()
-    }
-
-    /// Sends one request.
-    pub(crate) async fn exchange(&self, request: Request<Body>) -> Result<Response<Body>, Unsent> {
-        match &self.link {
-            Link::Hybrid(pool) => pool.send(&self.service, request).await,
-            Link::Mtls(pool) => pool.send(request).await,
-        }
-    }
-
-    /// A connection of its own, for bytes that are not HTTP.
-    pub(crate) async fn stream(&self) -> Result<(TlsStream<TcpStream>, LivePeer), Error> {
-        self.pool().stream().await
-    }
-
-    fn pool(&self) -> &PeerPool {
-        match &self.link {
-            Link::Mtls(pool) => pool,
-            Link::Hybrid(pool) => pool.connections(),
-        }
+        u32::from(self.endpoint.weight.get())
     }
 }
 
@@ -311,25 +442,51 @@ impl InFlight {
         self.index
     }
 
-    /// Takes in how the call went; too many failures in a row eject the endpoint for a while.
-    pub(crate) fn record(&mut self, outcome: Outcome) {
+    /// Takes in how the call went; too many failures in a row eject the endpoint for a while. `why` is asked of a failure.
+    pub(crate) fn record(&mut self, outcome: Outcome, why: impl FnOnce() -> String) {
         self.is_recorded = true;
-        if let Some(ejected) =
-            self.list
-                .outliers
-                .record(&self.list.members, self.index, outcome, now())
-        {
-            let endpoint = self
-                .list
-                .members
-                .get(self.index)
-                .map(|slot| slot.0.destination());
-            tracing::warn!(
-                endpoint,
-                ?ejected,
-                "endpoint ejected after repeated failures"
-            );
+        let Some(slot) = self.list.slots.get(self.index) else {
+            return;
+        };
+        let now = now();
+        if outcome == Outcome::Failure {
+            slot.member.note(&why(), now);
         }
+        let common = &self.list.common;
+        let ejected = common
+            .outliers
+            .record(&self.list.slots, self.index, outcome, now);
+        self.tell(slot, ejected);
+    }
+
+    /// Takes in that nothing, or nothing more, came from the endpoint. One that could not prove to be who it must be is
+    /// out at once, however many others are: no further attempt puts that right.
+    pub(crate) fn failed(&mut self, error: &mesh_transport::Error) {
+        if !member::is_identity(error) {
+            return self.record(Outcome::Failure, || member::reason(error));
+        }
+        self.is_recorded = true;
+        if let Some(slot) = self.list.slots.get(self.index) {
+            let now = now();
+            slot.member.note(&member::reason(error), now);
+            let outliers = &self.list.common.outliers;
+            self.tell(slot, outliers.eject_at_once(slot.member.state(), now));
+        }
+    }
+
+    fn tell(&self, slot: &Slot, ejected: Option<Duration>) {
+        let Some(ejected) = ejected else { return };
+        let common = &self.list.common;
+        let reason = slot.member.last_failure().map(|failure| failure.reason);
+        tracing::warn!(
+            service = %common.service,
+            endpoint = slot.member.destination(),
+            ?ejected,
+            reason = reason.as_deref(),
+            "endpoint ejected after failures"
+        );
+        let until = now() + ejected;
+        common.vitals.failing(&common.name, &slot.endpoint, until);
     }
 }
 
@@ -341,7 +498,16 @@ impl Drop for InFlight {
                 .deadline
                 .is_some_and(|deadline| deadline.is_past(now()))
         {
-            self.record(Outcome::Failure);
+            self.record(Outcome::Failure, || {
+                "no answer before the deadline".to_owned()
+            });
         }
     }
 }
+
+/// How often those that are taken away are looked at.
+const LEAVE_EVERY: Duration = Duration::from_millis(250);
+/// How long a peer that is taken away has to hear that its sessions are over.
+const LAST_WORD: Duration = Duration::from_secs(1);
+/// Requests that hold the list before may pick one for this long; and one that comes back finds its connections.
+const LEAVE_AFTER: Duration = Duration::from_secs(1);

@@ -241,7 +241,8 @@ async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxEr
                 if is_unprocessed(&response) {
                     may_be_processed.store(before, Ordering::Relaxed);
                 }
-                in_flight.record(judge(&response).outcome);
+                let outcome = judge(&response).outcome;
+                in_flight.record(outcome, || answered(&response));
                 return Ok(Answer {
                     response,
                     in_flight,
@@ -254,10 +255,10 @@ async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxEr
             may_be_processed.store(before, Ordering::Relaxed);
         }
         if caller_broke_off.load(Ordering::Relaxed) {
-            in_flight.record(Outcome::Unknown);
+            in_flight.record(Outcome::Unknown, String::new);
             return Err(CallerBrokeOff.into());
         }
-        in_flight.record(Outcome::Failure);
+        in_flight.failed(&failed.error);
         let Unsent {
             error,
             request: Some(unsent),
@@ -272,6 +273,16 @@ async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxEr
             return Err(error.into());
         }
         request = *unsent;
+    }
+}
+
+/// What an answer that counts as a failure said.
+fn answered(response: &Response<Body>) -> String {
+    let status = response.status().as_u16();
+    let grpc = response.headers().get("grpc-status");
+    match grpc.and_then(|status| status.to_str().ok()) {
+        Some(grpc) => format!("answered with grpc-status {grpc}"),
+        None => format!("answered with status {status}"),
     }
 }
 

@@ -54,11 +54,11 @@ async fn connect(service: &Service) -> Option<(TlsStream<TcpStream>, LivePeer)> 
         let (member, mut in_flight) = list.pick(&tried, None)?;
         match member.stream().await {
             Ok(connected) => {
-                in_flight.record(Outcome::Success);
+                in_flight.record(Outcome::Success, String::new);
                 return Some(connected);
             }
             Err(error) => {
-                in_flight.record(Outcome::Failure);
+                in_flight.failed(&error);
                 tracing::warn!(service = %service.name, error = %chain(&error), "could not connect");
                 tried.push(in_flight.index());
             }

@@ -74,6 +74,13 @@ impl EndpointState {
         until != 0 && self.millis(now) < until
     }
 
+    /// Returns how much longer the endpoint is ejected; nothing where it is not.
+    pub fn ejected_for(&self, now: Instant) -> Option<Duration> {
+        let until = self.ejected_until.load(Ordering::Acquire);
+        let left = until.checked_sub(self.millis(now))?;
+        (left > 0).then(|| Duration::from_millis(left))
+    }
+
     /// Returns the part of the recent calls that failed, in `0.0..=1.0`; halved every 5 s without calls.
     pub fn failure_ratio(&self, now: Instant) -> f64 {
         let failing = self.failing.load(Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Endpoint;
+use super::{Endpoint, EndpointState};
 use crate::classify::Outcome;
 use crate::error::ConfigError;
 
@@ -128,6 +128,17 @@ impl Outliers {
             }
             Outcome::CallerError | Outcome::Unknown => None,
         }
+    }
+
+    /// Ejects an endpoint at once, however many are ejected: for what no further call can put right, such as a peer that
+    /// proved to be somebody else. Returns for how long, unless it is ejected already.
+    pub fn eject_at_once(&self, endpoint: &EndpointState, now: Instant) -> Option<Duration> {
+        let _deciding = self.deciding.lock();
+        if endpoint.is_ejected(now) {
+            return None;
+        }
+        let config = &self.config;
+        Some(endpoint.eject(config.ejection, config.max_ejection, config.interval, now))
     }
 
     /// Ejects an endpoint unless that leaves too few.

@@ -4,9 +4,12 @@ use std::num::NonZeroU16;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use mesh_discovery::GrpcProbe;
+use mesh_discovery::ProbeLimit;
 use mesh_discovery::ServiceName;
 use mesh_discovery::StaticEntry;
 use mesh_discovery::StaticSource;
+use mesh_discovery::Vitals;
 use mesh_discovery::Watch;
 use mesh_resilience::balance::OutlierConfig;
 use mesh_resilience::balance::Outliers;
@@ -28,6 +31,7 @@ use mesh_transport::tls::PeerId;
 use crate::config::Alpn;
 use crate::config::Backoff;
 use crate::config::EndpointConfig;
+use crate::config::HealthProtocol;
 use crate::config::IdentityConfig;
 use crate::config::NodeConfig;
 use crate::config::ResilienceConfig;
@@ -35,9 +39,13 @@ use crate::discovery::services::Services;
 use crate::discovery::services::Work;
 use crate::error::Error;
 use crate::node::build::Own;
+use crate::node::wall_clock;
 use crate::service_token::ServiceTokens;
 use crate::stack::endpoints::Endpoints;
 use crate::stack::endpoints::Links;
+use crate::stack::endpoints::Parts;
+use crate::stack::endpoints::check::Checks;
+use crate::stack::endpoints::check::Protocol;
 use crate::stack::outbound::Layers;
 use crate::stack::outbound::Service;
 use crate::stack::send::Judge;
@@ -95,7 +103,7 @@ pub(super) fn services(
     config: &NodeConfig,
     own: &Own,
     (dialer, sessions, tokens): (Dialer, Option<SessionClient>, Option<Arc<ServiceTokens>>),
-    telemetry: &Arc<Telemetry>,
+    (telemetry, vitals): (&Arc<Telemetry>, &Arc<Vitals>),
     tasks: &Tasks,
 ) -> Result<Services<Service>, Error> {
     let discovery = Arc::new(discovery(config)?);
@@ -106,6 +114,8 @@ pub(super) fn services(
         resilience: config.resilience.clone(),
         dialer,
         sessions,
+        checks: checks(config, tokens.as_ref(), telemetry)?,
+        vitals: Arc::clone(vitals),
         tokens,
         telemetry: Arc::clone(telemetry),
     };
@@ -122,6 +132,8 @@ struct Maker {
     sessions: Option<SessionClient>,
     tokens: Option<Arc<ServiceTokens>>,
     telemetry: Arc<Telemetry>,
+    vitals: Arc<Vitals>,
+    checks: Option<Checks>,
 }
 
 impl Maker {
@@ -144,8 +156,13 @@ impl Maker {
         let outliers = Outliers::new(OutlierConfig::default());
         let outliers =
             outliers.map_err(|source| Error::config("outlier ejection can't be set up", source))?;
-        let balance = (Arc::new(outliers), Arc::clone(&own.seed));
-        let endpoints = Arc::new(Endpoints::new(Arc::clone(&shared), links, balance, &watch));
+        let parts = Parts {
+            outliers: Arc::new(outliers),
+            random: Arc::clone(&own.seed),
+            vitals: Arc::clone(&self.vitals),
+            checks: self.checks.clone(),
+        };
+        let endpoints = Arc::new(Endpoints::new(name.clone(), links, parts, &watch));
         let series = PairSeries::new(
             Ends {
                 reporter: "source",
@@ -163,6 +180,39 @@ impl Maker {
         let service = Service::new(shared, &layers, endpoints, Arc::new(series));
         Ok((Arc::new(service), work))
     }
+}
+
+/// How endpoints are checked; nothing where they are not.
+fn checks(
+    config: &NodeConfig,
+    tokens: Option<&Arc<ServiceTokens>>,
+    telemetry: &Arc<Telemetry>,
+) -> Result<Option<Checks>, Error> {
+    let check = &config.discovery.health_check;
+    let protocol = match check.protocol {
+        HealthProtocol::None => return Ok(None),
+        HealthProtocol::Tls => Protocol::Tls,
+        HealthProtocol::Http => Protocol::Http {
+            path: Arc::from(check.path.as_str()),
+        },
+        HealthProtocol::Grpc => {
+            let probe = GrpcProbe::new(&config.service.id, &check.grpc_service);
+            let wrong = |source| Error::config("discovery.health_check.grpc_service", source);
+            Protocol::Grpc(probe.map_err(wrong)?)
+        }
+    };
+    let limit = usize::try_from(check.max_concurrent.get()).ok();
+    let limit = limit
+        .and_then(NonZeroUsize::new)
+        .unwrap_or(NonZeroUsize::MAX);
+    Ok(Some(Checks {
+        config: check.schedule(),
+        protocol,
+        limit: ProbeLimit::new(limit),
+        tokens: tokens.cloned(),
+        clock: wall_clock,
+        telemetry: Arc::clone(telemetry),
+    }))
 }
 
 fn layers(
