@@ -26,7 +26,7 @@
 //! | … `_node_maintenance`, `_service_maintenance:ID` | [`Condition::Draining`] |
 //!
 //! All else is not looked at: tagged addresses (an agent with `translate_wan_addrs` translates by itself), Connect, the
-//! texts of checks. Consul finds names whatever their case is. An instance that can't be read is left out and named; the
+//! texts of checks, and round-trip times (`near`), since lists are in the order of their ids. Consul finds names whatever their case is. An instance that can't be read is left out and named; the
 //! others stay. [`Registrar`] writes the same fields the other way round.
 //!
 //! # What an answer is worth

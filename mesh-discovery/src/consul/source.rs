@@ -33,9 +33,6 @@ pub struct SourceConfig {
     pub datacenter: Option<String>,
     /// Tags that an instance must have, all of them. Default none.
     pub tags: Vec<String>,
-    /// A node, or `_agent` for the agent that is asked, by the round-trip time to which Consul sorts the list, nearest
-    /// first. Default none: in the order of the catalog.
-    pub near: Option<String>,
     /// Which server may answer. Default [`Consistency::Leader`].
     pub consistency: Consistency,
     /// How long a query waits for a change, in place of the client's. An agent that hangs is noticed after it. Default
@@ -70,7 +67,6 @@ impl Default for SourceConfig {
         Self {
             datacenter: None,
             tags: Vec::new(),
-            near: None,
             consistency: Consistency::Leader,
             wait: WAIT,
             connections: CONNECTIONS,
@@ -93,15 +89,6 @@ impl SourceConfig {
     #[must_use]
     pub fn with_tags(self, tags: Vec<String>) -> Self {
         Self { tags, ..self }
-    }
-
-    /// Sorted by the round-trip time to a node.
-    #[must_use]
-    pub fn with_near(self, near: impl Into<String>) -> Self {
-        Self {
-            near: Some(near.into()),
-            ..self
-        }
     }
 
     /// From other servers.
@@ -135,10 +122,14 @@ impl SourceConfig {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let texts = [&self.datacenter, &self.near].into_iter().flatten();
-        if texts.chain(&self.tags).any(String::is_empty) {
+        if self
+            .tags
+            .iter()
+            .chain(&self.datacenter)
+            .any(String::is_empty)
+        {
             return Err(Error::Setting {
-                what: "a datacenter, tag or node to be near to",
+                what: "a datacenter or tag",
                 reason: "it must not be empty",
             });
         }
@@ -158,9 +149,6 @@ impl SourceConfig {
             parameters.push(format!("dc={}", escaped(datacenter)));
         }
         parameters.extend(self.tags.iter().map(|tag| format!("tag={}", escaped(tag))));
-        if let Some(near) = &self.near {
-            parameters.push(format!("near={}", escaped(near)));
-        }
         match self.consistency {
             Consistency::Leader => {}
             Consistency::Verified => parameters.push("consistent".to_owned()),

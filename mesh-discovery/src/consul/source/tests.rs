@@ -13,11 +13,10 @@ fn a_source_asks_for_what_it_is_configured_for_and_escapes_it() {
     let full = plain
         .with_datacenter("dc 2")
         .with_tags(vec!["a&b=c".to_owned(), "v2".to_owned()])
-        .with_near("_agent")
         .with_consistency(Consistency::Verified);
     assert_eq!(
         full.path(&service()),
-        "/v1/health/service/order-service?dc=dc%202&tag=a%26b%3Dc&tag=v2&near=_agent&consistent"
+        "/v1/health/service/order-service?dc=dc%202&tag=a%26b%3Dc&tag=v2&consistent"
     );
     let any = Consistency::Any {
         max_age: Duration::from_secs(5),
@@ -30,7 +29,6 @@ fn a_source_asks_for_what_it_is_configured_for_and_escapes_it() {
 fn settings_that_consul_would_take_for_none_are_refused() {
     for bad in [
         SourceConfig::default().with_datacenter(""),
-        SourceConfig::default().with_near(""),
         SourceConfig::default().with_tags(vec![String::new()]),
         SourceConfig::default().with_wait(Duration::ZERO),
     ] {
