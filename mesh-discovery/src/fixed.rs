@@ -289,9 +289,9 @@ fn default_weight() -> NonZeroU16 {
 }
 
 /// The most endpoints of all services together: about 40 MiB.
-const MAX_ENDPOINTS: usize = 100_000;
+pub(crate) const MAX_ENDPOINTS: usize = 100_000;
 /// The most services that a source knows; a mesh of this kind has up to 300.
-const MAX_SERVICES: usize = 10_000;
+pub(crate) const MAX_SERVICES: usize = 10_000;
 /// The most names in the table, known or only watched: callers may ask for any name they like.
 const MAX_NAMES: usize = 2 * MAX_SERVICES;
 

@@ -48,6 +48,7 @@
 //! | `tls` | with the feature of that name: `TlsConfig`, which all registries that are reached by TLS take |
 //! | `dns` | with the feature of that name, in a module of its own: a source that asks name servers |
 //! | `xds` | with the feature of that name, in a module of its own: a source that follows a control plane for Envoy or gRPC |
+//! | `file` | with the feature of that name, in a module of its own: a source that reads a file whenever it changes |
 //!
 //! # Features
 //!
@@ -58,6 +59,7 @@
 //! | `probe-grpc` | `GrpcProbe`: gRPC's health protocol, version 1, over a stream of the caller's |
 //! | `dns` | the module `dns`: services in SRV, A and AAAA records |
 //! | `xds` | the module `xds`: clusters and assignments over the aggregated discovery service |
+//! | `file` | the module `file`: services in a YAML or JSON file that is watched |
 //! | `serde` | `Deserialize` and `Serialize` for [`ServiceName`], [`Host`] and [`StaticEntry`] |
 //! | `tls` | `TlsConfig`, `TlsIdentity` and `TlsError`; the registries that need it turn it on |
 //!
@@ -77,6 +79,8 @@ pub mod dns;
 mod endpoint;
 mod error;
 mod evidence;
+#[cfg(feature = "file")]
+pub mod file;
 mod fixed;
 #[cfg(feature = "_grpc")]
 #[cfg_attr(

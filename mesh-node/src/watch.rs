@@ -12,9 +12,7 @@ use notify::Watcher as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-mod files;
-
-pub(crate) use self::files::FileWatch;
+pub(crate) use mesh_discovery::file::FileWatch;
 
 /// Tells when something in certain folders may have changed.
 #[derive(Debug)]

@@ -6,15 +6,18 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use notify::RecursiveMode;
 use notify::Watcher;
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Watches the folders of files, and of the links on the way to them.
-pub(crate) struct FileWatch {
+pub struct FileWatch {
     files: Vec<PathBuf>,
     /// All that is in these counts.
     folders: Vec<PathBuf>,
@@ -25,19 +28,22 @@ pub(crate) struct FileWatch {
     changes: mpsc::Receiver<()>,
     /// Ours, so that the receiver never finds the channel closed.
     _told: mpsc::Sender<()>,
+    settle: Duration,
+    /// Something changed, and nobody was told.
+    is_due: bool,
 }
 
 impl FileWatch {
     /// Begins to watch `files`, and all that is in `folders`; neither need be there yet. Where the system can't watch, a
     /// line in the log says so.
-    pub(crate) fn new(files: Vec<PathBuf>, folders: Vec<PathBuf>) -> Self {
+    pub fn new(files: Vec<PathBuf>, folders: Vec<PathBuf>) -> Self {
         let (told, changes) = mpsc::channel(1);
         let names = Arc::new(Mutex::new(BTreeSet::new()));
         let (tell, wanted, whole) = (told.clone(), Arc::clone(&names), folders.clone());
         let on_event = move |event: notify::Result<notify::Event>| {
             let is_wanted = |path: &PathBuf| {
                 let name = path.file_name();
-                name.is_none_or(|name| wanted.lock().contains(name))
+                name.is_none_or(|name| locked(&wanted).contains(name))
                     || path
                         .parent()
                         .is_some_and(|folder| whole.iter().any(|one| one == folder))
@@ -63,17 +69,38 @@ impl FileWatch {
             watcher,
             changes,
             _told: told,
+            settle: SETTLE,
+            is_due: false,
         };
         watch.follow();
         watch
     }
 
-    /// Ready once something changed about one of the files, and then nothing for a moment: whoever replaces several files
-    /// does so within it.
-    pub(crate) async fn changed(&mut self) {
-        let _change = self.changes.recv().await;
-        tokio::time::sleep(SETTLE).await;
-        while self.changes.try_recv().is_ok() {}
+    /// With another time for which files must have been left alone. Default 250 ms: whoever replaces several that belong
+    /// together does so within it.
+    #[must_use]
+    pub fn with_settle(self, settle: Duration) -> Self {
+        Self { settle, ..self }
+    }
+
+    /// Ready once something changed about one of the files, and then nothing for a moment; where changes go on and on, after
+    /// eight such moments.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a change that was not told of is told of by the next call.
+    pub async fn changed(&mut self) {
+        if !self.is_due {
+            let _change = self.changes.recv().await;
+            self.is_due = true;
+        }
+        let latest = Instant::now() + self.settle * 8;
+        while let Ok(Some(())) = tokio::time::timeout(self.settle, self.changes.recv()).await {
+            if Instant::now() >= latest {
+                break;
+            }
+        }
+        self.is_due = false;
         self.follow();
     }
 
@@ -85,7 +112,7 @@ impl FileWatch {
         };
         let all = self.files.iter().chain(&self.folders);
         let entries: BTreeSet<PathBuf> = all.flat_map(|path| ways_to(path)).collect();
-        *self.names.lock() = entries
+        *locked(&self.names) = entries
             .iter()
             .filter_map(|entry| Some(entry.file_name()?.to_owned()))
             .collect();
@@ -106,6 +133,11 @@ impl FileWatch {
             }
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for FileWatch {
