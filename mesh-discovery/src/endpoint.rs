@@ -109,7 +109,7 @@ impl Endpoint {
 
     /// Checks every field that its type leaves open.
     // threat 51: nothing that a registry says reaches logs, metrics or memory unbounded.
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let refuse = |field, reason| Err(Error::field(&self.id, field, reason));
         if self.id.is_empty() || !is_label(&self.id) {
             return refuse("id", LABEL_REASON);

@@ -34,7 +34,7 @@ use crate::tls::TlsConfig;
 
 pub(crate) use self::channel::Channel;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Connects to one of several servers; after a failure to the next of them.
 #[derive(Debug)]
@@ -124,6 +124,15 @@ impl Dialer {
         };
         self.pass_over(&server.shown);
         Err(failure)
+    }
+
+    /// Begins with a server by chance, so that many clients spread over them.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn begin_at(&self, random: u64) {
+        // What does not fit has other bits that are as good.
+        let turn = usize::try_from(random >> 33).unwrap_or_default();
+        self.next
+            .store(turn % self.servers.len(), Ordering::Relaxed);
     }
 
     /// If it is the turn of the server that is shown so, it is the next one's now: this one connects and is of no use.

@@ -45,6 +45,7 @@
 //! | `fixed` | [`StaticSource`]: endpoints from configuration |
 //! | `health` | [`Check`], [`CheckTable`], [`HealthDriver`]: active checks; [`Vitals`]: what they and traffic know; with `probe` and `probe-grpc` probes over TCP, HTTP and gRPC |
 //! | `consul` | with the feature of that name, in a module of its own: services in Consul, registering there, its keys |
+//! | `etcd` | with the feature of that name, in a module of its own: a source that watches etcd, and a registrar with a lease |
 //! | `tls` | with the feature of that name: `TlsConfig`, which all registries that are reached by TLS take |
 //! | `dns` | with the feature of that name, in a module of its own: a source that asks name servers |
 //! | `xds` | with the feature of that name, in a module of its own: a source that follows a control plane for Envoy or gRPC |
@@ -55,6 +56,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `consul` | the module `consul`: a source, a registrar and a client of Consul's HTTP API, over HTTP or HTTPS |
+//! | `etcd` | the module `etcd`: a client of our own for etcd's gRPC API |
 //! | `probe` | `connect`, which checks addresses, and `HttpProbe` |
 //! | `probe-grpc` | `GrpcProbe`: gRPC's health protocol, version 1, over a stream of the caller's |
 //! | `dns` | the module `dns`: services in SRV, A and AAAA records |
@@ -78,15 +80,13 @@ pub mod consul;
 pub mod dns;
 mod endpoint;
 mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod evidence;
 #[cfg(feature = "file")]
 pub mod file;
 mod fixed;
-#[cfg(feature = "_grpc")]
-#[cfg_attr(
-    all(feature = "etcd", not(test)),
-    expect(dead_code, reason = "the source that uses it comes next")
-)]
+#[cfg(any(feature = "etcd", feature = "xds"))]
 mod grpc;
 mod health;
 mod host;

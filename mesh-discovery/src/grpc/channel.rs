@@ -64,7 +64,8 @@ impl Channel {
         Ok(Self {
             sender,
             connection: nursery.shared(),
-            server: Arc::clone(&server.shown),
+            // Its own, to be told from other connections to the same place.
+            server: Arc::from(&*server.shown),
             origin: server.origin.clone(),
         })
     }
@@ -77,6 +78,12 @@ impl Channel {
     /// Where it leads, as it was configured.
     pub(crate) fn server(&self) -> &Arc<str> {
         &self.server
+    }
+
+    /// True when both are the same connection.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.server, &other.server)
     }
 
     /// True when this is known to be of no use any more.

@@ -35,20 +35,30 @@ pub(crate) struct Member {
 impl Etcd {
     /// One member.
     pub(crate) fn start(dir: &Path) -> Option<Self> {
-        Self::launch(1, None, dir)
+        Self::launch(1, None, dir, &[])
+    }
+
+    /// One member, with more flags.
+    pub(crate) fn start_with_flags(dir: &Path, flags: &[&str]) -> Option<Self> {
+        Self::launch(1, None, dir, flags)
     }
 
     /// Three members.
     pub(crate) fn start_cluster(dir: &Path) -> Option<Self> {
-        Self::launch(3, None, dir)
+        Self::launch(3, None, dir, &[])
     }
 
     /// One member that takes HTTPS and clients with a certificate of the same authority only.
     pub(crate) fn start_with_tls(certificates: &Certificates, dir: &Path) -> Option<Self> {
-        Self::launch(1, Some(certificates), dir)
+        Self::launch(1, Some(certificates), dir, &[])
     }
 
-    fn launch(count: usize, certificates: Option<&Certificates>, dir: &Path) -> Option<Self> {
+    fn launch(
+        count: usize,
+        certificates: Option<&Certificates>,
+        dir: &Path,
+        flags: &[&str],
+    ) -> Option<Self> {
         let program = tool("etcd")?;
         let scheme = if certificates.is_some() {
             "https"
@@ -79,6 +89,7 @@ impl Etcd {
                 .args(["--initial-cluster", &peers.join(",")])
                 // A tenth of what is usual: a leader that is gone is missed within half a second.
                 .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+                .args(flags)
                 .env_clear();
             if let Some(files) = certificates {
                 command.arg("--client-cert-auth");
