@@ -73,6 +73,8 @@
 
 mod address;
 mod admission;
+#[cfg(feature = "cache")]
+pub mod cache;
 mod combined;
 #[cfg(feature = "consul")]
 pub mod consul;
@@ -93,6 +95,7 @@ mod host;
 mod ledger;
 pub mod metadata;
 mod name;
+mod recall;
 mod register;
 mod registry;
 mod report;
@@ -149,6 +152,7 @@ pub use ledger::Damping;
 pub use ledger::Ledger;
 pub use name::NameError;
 pub use name::ServiceName;
+pub use recall::Recall;
 pub use register::BoxFuture;
 pub use register::Register;
 pub use register::RegisterError;

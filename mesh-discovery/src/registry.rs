@@ -22,12 +22,15 @@ use crate::endpoint::Endpoint;
 use crate::endpoint::Endpoints;
 use crate::endpoint::MAX_ENDPOINTS_PER_SERVICE;
 use crate::endpoint::Refused;
+use crate::endpoint::Staleness;
+use crate::endpoint::Standing;
 use crate::error::chain;
 use crate::evidence::Evidence;
 use crate::evidence::NoEvidence;
 use crate::ledger::Belief;
 use crate::ledger::Ledger;
 use crate::name::ServiceName;
+use crate::recall::Recall;
 use crate::report::SourceReport;
 use crate::subscription::Change;
 use crate::subscription::Changes;
@@ -50,6 +53,8 @@ pub struct RegistryConfig {
     pub evidence: Arc<dyn Evidence>,
     /// What it may say. Default everything.
     pub admission: Arc<dyn Admission>,
+    /// What outlives the process. Default nothing.
+    pub cache: Option<Arc<dyn Recall>>,
 }
 
 impl RegistryConfig {
@@ -60,6 +65,7 @@ impl RegistryConfig {
             belief: Belief::default(),
             evidence: Arc::new(NoEvidence),
             admission: Arc::new(AdmitAll),
+            cache: None,
         }
     }
 
@@ -73,6 +79,15 @@ impl RegistryConfig {
     #[must_use]
     pub fn with_admission(self, admission: Arc<dyn Admission>) -> Self {
         Self { admission, ..self }
+    }
+
+    /// With lists that outlive the process, kept under the name of the source.
+    #[must_use]
+    pub fn with_cache(self, cache: Arc<dyn Recall>) -> Self {
+        Self {
+            cache: Some(cache),
+            ..self
+        }
     }
 
     /// With what active and passive checks know.
@@ -171,7 +186,7 @@ impl Discover for Registry {
     /// Watches a service. Past 10,000 of them, or when the source has ended, the watch comes back closed.
     fn watch(&self, service: &ServiceName) -> Watch {
         self.shared.watched.watch(service, || {
-            let ledger = Ledger::new(&self.shared.config.belief);
+            let ledger = self.shared.ledger(service);
             let endpoints = ledger.endpoints().clone();
             (endpoints, State::new(ledger))
         })
@@ -301,6 +316,20 @@ impl Shared {
         move |endpoint| self.config.evidence.status(service, endpoint)
     }
 
+    /// Begins with what is remembered of a service, if anything.
+    fn ledger(&self, service: &ServiceName) -> Ledger {
+        let config = &self.config;
+        let cache = config.cache.as_ref();
+        let Some(list) = cache.and_then(|cache| cache.recall(&config.name, service)) else {
+            return Ledger::new(&config.belief);
+        };
+        // threat 48: what is let in is for the rules of now to say, not for those of then.
+        let list = list.filtered(0, |one| config.admission.admit(service, one).is_ok());
+        tracing::info!(%service, source = %config.name, endpoints = list.len(),
+            "begins with the endpoints from before, until the registry answers");
+        Ledger::restored(&config.belief, &list)
+    }
+
     /// Passes on what has come out of a change in the ledger.
     fn settle(&self, entry: &Arc<Subscription<State>>, state: &mut State) {
         self.publish(entry, state);
@@ -314,7 +343,13 @@ impl Shared {
     }
 
     fn publish(&self, entry: &Subscription<State>, state: &mut State) {
-        entry.publisher.publish(state.ledger.endpoints().clone());
+        let endpoints = state.ledger.endpoints();
+        entry.publisher.publish(endpoints.clone());
+        if let Some(cache) = &self.config.cache
+            && is_worth_keeping(endpoints.standing())
+        {
+            cache.remember(&self.config.name, &entry.service, endpoints);
+        }
         state.log(&self.config.name, &entry.service);
     }
 
@@ -387,6 +422,14 @@ impl State {
             _ => {}
         }
         self.logged = (kept, left_out);
+    }
+}
+
+/// True while the registry answers: what it said before it failed is remembered already, and grows old.
+fn is_worth_keeping(standing: Standing) -> bool {
+    match standing {
+        Standing::Fresh | Standing::Absent | Standing::Stale(Staleness::Withdrawn) => true,
+        Standing::Pending | Standing::Stale(_) => false,
     }
 }
 

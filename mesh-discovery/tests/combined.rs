@@ -1,6 +1,6 @@
 //! Several sources as one, each played by the test.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 use std::collections::HashMap;
 use std::sync::Arc;

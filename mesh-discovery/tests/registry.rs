@@ -8,11 +8,15 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use mesh_discovery::Admission;
 use mesh_discovery::Discover as _;
 use mesh_discovery::Driver;
 use mesh_discovery::Endpoint;
+use mesh_discovery::Endpoints;
+use mesh_discovery::Error;
 use mesh_discovery::Evidence;
 use mesh_discovery::ExceptionReason;
+use mesh_discovery::Recall;
 use mesh_discovery::Registry;
 use mesh_discovery::RegistryConfig;
 use mesh_discovery::Reporter;
@@ -237,6 +241,74 @@ async fn time_and_checks_decide_about_an_emptied_list() {
     works.0.lock().unwrap().clear();
     pass(&mut wants, Duration::from_secs(2)).await;
     assert_eq!(watch.current().standing(), Standing::Absent);
+}
+
+/// Remembers one list, whoever asks.
+#[derive(Default)]
+struct Memory(Mutex<Option<Endpoints>>);
+
+impl Recall for Memory {
+    fn recall(&self, source: &Arc<str>, _service: &ServiceName) -> Option<Endpoints> {
+        assert_eq!(&**source, "model");
+        self.0.lock().unwrap().clone()
+    }
+
+    fn remember(&self, _source: &Arc<str>, _service: &ServiceName, endpoints: &Endpoints) {
+        *self.0.lock().unwrap() = Some(endpoints.clone());
+    }
+}
+
+/// Lets in all but one port.
+struct AllBut(u16);
+
+impl Admission for AllBut {
+    fn admit(&self, _service: &ServiceName, endpoint: &Endpoint) -> Result<(), Error> {
+        if endpoint.port == self.0 {
+            return Err(Error::not_admitted(&endpoint.id, "not today"));
+        }
+        Ok(())
+    }
+}
+
+// threat 50
+#[tokio::test(start_paused = true)]
+async fn begins_with_what_is_remembered_and_judges_the_first_answer_by_it() {
+    let memory = Arc::new(Memory::default());
+    let config = || RegistryConfig::new("model").with_cache(Arc::<Memory>::clone(&memory));
+    let orders = name("orders");
+    {
+        let (registry, mut wants) = Registry::new(config());
+        let watch = registry.watch(&orders);
+        assert_eq!(watch.current().standing(), Standing::Pending);
+        let reporter = begun(&mut wants);
+        reporter.found(at(&[1, 2, 3]));
+        pass(&mut wants, Duration::from_secs(1)).await;
+        reporter.failed(&io::Error::other("gone"));
+    }
+    let (registry, mut wants) = Registry::new(config().with_admission(Arc::new(AllBut(3))));
+    let watch = registry.watch(&orders);
+    assert_eq!(
+        watch.current().standing(),
+        Standing::Stale(Staleness::Restored)
+    );
+    assert_eq!(ports(&watch), [1, 2], "under the rules of now");
+    let reporter = begun(&mut wants);
+    reporter.failed(&io::Error::other("still gone"));
+    assert_eq!(ports(&watch), [1, 2]);
+    assert_eq!(
+        memory.0.lock().unwrap().as_ref().unwrap().len(),
+        3,
+        "nobody stood by it"
+    );
+    reporter.found(Vec::new());
+    assert_eq!(
+        watch.current().standing(),
+        Standing::Stale(Staleness::Withdrawn)
+    );
+    assert_eq!(memory.0.lock().unwrap().as_ref().unwrap().len(), 2);
+    pass(&mut wants, Duration::from_secs(61)).await;
+    assert_eq!(watch.current().standing(), Standing::Absent);
+    assert!(memory.0.lock().unwrap().as_ref().unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
