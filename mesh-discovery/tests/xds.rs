@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +26,10 @@ use support::ads::Ads;
 use support::ads::assignment;
 use support::ads::cluster;
 use support::ads::endpoint;
+use support::consul::Consul;
 use support::process::holds_within;
 use support::process::wait_until;
+use support::tools::tool;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -368,4 +371,92 @@ in_both_variants! {
         ads.serve("orders", &[1000]);
         wait_for_ports(&orders, &[1000]);
     }
+
+    // threat 51
+    fn bytes_that_are_no_response_and_messages_that_are_too_long_leave_the_last_good_list(ads, variant) {
+        ads.serve("orders", &[1000]);
+        let mut config = config(vec![ads.url()], variant);
+        config.max_message = 10_000;
+        let client = Client::start(config);
+        let orders = client.watch("orders");
+        wait_for_ports(&orders, &[1000]);
+        for junk in ["ff", "0a03ffffff", "", "1200"] {
+            let streams = client.findings.counts().streams;
+            ads.tell(&json!({"send": junk}));
+            wait_until("there is another stream", || client.findings.counts().streams > streams);
+            wait_for_ports(&orders, &[1000]);
+        }
+        ads.serve("orders", &(1000..2000).collect::<Vec<_>>());
+        wait_for("it is stale", &orders, Endpoints::is_stale);
+        assert!(client.failure("orders").contains("what is no response"), "{}", client.failure("orders"));
+        assert_eq!(ports(&orders.current()), [1000]);
+        ads.serve("orders", &[1001]);
+        wait_for("it is back", &orders, |list| ports(list) == [1001]);
+    }
+
+    /// D-4 of the reliability targets, without the proxy: from the word of the control plane to the list.
+    fn a_change_is_seen_within_half_a_second(ads, variant) {
+        ads.serve("orders", &[1]);
+        let client = Client::of(&ads, variant);
+        let mut orders = client.watch("orders");
+        wait_for_ports(&orders, &[1]);
+        orders.latest();
+        let mut times = Vec::new();
+        for port in 2..102 {
+            let before = tokio::time::Instant::now();
+            ads.serve("orders", &[port, 1]);
+            while orders.changed().await.unwrap().iter().all(|endpoint| endpoint.port != port) {}
+            times.push(before.elapsed());
+        }
+        times.sort_unstable();
+        assert!(times[98] < Duration::from_millis(500), "{times:?}");
+    }
+}
+
+/// Consul up to 1.9 serves the second version of xDS to proxies, which nobody speaks any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_consul_is_told_from_a_control_plane() {
+    let dir = TempDir::new().unwrap();
+    let Some(consul) = Consul::start(dir.path()) else {
+        return;
+    };
+    let port = consul.get("/v1/agent/self").json()["DebugConfig"]["GRPCPort"].clone();
+    let servers = vec![format!("http://127.0.0.1:{port}")];
+    for variant in [Variant::StateOfTheWorld, Variant::Incremental] {
+        let client = Client::start(config(servers.clone(), variant));
+        let orders = client.watch("orders");
+        wait_until("there is an error", || !client.failure("orders").is_empty());
+        let failure = client.failure("orders");
+        assert!(
+            failure.contains("serves no aggregated xds of version 3"),
+            "{failure}"
+        );
+        assert_eq!(orders.current().standing(), Standing::Pending);
+    }
+}
+
+/// The names of fields that are shown come from a table; it is that of the official descriptors.
+#[test]
+fn the_table_of_fields_is_the_official_one() {
+    let Some(python) = tool("python-xds") else {
+        return;
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = std::fs::read_to_string(folder.join("src/xds/fields.rs")).unwrap();
+    let (_, table) = table.split_once("pub(super) static").unwrap();
+    let table = format!("pub(super) static{table}");
+    let mut arguments = vec!["--rust".to_owned()];
+    for message in table.split("pub(super) static ").skip(1) {
+        let (constant, _) = message.split_once(':').unwrap();
+        let name = message.split('"').nth(1).unwrap();
+        arguments.push(format!("{constant}={name}"));
+    }
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let output = support::tools::python(&python, "xds_fields.py", &arguments)
+        .output()
+        .unwrap();
+    let official = String::from_utf8(output.stdout).unwrap();
+    // Only the places of line breaks and of commas before them differ.
+    let bare = |text: &str| text.replace(|c: char| c.is_whitespace() || c == ',', "");
+    assert_eq!(bare(&table), bare(&official));
 }

@@ -145,6 +145,11 @@ impl Follower {
         self.services.is_empty()
     }
 
+    /// True when only another stream can tell what is there.
+    pub(super) fn needs_stream(&self) -> bool {
+        self.clusters.needs_stream() || self.assignments.needs_stream()
+    }
+
     pub(super) fn begin_stream(&mut self, is_same_server: bool) {
         self.clusters.begin_stream(is_same_server);
         self.assignments.begin_stream(is_same_server);

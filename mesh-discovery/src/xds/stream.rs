@@ -91,6 +91,9 @@ impl Stream {
                     {
                         self.dialer.pass_over(server);
                     }
+                    if self.has_worked {
+                        self.turns.forgive();
+                    }
                     self.turns.failed(started, now(), random);
                     for reporter in self.reporters.values() {
                         reporter.failed(&error);
@@ -114,7 +117,7 @@ impl Stream {
         }
     }
 
-    /// One stream, from connecting to its end; `Ok` when it is not needed any more.
+    /// One stream, from connecting to its end; `Ok` when it is of no more use.
     async fn follow(&mut self, wants: &mut Wants) -> Result<(), StreamError> {
         let dialer = Arc::clone(&self.dialer);
         let mut connecting = pin!(dialer.connect());
@@ -157,7 +160,7 @@ impl Stream {
                 permit.send(request.encode(node));
             }
             self.tell();
-            if self.follower.is_idle() {
+            if self.follower.is_idle() || self.follower.needs_stream() {
                 return Ok(());
             }
             let paced = self.pace.not_before().filter(|at| *at > now());

@@ -49,7 +49,12 @@ pub(super) struct Topic<K: Kind> {
     entries: BTreeMap<String, Entry<K::Value>>,
     /// Of the last response that was taken as a whole, in state of the world.
     version: String,
-    // What follows is of the stream, and begins anew with each.
+    stream: OfStream,
+}
+
+/// What begins anew with each stream.
+#[derive(Debug, Default)]
+struct OfStream {
     nonce: String,
     /// What the last response has to be answered with.
     reply: Option<Reply>,
@@ -59,6 +64,19 @@ pub(super) struct Topic<K: Kind> {
     dropped: BTreeSet<String>,
     /// Version of the last response that was refused since the names changed.
     refused: Option<String>,
+    trust: Trust,
+}
+
+/// Whether the server knows what is subscribed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Trust {
+    #[default]
+    Sure,
+    /// Something was unsubscribed, and the server may not know: in state of the world it ignores requests that its own
+    /// next response has overtaken. What is subscribed again then is nothing new to it, and gets no answer.
+    Unsure,
+    /// There was no answer, and that may be why.
+    Lost,
 }
 
 #[derive(Debug)]
@@ -136,12 +154,7 @@ impl<K: Kind> Topic<K> {
             first_answer,
             entries: BTreeMap::new(),
             version: String::new(),
-            nonce: String::new(),
-            reply: None,
-            is_opened: false,
-            are_names_changed: false,
-            dropped: BTreeSet::new(),
-            refused: None,
+            stream: OfStream::default(),
         }
     }
 
@@ -149,20 +162,23 @@ impl<K: Kind> Topic<K> {
     pub(super) fn want(&mut self, name: &str) {
         if !self.entries.contains_key(name) {
             self.entries.insert(name.to_owned(), Entry::default());
-            self.dropped.remove(name);
-            self.are_names_changed = true;
-            self.refused = None;
+            self.stream.dropped.remove(name);
+            self.stream.are_names_changed = true;
+            self.stream.refused = None;
         }
     }
 
     /// Forgets a resource.
     pub(super) fn unwant(&mut self, name: &str) {
         if let Some(entry) = self.entries.remove(name) {
-            if entry.is_asked && self.is_delta {
-                self.dropped.insert(name.to_owned());
+            if entry.is_asked {
+                self.stream.trust = Trust::Unsure;
             }
-            self.are_names_changed = true;
-            self.refused = None;
+            if entry.is_asked && self.is_delta {
+                self.stream.dropped.insert(name.to_owned());
+            }
+            self.stream.are_names_changed = true;
+            self.stream.refused = None;
         }
     }
 
@@ -171,12 +187,10 @@ impl<K: Kind> Topic<K> {
     /// is there and speaks. Without, silence could mean that nothing has changed, or that nobody is there.
     pub(super) fn begin_stream(&mut self, is_same_server: bool) {
         let is_resumed = is_same_server && !K::IS_WHOLE;
-        self.nonce.clear();
-        self.reply = None;
-        self.is_opened = false;
-        self.are_names_changed = true;
-        self.dropped.clear();
-        self.refused = None;
+        self.stream = OfStream {
+            are_names_changed: true,
+            ..OfStream::default()
+        };
         if !is_resumed {
             self.version.clear();
         }
@@ -194,8 +208,9 @@ impl<K: Kind> Topic<K> {
 
     /// True when there is something to say.
     pub(super) fn has_request(&self) -> bool {
-        self.reply.is_some()
-            || (self.are_names_changed && (self.is_opened || !self.entries.is_empty()))
+        self.stream.reply.is_some()
+            || (self.stream.are_names_changed
+                && (self.stream.is_opened || !self.entries.is_empty()))
     }
 
     /// What is to be said now.
@@ -203,18 +218,22 @@ impl<K: Kind> Topic<K> {
         if !self.has_request() {
             return None;
         }
-        let reply = self.reply.take();
+        let reply = self.stream.reply.take();
         let mut request = Request {
             type_url: K::TYPE_URL,
             ..Request::default()
         };
         if self.is_delta {
             if reply.is_some() {
-                request.nonce.clone_from(&self.nonce);
+                request.nonce.clone_from(&self.stream.nonce);
             }
             request.body = self.delta();
         } else {
-            request.nonce.clone_from(&self.nonce);
+            // A version is of all that was asked for. To a server that has no other, it says that nothing is missing.
+            if !self.stream.is_opened && self.entries.values().any(|entry| !entry.is_answered) {
+                self.version.clear();
+            }
+            request.nonce.clone_from(&self.stream.nonce);
             request.body = Body::Whole {
                 version: self.version.clone(),
                 names: self.entries.keys().cloned().collect(),
@@ -229,8 +248,8 @@ impl<K: Kind> Topic<K> {
                 entry.due = Some(now + self.first_answer);
             }
         }
-        self.is_opened = true;
-        self.are_names_changed = false;
+        self.stream.is_opened = true;
+        self.stream.are_names_changed = false;
         Some(request)
     }
 
@@ -238,12 +257,14 @@ impl<K: Kind> Topic<K> {
         let new = self.entries.iter().filter(|(_, entry)| !entry.is_asked);
         let versions = new
             .clone()
-            .filter(|(_, entry)| !self.is_opened && !entry.version.is_empty())
+            .filter(|(_, entry)| !self.stream.is_opened && !entry.version.is_empty())
             .map(|(name, entry)| (name.clone(), entry.version.clone()));
         Body::Delta {
             versions: versions.collect(),
             subscribe: new.map(|(name, _)| name.clone()).collect(),
-            unsubscribe: std::mem::take(&mut self.dropped).into_iter().collect(),
+            unsubscribe: std::mem::take(&mut self.stream.dropped)
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -255,7 +276,8 @@ impl<K: Kind> Topic<K> {
         ignored: &mut Ignored,
     ) -> Taken {
         let (found, mut wrong) = self.read(&response.resources, ignored);
-        let mut is_news = !wrong.is_empty() && self.refused.as_deref() != Some(response.version);
+        let mut is_news =
+            !wrong.is_empty() && self.stream.refused.as_deref() != Some(response.version);
         let is_whole = K::IS_WHOLE && !self.is_delta && wrong.is_empty();
         let mut touched = self.remove(&response.removed, is_whole.then_some(&found));
         for (name, (version, outcome)) in found {
@@ -270,7 +292,7 @@ impl<K: Kind> Topic<K> {
                     is_news |= if self.is_delta {
                         entry.refused.as_deref() != Some(version)
                     } else {
-                        self.refused.as_deref() != Some(response.version)
+                        self.stream.refused.as_deref() != Some(response.version)
                     };
                     entry.refused = Some(version.to_owned());
                     let refusal = Refusal {
@@ -283,15 +305,15 @@ impl<K: Kind> Topic<K> {
                 }
             }
         }
-        response.nonce.clone_into(&mut self.nonce);
+        response.nonce.clone_into(&mut self.stream.nonce);
         let verdict = if wrong.is_empty() {
             response.version.clone_into(&mut self.version);
-            self.refused = None;
-            self.reply = Some(Reply::Accept);
+            self.stream.refused = None;
+            self.stream.reply = Some(Reply::Accept);
             Verdict::Accepted
         } else if is_news {
-            self.refused = Some(response.version.to_owned());
-            self.reply = Some(Reply::Refuse(detail(&wrong)));
+            self.stream.refused = Some(response.version.to_owned());
+            self.stream.reply = Some(Reply::Refuse(detail(&wrong)));
             Verdict::Refused
         } else {
             Verdict::RefusedAgain
@@ -406,6 +428,10 @@ impl<K: Kind> Topic<K> {
                 if entry.value.is_some() {
                     entry.refusal = refuse("is not given by this server");
                 } else if entry.refusal.is_none() {
+                    if self.stream.trust != Trust::Sure {
+                        self.stream.trust = Trust::Lost;
+                        continue;
+                    }
                     entry.is_absent = true;
                 }
             }
@@ -418,6 +444,11 @@ impl<K: Kind> Topic<K> {
             }
         }
         touched
+    }
+
+    /// True when only another stream can tell what is there.
+    pub(super) fn needs_stream(&self) -> bool {
+        self.stream.trust == Trust::Lost
     }
 
     /// When [`Self::expire`] has something to do.
@@ -433,7 +464,7 @@ impl<K: Kind> Topic<K> {
         for entry in self.entries.values_mut() {
             entry.due = None;
         }
-        self.reply = None;
+        self.stream.reply = None;
     }
 
     /// What is known of a resource that is followed.

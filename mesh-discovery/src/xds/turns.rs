@@ -27,6 +27,11 @@ impl Turns {
         self.not_before = started.checked_add(pause(0, random));
     }
 
+    /// A stream was of use before it failed: what failed before it is past.
+    pub(super) fn forgive(&mut self) {
+        self.failures = 0;
+    }
+
     /// The attempt that was begun at `started` was of no use. The other servers are tried at once, all of them again
     /// after a pause that grows.
     pub(super) fn failed(&mut self, started: Instant, now: Instant, random: u64) {

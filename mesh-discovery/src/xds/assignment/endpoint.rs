@@ -1,9 +1,11 @@
 //! One endpoint of an assignment.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::metadata;
 use super::wrapped;
+use crate::address::check_address;
 use crate::endpoint::Condition;
 use crate::endpoint::Endpoint;
 use crate::host::Host;
@@ -124,7 +126,9 @@ fn host(field: &Field<'_>) -> Result<Host, Wrong> {
         .parse()
         .ok()
         .ok_or_else(|| field.wrong("is no IP address"))?;
-    Host::from_ip(address).map_err(|special| field.wrong(format!("is refused: {special}")))
+    let refused = |error: &dyn fmt::Display| field.wrong(format!("is refused: {error}"));
+    let address = check_address(address).map_err(|special| refused(&special))?;
+    Host::from_ip(address).map_err(|error| refused(&error))
 }
 
 fn condition(field: &Field<'_>) -> Result<Condition, Wrong> {
