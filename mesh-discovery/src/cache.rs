@@ -19,7 +19,6 @@
 //! # async fn run(until: impl Future<Output = ()>) -> Result<(), Box<dyn std::error::Error>> {
 //! let storage = Arc::new(FileStorage::new("/var/lib/mesh/discovery.cache"));
 //! let config = CacheConfig::default();
-//! # #[expect(clippy::disallowed_methods, reason = "an example")]
 //! let (cache, driver) = Cache::new(config, Arc::new(SystemTime::now));
 //! // A cache that can't be used is no reason not to start.
 //! if let Err(error) = cache.load(&*storage) {
