@@ -142,7 +142,7 @@ fn a_consul_that_lost_its_data_takes_nothing_away_while_it_is_told_anew() {
                 .takes_until(LIMIT, |report| report.failure.is_none());
             assert!(answers.is_some(), "{:?}", run.follower.report());
             run.note("asked again after its return", answers);
-            run.fleet.register_again(run.target, run.plan.fault * 5);
+            run.fleet.register_again(run.target, run.plan.told_again);
         });
     }
     say(&format!("D-5 Consul without its data\n{run}"));

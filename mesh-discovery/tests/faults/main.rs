@@ -3,10 +3,12 @@
 //!
 //! By default each is a short test. `cargo xtask soak` runs them in full and prints the figures.
 
-#![cfg(feature = "consul")]
+#![cfg(all(feature = "consul", feature = "dns", feature = "etcd"))]
 #![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 mod consul;
+mod dns;
+mod etcd;
 mod events;
 mod follower;
 mod plan;

@@ -21,8 +21,12 @@ pub(crate) struct Plan {
     pub(crate) events: usize,
     /// Of them before each fault, and during each that lets writes through.
     pub(crate) burst: usize,
+    /// How often a zone changes.
+    pub(crate) zones: u16,
     /// How often a registry loses its data.
     pub(crate) resets: usize,
+    /// How long it then takes until it is told all anew: the slowest sign of life.
+    pub(crate) told_again: Duration,
     /// How long a fault lasts.
     pub(crate) fault: Duration,
     pub(crate) seed: u64,
@@ -36,7 +40,9 @@ impl Plan {
             return Self {
                 events: 1000,
                 burst: 40,
+                zones: 200,
                 resets: 10,
+                told_again: Duration::from_secs(20),
                 fault: Duration::from_secs(30),
                 seed,
             };
@@ -44,7 +50,9 @@ impl Plan {
         Self {
             events: 120,
             burst: 10,
+            zones: 5,
             resets: 2,
+            told_again: Duration::from_secs(5),
             fault: Duration::from_secs(1),
             seed,
         }
