@@ -310,3 +310,6 @@ fn keys_of(prefix: &str, service: &ServiceName) -> (Vec<u8>, Vec<u8>) {
     let [first, end] = range;
     (first, end)
 }
+
+#[cfg(test)]
+mod tests;
