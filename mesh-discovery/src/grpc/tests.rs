@@ -1,3 +1,5 @@
+//! Connections that nobody drives but who waits, and servers that break.
+
 use std::convert::Infallible;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! What is asked for, watched and told.
+
 mod model;
 
 use proptest::prelude::*;

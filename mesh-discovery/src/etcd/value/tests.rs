@@ -1,3 +1,5 @@
+//! Values that are right, and many that are not.
+
 use proptest::prelude::*;
 
 use super::*;
