@@ -9,6 +9,7 @@
 //! hold the keys and make it. An engine is fuzzed against the other wherever both parse the same bytes.
 
 mod crypto;
+mod discovery;
 mod envelopes;
 mod keys;
 mod policy;
@@ -20,6 +21,7 @@ pub use crypto::fingerprint;
 pub use crypto::private_key;
 pub use crypto::public_key_pem;
 pub use crypto::spki;
+pub use discovery::consul_health;
 pub use envelopes::envelope;
 pub use envelopes::envelope_header;
 pub use policy::condition;

@@ -27,6 +27,7 @@ macro_rules! replays {
 
 replays! {
     condition: "corpus/condition",
+    consul_health: "corpus/consul_health",
     cookie: "corpus/cookie",
     encrypted_key: "corpus/encrypted_key",
     envelope: "corpus/envelope",

@@ -1,0 +1,28 @@
+//! What a registry, or whoever answers in its place, may say of a service: nothing that a list of endpoints can't hold.
+
+use mesh_discovery::Endpoints;
+use mesh_discovery::MAX_ENDPOINTS_PER_SERVICE;
+use mesh_discovery::consul;
+
+/// An answer of Consul's health endpoint. What is taken is bounded, and what is refused is named in a short line.
+pub fn consul_health(data: &[u8]) {
+    let Ok((list, refused)) = consul::endpoints(data) else {
+        return;
+    };
+    let count = list.len() + refused.count;
+    assert!(count <= MAX_ENDPOINTS_PER_SERVICE, "{count}");
+    match Endpoints::sift_more(list, refused, 0) {
+        Ok((endpoints, refused)) => {
+            assert_eq!(endpoints.len() + refused.count, count);
+            assert_eq!(refused.first.is_some(), refused.count > 0);
+            assert!(endpoints.iter().all(|endpoint| endpoint.port > 0));
+        }
+        Err(error) => {
+            let line = error.to_string();
+            assert!(
+                line.len() < 4000 && !line.contains(char::is_control),
+                "{line}"
+            );
+        }
+    }
+}
