@@ -16,6 +16,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
+use tokio::sync::watch;
 
 use crate::endpoint::Endpoint;
 use crate::endpoint::Endpoints;
@@ -25,6 +26,7 @@ use crate::health::EndpointHealth;
 use crate::health::HealthConfig;
 use crate::health::Vitals;
 use crate::name::ServiceName;
+use crate::watch::Closed;
 use crate::watch::Publisher;
 use crate::watch::Watch;
 
@@ -33,6 +35,7 @@ use crate::watch::Watch;
 pub struct Health {
     usable: Watch,
     state: Arc<Mutex<State>>,
+    turns: watch::Receiver<u64>,
 }
 
 #[derive(Debug)]
@@ -46,6 +49,19 @@ impl Health {
     /// is unhealthy. It ends when the driver does.
     pub fn watch(&self) -> Watch {
         self.usable.clone()
+    }
+
+    /// Waits until the status of an endpoint changes, or the endpoints do; several changes may come as one.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] when the driver has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn changed(&mut self) -> Result<(), Closed> {
+        self.turns.changed().await.ok().ok_or(Closed)
     }
 
     /// Every endpoint and its status, in the order of the source.
@@ -77,6 +93,7 @@ pub struct HealthDriver<C> {
     source: Watch,
     usable: Publisher,
     state: Arc<Mutex<State>>,
+    turns: watch::Sender<u64>,
     revision: u64,
     limit: Option<ProbeLimit>,
     random: Option<Arc<RandomFor>>,
@@ -100,15 +117,18 @@ where
         let table = CheckTable::new(config)?;
         let usable = Publisher::new(endpoints.clone());
         let state = Arc::new(Mutex::new(State { endpoints, table }));
+        let turns = watch::Sender::new(0);
         let health = Health {
             usable: usable.watch(),
             state: Arc::clone(&state),
+            turns: turns.subscribe(),
         };
         let driver = Self {
             connect,
             source,
             usable,
             state,
+            turns,
             revision: 0,
             limit: None,
             random: None,
@@ -220,6 +240,7 @@ where
             state.table.usable(&state.endpoints, self.revision)
         };
         self.usable.publish(usable);
+        self.turns.send_replace(self.revision);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -150,7 +150,7 @@ impl Endpoints {
     pub(crate) async fn follow(self: &Arc<Self>, mut watch: Watch) {
         self.update(watch.latest());
         let (health, checking) = check::start(self, &watch);
-        let mut usable = health.as_ref().map(Health::watch);
+        let mut checked = health.clone();
         self.changing.lock().health = health;
         let mut checking = std::pin::pin!(checking);
         let mut ending = Vec::new();
@@ -162,7 +162,7 @@ impl Endpoints {
                     Ok(found) => self.update(found),
                     Err(_closed) => break,
                 },
-                true = turned(&mut usable) => self.update(&watch.current()),
+                true = turned(&mut checked) => self.update(&watch.current()),
                 () = &mut checking => break,
                 _ = ticks.tick(), if self.has_leaving() => ending.extend(self.take_leave()),
                 () = any(&mut ending), if !ending.is_empty() => {}
@@ -283,9 +283,9 @@ impl Endpoints {
 }
 
 /// Waits until the checks say something new; false when there are none any more.
-async fn turned(usable: &mut Option<Watch>) -> bool {
-    match usable {
-        Some(watch) => watch.changed().await.is_ok(),
+async fn turned(health: &mut Option<Health>) -> bool {
+    match health {
+        Some(health) => health.changed().await.is_ok(),
         None => std::future::pending().await,
     }
 }

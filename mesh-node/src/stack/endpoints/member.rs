@@ -194,7 +194,7 @@ pub(super) fn reason(error: &Error) -> String {
 }
 
 /// Whether the peer could not prove to be who it must be, which no further attempt puts right.
-// threat 46
+// threat 48
 pub(super) fn is_identity(error: &Error) -> bool {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = cause {
