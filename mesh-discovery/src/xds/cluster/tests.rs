@@ -31,6 +31,7 @@ fn a_static_cluster_carries_its_endpoints() {
     assert_eq!(assignment.endpoints.len(), 2);
 }
 
+// threat 52
 #[test]
 fn what_is_not_followed_is_named() {
     let with = |write: &dyn Fn(&mut Writer)| {

@@ -66,6 +66,7 @@ fn two_bytes_a_resource_fill_no_memory() {
     }
 }
 
+// threat 52
 #[test]
 fn invented_fields_are_listed_up_to_a_limit() {
     let mut ignored = Ignored::default();
