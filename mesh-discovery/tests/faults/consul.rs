@@ -137,9 +137,7 @@ fn a_consul_that_lost_its_data_takes_nothing_away_while_it_is_told_anew() {
             consul.kill();
             run.lasts();
             consul.start_again();
-            let answers = run
-                .follower
-                .takes_until(LIMIT, |report| report.failure.is_none());
+            let answers = run.follower.takes_until_answer(LIMIT);
             assert!(answers.is_some(), "{:?}", run.follower.report());
             run.note("asked again after its return", answers);
             run.fleet.register_again(run.target, run.plan.told_again);

@@ -16,6 +16,7 @@ use crate::events::Target;
 use crate::follower::Follower;
 use crate::follower::Set;
 use crate::follower::Truth;
+use crate::plan::LIMIT;
 use crate::plan::Plan;
 use crate::plan::Run;
 use crate::plan::registry;
@@ -92,6 +93,14 @@ fn source(wires: &[Relay], truth: &Arc<Truth>) -> (Registry, Driver) {
     mesh_discovery::etcd::source(client, &SourceConfig::default(), registry("etcd", truth)).unwrap()
 }
 
+/// A fleet in a cluster, and who follows it over wires that can be cut.
+fn begin<'a>(cluster: &'a Cluster, wires: &[Relay]) -> Run<'a> {
+    let plan = Plan::chosen();
+    let fleet = Fleet::register(plan.seed, cluster);
+    let follower = Follower::start(SERVICE, &fleet.truth, || source(wires, &fleet.truth));
+    Run::begin(plan, cluster, fleet, follower)
+}
+
 /// What befalls all wires at once.
 fn let_pass(wires: &[Relay], flow: Flow) {
     for wire in wires {
@@ -109,15 +118,37 @@ fn whatever_befalls_a_cluster_of_etcd_who_follows_it_comes_to_its_set() {
     let target = Cluster {
         ports: etcd.ports(),
     };
-    let plan = Plan::chosen();
-    let fleet = Fleet::register(plan.seed, &target);
-    let follower = Follower::start(SERVICE, &fleet.truth, || source(&wires, &fleet.truth));
-    let mut run = Run::begin(plan, &target, fleet, follower);
+    let mut run = begin(&target, &wires);
     while run.goes_on() {
         faults_of_members(&mut run, &mut etcd);
         faults_of_wires(&mut run, &etcd, &wires);
     }
     say(&format!("D-5 etcd, three members\n{run}"));
+}
+
+#[test]
+fn an_etcd_that_lost_its_data_takes_nothing_away_while_it_is_told_anew() {
+    let dir = TempDir::new().unwrap();
+    let Some(mut etcd) = Etcd::start(dir.path()) else {
+        return;
+    };
+    let wires = [Relay::start(etcd.port())];
+    let target = Cluster {
+        ports: etcd.ports(),
+    };
+    let mut run = begin(&target, &wires);
+    for _ in 0..run.plan.resets {
+        run.round("back without its data, revisions anew", |run| {
+            etcd.member_mut(0).server.process.kill();
+            run.lasts();
+            etcd.start_empty();
+            let answers = run.follower.takes_until_answer(LIMIT);
+            assert!(answers.is_some(), "{:?}", run.follower.report());
+            run.note("asked again after its return", answers);
+            run.fleet.register_again(run.target, run.plan.told_again);
+        });
+    }
+    say(&format!("D-5 etcd without its data\n{run}"));
 }
 
 fn faults_of_members(run: &mut Run<'_>, etcd: &mut Etcd) {

@@ -20,6 +20,8 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::support::process::holds_within;
+
 /// Each endpoint by its port, with the number of the registration that it came from.
 pub(crate) type Set = BTreeMap<u16, u64>;
 
@@ -136,15 +138,14 @@ impl Follower {
         reports.pop().unwrap()
     }
 
-    /// How long it takes from now until `condition` holds of the source's report.
-    pub(crate) fn takes_until(
-        &self,
-        limit: Duration,
-        mut condition: impl FnMut(&SourceReport) -> bool,
-    ) -> Option<Duration> {
+    /// How long it takes from now until the registry has answered it.
+    pub(crate) fn takes_until_answer(&self, limit: Duration) -> Option<Duration> {
         let start = Instant::now();
-        let holds = crate::support::process::holds_within(limit, || condition(&self.report()));
-        holds.then(|| start.elapsed())
+        let has_answered = || {
+            let answered_at = self.report().answered_at;
+            answered_at.is_some_and(|at| at > start.into_std())
+        };
+        holds_within(limit, has_answered).then(|| start.elapsed())
     }
 }
 

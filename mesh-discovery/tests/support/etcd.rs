@@ -1,6 +1,8 @@
 //! etcd, alone or as a cluster of three, and what a test writes to it.
 
+use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use base64::Engine as _;
@@ -30,6 +32,7 @@ pub(crate) struct Etcd {
 pub(crate) struct Member {
     pub(crate) port: u16,
     pub(crate) server: Server,
+    data: PathBuf,
 }
 
 impl Etcd {
@@ -73,11 +76,12 @@ impl Etcd {
         let start = |&(port, peer): &(u16, u16)| {
             let url = format!("{scheme}://127.0.0.1:{port}");
             let peer = format!("http://127.0.0.1:{peer}");
+            let data = dir.join(format!("etcd-{port}"));
             let mut command = Command::new(&program);
             command
                 .args(["--name", &format!("m{port}"), "--logger", "zap"])
                 .arg("--data-dir")
-                .arg(dir.join(format!("etcd-{port}")))
+                .arg(&data)
                 .args([
                     "--listen-client-urls",
                     &url,
@@ -98,7 +102,7 @@ impl Etcd {
                 command.arg("--trusted-ca-file").arg(&files.authority);
             }
             let server = Server::start(command, dir, &format!("etcd-{port}"));
-            Member { port, server }
+            Member { port, server, data }
         };
         let etcd = Self {
             members: ports.iter().map(start).collect(),
@@ -119,6 +123,15 @@ impl Etcd {
                 answer.status == 200 && answer.json()["leader"].is_string()
             });
         }
+    }
+
+    /// Starts a lone member again without its data: it is another cluster, whose revisions begin anew.
+    #[track_caller]
+    pub(crate) fn start_empty(&mut self) {
+        let member = &mut self.members[0];
+        fs::remove_dir_all(&member.data).unwrap();
+        member.server.start_again();
+        self.wait_ready();
     }
 
     /// Where each member takes clients.
