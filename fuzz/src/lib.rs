@@ -22,6 +22,7 @@ pub use crypto::private_key;
 pub use crypto::public_key_pem;
 pub use crypto::spki;
 pub use discovery::consul_health;
+pub use discovery::etcd_value;
 pub use envelopes::envelope;
 pub use envelopes::envelope_header;
 pub use policy::condition;

@@ -32,6 +32,7 @@ replays! {
     encrypted_key: "corpus/encrypted_key",
     envelope: "corpus/envelope",
     envelope_header: "corpus/envelope_header",
+    etcd_value: "corpus/etcd_value",
     fingerprint: "corpus/fingerprint",
     first_message: "corpus/first_message",
     first_message_inner: "corpus/first_message_inner",
