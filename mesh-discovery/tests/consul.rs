@@ -7,10 +7,20 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use mesh_discovery::Discover as _;
+use mesh_discovery::Registry;
+use mesh_discovery::RegistryConfig;
+use mesh_discovery::ServiceName;
+use mesh_discovery::Staleness;
+use mesh_discovery::Standing;
+use mesh_discovery::Watch;
 use mesh_discovery::consul::Client;
 use mesh_discovery::consul::Config;
+use mesh_discovery::consul::Consistency;
 use mesh_discovery::consul::Error;
 use mesh_discovery::consul::Query;
+use mesh_discovery::consul::SourceConfig;
+use mesh_discovery::consul::source;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -219,4 +229,178 @@ async fn without_the_token_nothing_is_asked() {
     let error = client.watch("/v1/thing").next::<u32>().await.unwrap_err();
     assert!(matches!(error, Error::Token { .. }), "{error:?}");
     assert!(server.targets().is_empty());
+}
+
+/// The source of a server whose first answer is `answer`, and a watch of the service.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the driver runs beside the test until its runtime ends"
+)]
+async fn follow(answers: &[&str], config: SourceConfig) -> (Server, Registry, Watch) {
+    let server = Server::start(answers).await;
+    let client = Client::new(&Config::new(&*server.url), None, Arc::new(|| 0)).unwrap();
+    let (registry, driver) = source(client, config, RegistryConfig::new("consul")).unwrap();
+    drop(tokio::task::spawn(driver));
+    let watch = registry.watch(&ServiceName::parse("orders").unwrap());
+    (server, registry, watch)
+}
+
+/// Waits until the source says why it gives no answer.
+async fn failure(registry: &Registry) -> String {
+    let service = ServiceName::parse("orders").unwrap();
+    let failed = async {
+        loop {
+            let report = registry.reports(&service).remove(0);
+            if let Some(failure) = report.failure {
+                break failure.to_string();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, failed).await.unwrap()
+}
+
+fn instance(port: u32) -> String {
+    format!(
+        r#"{{"Node":{{"Node":"t","Address":"10.0.0.1"}},"Service":{{"ID":"o-{port}","Port":{port}}}}}"#
+    )
+}
+
+// threat 50, threat 51
+#[tokio::test]
+async fn an_answer_that_is_none_leaves_the_last_good_one_in_place() {
+    let good = ok("x-consul-index: 7\r\n", &format!("[{}]", instance(80)));
+    let hidden = "x-consul-index: 9\r\nx-consul-results-filtered-by-acls: true\r\n";
+    let bad = format!("[{},{}]", instance(0), instance(70_000));
+    let many = format!("[{}{{}}]", "{},".repeat(10_000));
+    let denied = ok("", r#"[{"Allow":true},{"Allow":false}]"#);
+    let empty = ok("x-consul-index: 9\r\n", "[]");
+    let cases: [(&[&str], &str); 9] = [
+        (&[&ok("x-consul-index: 9\r\n", "null")], "not understood"),
+        (&[&ok("x-consul-index: 9\r\n", "[{]")], "not understood"),
+        (&[&ok("x-consul-index: 9\r\n", &bad)], "t/o-0"),
+        (&[&ok("x-consul-index: 9\r\n", &many)], "10001 endpoints"),
+        (&[&ok(hidden, "[]")], "acl token"),
+        (&[&ok(hidden, &format!("[{}]", instance(81)))], "acl token"),
+        (&[&empty, &denied], "acl token"),
+        (&[&empty, &ok("", "[]")], "acl token"),
+        (
+            &["HTTP/1.1 500 x\r\ncontent-length: 17\r\n\r\nNo cluster leader"],
+            "No cluster leader",
+        ),
+    ];
+    for (answers, expected) in cases {
+        let answers: Vec<_> = [&*good].iter().chain(answers).copied().collect();
+        let (_server, registry, watch) = follow(&answers, SourceConfig::default()).await;
+        let failure = failure(&registry).await;
+        assert!(failure.contains(expected), "{failure}");
+        let list = watch.current();
+        assert_eq!(list.standing(), Standing::Stale(Staleness::Unreachable));
+        assert_eq!(list.first().unwrap().port, 80);
+    }
+}
+
+// threat 50
+#[tokio::test]
+async fn an_empty_answer_is_believed_where_the_token_may_read_or_nobody_can_say() {
+    let empty = ok("x-consul-index: 9\r\n", "[]");
+    for rights in [
+        &*ok("", r#"[{"Allow":true},{"Allow":true}]"#),
+        "HTTP/1.1 401 Unauthorized\r\ncontent-length: 20\r\n\r\nACL support disabled",
+        "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+    ] {
+        let (server, _registry, mut watch) =
+            follow(&[&empty, rights], SourceConfig::default()).await;
+        let list = watch.resolved().await.unwrap();
+        assert_eq!(list.standing(), Standing::Absent);
+        assert_eq!(
+            server.targets().iter().take(2).collect::<Vec<_>>(),
+            ["/v1/health/service/orders", "/v1/internal/acl/authorize"]
+        );
+    }
+}
+
+// threat 50
+#[tokio::test]
+async fn without_a_leader_a_list_is_shown_and_said_to_be_stale() {
+    let any = Consistency::Any {
+        max_age: Duration::from_secs(5),
+    };
+    let config = SourceConfig::default().with_consistency(any);
+    let answer = |more: &str, port| {
+        let head = format!("x-consul-index: {port}\r\n{more}");
+        ok(&head, &format!("[{}]", instance(port)))
+    };
+    let lost = answer(
+        "x-consul-knownleader: false\r\nx-consul-lastcontact: 60000\r\n",
+        80,
+    );
+    let well = answer(
+        "x-consul-knownleader: true\r\nx-consul-lastcontact: 40\r\n",
+        81,
+    );
+    let old = answer(
+        "x-consul-knownleader: true\r\nx-consul-lastcontact: 5001\r\n",
+        82,
+    );
+    let (server, registry, mut watch) = follow(&[&lost], config).await;
+    assert_eq!(watch.resolved().await.unwrap().first().unwrap().port, 80);
+    assert!(
+        failure(&registry)
+            .await
+            .contains("heard of its leader 60s ago")
+    );
+    while !watch.latest().is_stale() {
+        watch.changed().await.unwrap();
+    }
+    server.answers.send(well).await.unwrap();
+    while watch.latest().is_stale() || watch.latest().first().unwrap().port != 81 {
+        watch.changed().await.unwrap();
+    }
+    server.answers.send(old).await.unwrap();
+    assert!(failure(&registry).await.contains("5.001s"));
+    while !watch.latest().is_stale() {
+        watch.changed().await.unwrap();
+    }
+    assert_eq!(watch.latest().first().unwrap().port, 81);
+    assert!(
+        server
+            .targets()
+            .iter()
+            .all(|target| target.contains("?stale"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nothing_changed_is_a_sign_of_life() {
+    let answer = ok("x-consul-index: 7\r\n", &format!("[{}]", instance(80)));
+    let (_server, registry, mut watch) = follow(&[&answer, &answer], SourceConfig::default()).await;
+    watch.resolved().await.unwrap();
+    let report = || {
+        registry
+            .reports(&ServiceName::parse("orders").unwrap())
+            .remove(0)
+    };
+    let first = report().answered_at;
+    while report().answered_at == first {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(watch.current().standing(), Standing::Fresh);
+}
+
+#[tokio::test]
+async fn the_namespace_goes_in_its_header() {
+    let server = Server::start(&[&ok("", "1")]).await;
+    let mut config = Config::new(&*server.url);
+    config.namespace = Some("shop".to_owned());
+    let client = Client::new(&config, None, Arc::new(|| 0)).unwrap();
+    client.get::<u32>("/v1/thing").await.unwrap();
+    let head = server.heads.lock().unwrap().remove(0);
+    assert!(head.contains("x-consul-namespace: shop\r\n"), "{head}");
+    for bad in ["", "a b", "a\r\nx: y"] {
+        config.namespace = Some(bad.to_owned());
+        let made = Client::new(&config, None, Arc::new(|| 0));
+        assert!(matches!(made, Err(Error::Setting { .. })), "{bad:?}");
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! What a registry takes away is gone at once, unless it takes away most of a service or the last of it: then it is more
 //! likely that something is wrong with the registry. The endpoints stay until somebody else says so too, or until the
-//! registry has stood by it for a while. Turning from good to critical or draining is a withdrawal like any other.
+//! registry has stood by it for a while. Turning from good to critical or draining is a withdrawal like any other, but that
+//! a draining endpoint works says nothing against it.
 //!
 //! A registry that lost its data is told anew, by one endpoint after the other and for as long as the slowest takes to its
 //! next sign of life. So one that is missing and kept stays kept, however many of those beside it come back.
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::endpoint::Condition;
 use crate::endpoint::Endpoint;
 use crate::endpoint::MAX_ENDPOINTS_PER_SERVICE;
 use crate::health::Status;
@@ -244,12 +246,18 @@ impl Guard {
                 (kept.id.clone(), held)
             });
             let has_room = said.is_some() || room > 0;
+            // That it works says nothing against somebody's wish that it gets no more work.
+            let is_wish = said
+                .as_ref()
+                .is_some_and(|said| said.condition == Condition::Draining);
             let is_believed = !is_guarded
                 || !has_room
                 || match (moment.evidence)(&kept) {
                     Status::Unhealthy => true,
-                    Status::Healthy => false,
-                    Status::Unknown => moment.stands && now >= held.stands_since + grace,
+                    Status::Healthy if !is_wish => false,
+                    Status::Healthy | Status::Unknown => {
+                        moment.stands && now >= held.stands_since + grace
+                    }
                 };
             if is_believed {
                 self.view.extend(said);

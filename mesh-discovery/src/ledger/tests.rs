@@ -219,6 +219,23 @@ fn replacing_all_is_no_withdrawal_of_most() {
     assert_eq!(test.settled("d e f"), "fresh [d e f]");
 }
 
+#[test]
+fn who_is_told_to_drain_is_left_after_the_grace_although_it_works() {
+    let mut test = Test::new();
+    test.settled("a b c d");
+    test.healthy = "a b c d";
+    assert_eq!(
+        test.settled("a! b~ c~ d~"),
+        format!("{WITHDRAWN} [a b c d]")
+    );
+    assert_eq!(test.pass(50.0), format!("{WITHDRAWN} [a b c d]"));
+    assert_eq!(
+        test.pass(12.0),
+        format!("{WITHDRAWN} [a b~ c~ d~]"),
+        "a check says nothing against a wish, and much against a failure"
+    );
+}
+
 // threat 50
 #[test]
 fn most_turning_critical_at_once_is_a_withdrawal_too() {

@@ -109,10 +109,15 @@ impl Model {
             }
             let stays = one.held.is_some() && one.said.is_none();
             let (since, stands) = *one.held.get_or_insert((now, now));
+            let is_wish = one
+                .said
+                .is_some_and(|(said, _)| said == Condition::Draining);
             let is_believed = match evidence(id) {
                 Status::Unhealthy => true,
-                Status::Healthy => false,
-                Status::Unknown => self.answers == Some(true) && now >= stands + GRACE,
+                Status::Healthy if !is_wish => false,
+                Status::Healthy | Status::Unknown => {
+                    self.answers == Some(true) && now >= stands + GRACE
+                }
             };
             if !(is_guarded || stays) || is_believed {
                 is_changed = true;
