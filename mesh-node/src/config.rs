@@ -48,10 +48,17 @@ pub use self::auth::JwtConfig;
 pub use self::auth::JwtSecretConfig;
 pub use self::auth::RoleConfig;
 pub use self::consul::ConsulConfig;
+pub use self::discovery::Combine;
+pub use self::discovery::ConsulSourceConfig;
 pub use self::discovery::DiscoveryConfig;
+pub use self::discovery::DnsSourceConfig;
 pub use self::discovery::EndpointConfig;
+pub use self::discovery::EtcdSourceConfig;
+pub use self::discovery::RegisterCheck;
+pub use self::discovery::RegisterConfig;
 pub use self::discovery::SourceConfig;
 pub use self::discovery::StaticConfig;
+pub use self::discovery::WithdrawalConfig;
 pub use self::error::ConfigError;
 pub use self::error::Place;
 pub(crate) use self::expectations::ExpectedUser;
@@ -207,10 +214,20 @@ impl NodeConfig {
             .unwrap_or_else(|| self.spiffe_id_of(&self.service.id))
     }
 
-    /// The SPIFFE id that `service` has unless something says otherwise: `spiffe://<trust_domain>/<service>`, and where
-    /// identities are Consul's `spiffe://<trust_domain>/ns/default/dc/<datacenter>/svc/<service>`.
+    /// The SPIFFE id that `service` has unless something says otherwise: that of `discovery.identities`, else
+    /// `spiffe://<trust_domain>/<service>`, and where identities are Consul's
+    /// `spiffe://<trust_domain>/ns/default/dc/<datacenter>/svc/<service>`.
     pub fn spiffe_id_of(&self, service: &str) -> String {
-        self.identity.spiffe_id_of(service)
+        self.expected_ids().of(service)
+    }
+
+    pub(crate) fn expected_ids(&self) -> ExpectedIds {
+        let learnt = self.identity.learnt.as_ref();
+        ExpectedIds {
+            trust_domain: self.identity.trust_domain().to_owned(),
+            datacenter: learnt.map(|learnt| learnt.datacenter.clone()),
+            said: self.discovery.identities.clone(),
+        }
     }
 
     /// The SPIFFE id of `security.probe`.
@@ -270,6 +287,8 @@ impl NodeConfig {
         let federation = identity.federation.iter_mut();
         paths.extend(federation.map(|entry| &mut entry.bundle_file));
         paths.extend(self.workload_api.as_mut().map(|api| &mut api.socket));
+        let sources = self.discovery.sources.iter_mut();
+        paths.extend(sources.flat_map(SourceConfig::paths));
         paths.push(&mut self.security.keys_dir);
         paths.push(&mut self.audit.path);
         if !self.access_log.is_stdout() {
@@ -277,6 +296,36 @@ impl NodeConfig {
         }
         for path in paths {
             *path = base.join(&*path);
+        }
+    }
+}
+
+/// Which SPIFFE id each service must prove; see [`NodeConfig::spiffe_id_of`].
+#[derive(Clone, Debug)]
+pub(crate) struct ExpectedIds {
+    trust_domain: String,
+    /// Where identities are Consul's.
+    datacenter: Option<String>,
+    /// `discovery.identities`.
+    said: BTreeMap<String, String>,
+}
+
+impl ExpectedIds {
+    #[cfg(test)]
+    pub(crate) fn new(trust_domain: &str) -> Self {
+        Self {
+            trust_domain: trust_domain.to_owned(),
+            datacenter: None,
+            said: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn of(&self, service: &str) -> String {
+        let domain = &self.trust_domain;
+        match (self.said.get(service), &self.datacenter) {
+            (Some(said), _) => said.clone(),
+            (None, Some(datacenter)) => crate::consul::names::id_of(domain, datacenter, service),
+            (None, None) => format!("spiffe://{domain}/{service}"),
         }
     }
 }

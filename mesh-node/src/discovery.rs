@@ -5,5 +5,8 @@
 //! believed as `mesh_discovery::Ledger` describes; and whoever answers at an endpoint must still prove the id that this
 //! node's configuration expects of the service.
 
+pub(crate) mod admission;
+pub(crate) mod registration;
 pub(crate) mod services;
+pub(crate) mod sources;
 pub(crate) mod view;

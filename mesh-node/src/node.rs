@@ -10,6 +10,7 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use mesh_audit::EventKind;
+use mesh_discovery::Condition;
 use mesh_transport::drain;
 use mesh_transport::drain::Drain;
 use mesh_transport::drain::DrainSignal;
@@ -20,10 +21,13 @@ use tokio::runtime::Handle;
 
 use crate::admin::Admin;
 use crate::audit::Auditor;
+use crate::config::DrainConfig;
 use crate::config::Environment;
 use crate::config::NodeConfig;
 use crate::config::UpstreamProtocol;
 use crate::consul::intentions::Intentions;
+use crate::discovery::registration::Kept;
+use crate::discovery::registration::Registrations;
 use crate::discovery::services::FORGET_EVERY;
 use crate::discovery::view::Look;
 use crate::discovery::view::View;
@@ -62,11 +66,13 @@ pub struct Node {
     audit_driver: Option<mesh_audit::Driver>,
     rotation: Rotation,
     workload_api: Option<WorkloadApi>,
+    drivers: Vec<mesh_discovery::Driver>,
+    registrations: Option<Registrations>,
     policies: Arc<Shown>,
     upkeep: Upkeep,
     reload: Option<Reload>,
     intentions: Option<Intentions>,
-    drain_timeout: Duration,
+    drain: DrainConfig,
 }
 
 /// Which listeners a node opens beside the one for other nodes.
@@ -156,6 +162,8 @@ impl Node {
         tasks: Tasks,
     ) -> Result<Self, Error> {
         let listeners = Listeners::open(config, local, (&built.outbound, &built.gate))?;
+        let port = listeners.addresses.inbound.port();
+        let registrations = Registrations::new(config, built.registrars, (port, built.random))?;
         let is_ready = Arc::new(AtomicBool::new(false));
         let admin = Admin::new(config, Arc::clone(&is_ready), &listeners.addresses);
         let shared = Shared {
@@ -173,11 +181,13 @@ impl Node {
             audit_driver: built.audit_driver,
             rotation: built.rotation,
             workload_api: built.workload_api,
+            drivers: built.drivers,
+            registrations,
             policies: built.policies,
             upkeep: built.upkeep,
             reload: None,
             intentions: None,
-            drain_timeout: config.drain.timeout,
+            drain: config.drain.clone(),
         })
     }
 
@@ -218,11 +228,13 @@ impl Node {
             audit_driver,
             rotation,
             workload_api,
+            drivers,
+            registrations,
             policies,
             upkeep,
             reload,
             intentions,
-            drain_timeout,
+            drain: stopping,
         } = self;
         let writer = audit_driver.map(start_writer).transpose()?;
         let (inbound, from_peers) = drain::channel();
@@ -233,6 +245,9 @@ impl Node {
         }
         if let Some(reload) = reload {
             until_drain(&shared.tasks, from_here.clone(), reload.run());
+        }
+        for driver in drivers {
+            until_drain(&shared.tasks, from_here.clone(), driver);
         }
         upkeep.start(&shared.tasks, &from_here);
         if let Some(source) = intentions {
@@ -251,14 +266,19 @@ impl Node {
             permissive.tell(&told);
         });
         listeners.serve(&shared, &from_peers, &from_here);
-        drop((from_peers, from_here));
         shared.is_ready.store(true, Ordering::Release);
         tracing::info!(service = %shared.outbound.own_name, "ready");
+        let registered = registrations.map(|wanted| keep(wanted, &shared, &from_here));
+        drop((from_peers, from_here));
 
         stop.await;
         shared.is_ready.store(false, Ordering::Release);
         tracing::info!("draining");
-        leave(&inbound, &outbound, drain_timeout).await;
+        if let Some(registered) = registered {
+            // First of all: whoever asks a registry from here on is sent elsewhere, while we still answer the others.
+            registered.leave(stopping.deregister_wait).await;
+        }
+        leave(&inbound, &outbound, stopping.timeout).await;
         // A courtesy: the peers forget the sessions now, or else by their timeouts.
         let closing = shared.outbound.close_sessions();
         drop(tokio::time::timeout(CLOSE_SESSIONS, closing).await);
@@ -330,6 +350,39 @@ fn start(shared: &Arc<Shared>, drain: &Drain, rotation: Rotation) {
     every(&shared.tasks, drain.clone(), FLUSH_EVERY, move || {
         tick(&ticking);
     });
+}
+
+/// Keeps the node's entries in registries, and tells them how it does.
+fn keep(wanted: Registrations, shared: &Arc<Shared>, drain: &Drain) -> Arc<Kept> {
+    let kept = Arc::new(wanted.keep(&shared.tasks));
+    let (telling, shared) = (Arc::clone(&kept), Arc::clone(shared));
+    every(
+        &shared.tasks.clone(),
+        drain.clone(),
+        TELL_EVERY,
+        move || {
+            telling.tell(condition(&shared));
+            match telling.failing() {
+                Some(why) => shared.health.degraded(REGISTRATION, why),
+                None => shared.health.ok(REGISTRATION),
+            }
+        },
+    );
+    kept
+}
+
+/// How this node does, for others.
+fn condition(shared: &Shared) -> Condition {
+    let recorder = &shared.outbound.recorder;
+    let is_recorded = shared
+        .auditor
+        .as_ref()
+        .is_none_or(|auditor| !auditor.log().stats().is_failed);
+    if is_recorded && recorder.telemetry.has_certificate((recorder.clock)()) {
+        Condition::Passing
+    } else {
+        Condition::Critical
+    }
 }
 
 fn tick(shared: &Shared) {
@@ -447,6 +500,10 @@ pub(crate) fn wall_clock() -> SystemTime {
 const CLOSE_SESSIONS: Duration = Duration::from_secs(1);
 /// Long enough that every connected client has made a request and seen `connection: close`, short enough for a restart.
 const LINGER: Duration = Duration::from_millis(500);
+/// What `/health` calls the entries in registries.
+const REGISTRATION: &str = "registration";
+/// How often registries may hear of a change in how this node does.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How stale a line of the access log may be.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 /// How often what sources of endpoints say is counted.

@@ -167,8 +167,8 @@ fn says_which_value_is_wrong_and_what_is_allowed() {
         "mesh.yaml:3:19: audit.enabled: \"yes\" is neither true nor false",
     );
     refuses(
-        "discovery:\n  sources:\n    - mode: consul",
-        "mesh.yaml:5:13: discovery.sources[0].mode: \"consul\" is not in this version; allowed here: static",
+        "discovery:\n  sources:\n    - mode: spire",
+        "mesh.yaml:5:13: discovery.sources[0].mode: \"spire\" is not in this version; allowed here: static, consul, etcd, dns",
     );
     refuses(
         "discovery: { sources: [ { services: [] } ] }",

@@ -194,7 +194,7 @@ fn plain(expected: &str) -> String {
 }
 
 /// Keys whose value is never shown.
-const SECRET_KEYS: [&str; 1] = ["secret"];
+const SECRET_KEYS: [&str; 3] = ["secret", "token", "password"];
 
 /// One value of the tree.
 #[derive(Clone, Copy)]

@@ -210,6 +210,11 @@ fn collect(
         for shape in shapes {
             collect(root, shape, path, found);
         }
+    } else if schema
+        .get("additionalProperties")
+        .is_some_and(Value::is_object)
+    {
+        // A map whose keys are names has no single value.
     } else if schema.get("type").and_then(Value::as_str) != Some("array") && !path.is_empty() {
         found.insert(variable_of(path), path.clone());
     }

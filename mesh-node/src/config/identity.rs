@@ -98,15 +98,6 @@ pub(crate) struct Learnt {
 }
 
 impl IdentityConfig {
-    /// See [`NodeConfig::spiffe_id_of`](super::NodeConfig::spiffe_id_of).
-    pub(crate) fn spiffe_id_of(&self, service: &str) -> String {
-        let domain = self.trust_domain();
-        match &self.learnt {
-            Some(learnt) => crate::consul::names::id_of(domain, &learnt.datacenter, service),
-            None => format!("spiffe://{domain}/{service}"),
-        }
-    }
-
     /// Certificate, key and roots from PEM files.
     pub fn from_files(
         trust_domain: &str,

@@ -18,6 +18,8 @@ use crate::consul::names::is_never_seen;
 pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
     identity(config, document)?;
     addresses(config, document)?;
+    source_names(config, document)?;
+    registration(config, document)?;
     endpoints(config, document)?;
     auth(config, document)?;
     users(config, document)?;
@@ -280,9 +282,94 @@ fn addresses(config: &NodeConfig, document: &Document) -> Result<(), ConfigError
     Ok(())
 }
 
+/// Reports, the registration and rules of trust name a source.
+fn source_names(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
+    let mut seen = BTreeSet::from([STATIC]);
+    for (source, index) in config.discovery.sources.iter().zip(0..) {
+        let Some(name) = source.name() else { continue };
+        reached(source, (index, document))?;
+        if name.is_empty() || !seen.insert(name) {
+            let message = format!("{name:?} is taken; give each source a name of its own");
+            return Err(document.error(&format!("discovery.sources[{index}].name"), message));
+        }
+    }
+    Ok(())
+}
+
+/// Where this node registers, and at which address.
+fn registration(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
+    let Some(register) = &config.discovery.register else {
+        return Ok(());
+    };
+    let sources = &config.discovery.sources;
+    let writable = || sources.iter().filter(|source| source.is_writable());
+    for (name, index) in register.sources.iter().zip(0..) {
+        if !writable().any(|source| source.name() == Some(name)) {
+            let key = format!("discovery.register.in[{index}]");
+            let message = format!("{name:?} is the name of no source that nodes can register in");
+            return Err(document.error(&key, message));
+        }
+    }
+    if writable().next().is_none() {
+        let message = "needs a source that nodes can register in, of the mode consul or etcd";
+        return Err(document.error("discovery.register", message));
+    }
+    if register.host.is_none() && config.service.listen.ip().is_unspecified() {
+        let message = "the key \"host\" is missing: service.listen does not say at which address other nodes reach us";
+        return Err(document.error("discovery.register", message));
+    }
+    Ok(())
+}
+
+/// What a source needs, and what excludes each other.
+fn reached(
+    source: &SourceConfig,
+    (index, document): (usize, &Document),
+) -> Result<(), ConfigError> {
+    let (secrets, files) = match source {
+        SourceConfig::Consul(consul) => (
+            (
+                "token",
+                consul.token.is_some() && consul.token_file.is_some(),
+            ),
+            (&consul.cert_file, &consul.key_file),
+        ),
+        SourceConfig::Etcd(etcd) => (
+            (
+                "password",
+                etcd.password.is_some() && etcd.password_file.is_some(),
+            ),
+            (&etcd.cert_file, &etcd.key_file),
+        ),
+        _ => return Ok(()),
+    };
+    let key = |key: &str| format!("discovery.sources[{index}].{key}");
+    if let (name, true) = secrets {
+        let message = format!("and {name}_file exclude each other; remove one of them");
+        return Err(document.error(&key(name), message));
+    }
+    if files.0.is_some() != files.1.is_some() {
+        let message = "needs both of \"cert_file\" and \"key_file\", or none";
+        return Err(document.error(&format!("discovery.sources[{index}]"), message));
+    }
+    if let SourceConfig::Etcd(etcd) = source {
+        let has_password = etcd.password.is_some() || etcd.password_file.is_some();
+        if etcd.username.is_some() != has_password {
+            let message = "needs both of \"username\" and a password, or none";
+            return Err(document.error(&format!("discovery.sources[{index}]"), message));
+        }
+        if etcd.endpoints.is_empty() {
+            return Err(document.error(&key("endpoints"), "names no member of etcd"));
+        }
+    }
+    Ok(())
+}
+
 fn endpoints(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
     for (number, source) in config.discovery.sources.iter().enumerate() {
-        let SourceConfig::Static(list) = source;
+        let SourceConfig::Static(list) = source else {
+            continue;
+        };
         let mut seen = BTreeSet::new();
         for (index, endpoint) in list.services.iter().enumerate() {
             if !seen.insert((&endpoint.id, &endpoint.host, endpoint.port)) {
@@ -298,5 +385,7 @@ fn endpoints(config: &NodeConfig, document: &Document) -> Result<(), ConfigError
     Ok(())
 }
 
+/// What endpoints of the configuration are said to come from.
+const STATIC: &str = "static";
 /// Callers that only a credential of a user can match.
 const USERS: [&str; 5] = ["group:", "role:", "claim:", "issuer:", "subject:"];

@@ -134,12 +134,18 @@ pub struct DrainConfig {
     #[serde(with = "value::duration")]
     #[schemars(with = "String")]
     pub timeout: Duration,
+    /// How long the node goes on as before once its entries in registries are gone (`discovery.register`), so that others
+    /// have seen it when it stops to take calls. Default `1s`.
+    #[serde(with = "value::duration")]
+    #[schemars(with = "String")]
+    pub deregister_wait: Duration,
 }
 
 impl Default for DrainConfig {
     fn default() -> Self {
         Self {
             timeout: DRAIN_TIMEOUT,
+            deregister_wait: DEREGISTER_WAIT,
         }
     }
 }
@@ -164,5 +170,7 @@ fn default_listen() -> SocketAddr {
 const SERVICE_PORT: u16 = 50051;
 /// The port of the local outbound listener (DESIGN section 9; Istio's number).
 const OUTBOUND_PORT: u16 = 15001;
+/// Twice as long as it takes until others have seen a change (RELIABILITY D-4).
+const DEREGISTER_WAIT: Duration = Duration::from_secs(1);
 /// As long as the default request timeout, so that a call that began just before the signal can end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);

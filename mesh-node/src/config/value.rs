@@ -3,6 +3,7 @@
 //! A message here is a predicate ("is not a duration; …"): the decoder puts the place, the key and, unless it is
 //! secret, the value in front of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
@@ -221,6 +222,59 @@ pub(super) fn socket_addr<'de, D: Deserializer<'de>>(
     })
 }
 
+pub(super) fn socket_addrs<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<SocketAddr>, D::Error> {
+    #[derive(Deserialize)]
+    struct Address(#[serde(deserialize_with = "socket_addr")] SocketAddr);
+    let addresses = Vec::<Address>::deserialize(deserializer)?;
+    Ok(addresses
+        .into_iter()
+        .map(|Address(address)| address)
+        .collect())
+}
+
+/// A text for each of some services.
+pub(super) fn by_service<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let map = BTreeMap::<String, String>::deserialize(deserializer)?;
+    match map.keys().find(|name| !is_service_name(name)) {
+        Some(name) => Err(D::Error::custom(format_args!("{name:?} {NOT_A_SERVICE}"))),
+        None => Ok(map),
+    }
+}
+
+/// A SPIFFE id for each of some services.
+pub(super) fn spiffe_ids_by_service<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let map = by_service(deserializer)?;
+    match map.values().find(|id| !is_spiffe_id(id)) {
+        Some(id) => Err(D::Error::custom(format_args!("{id:?} {NOT_A_SPIFFE_ID}"))),
+        None => Ok(map),
+    }
+}
+
+/// SPIFFE ids, of which each may stand for all below it by ending in `/*`.
+pub(super) fn spiffe_patterns<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
+    let patterns = Vec::<String>::deserialize(deserializer)?;
+    let is_usable = |pattern: &String| match pattern.strip_suffix("/*") {
+        Some(above) => {
+            is_spiffe_id(above) || above.strip_prefix("spiffe://").is_some_and(is_trust_domain)
+        }
+        None => is_spiffe_id(pattern),
+    };
+    match patterns.iter().find(|pattern| !is_usable(pattern)) {
+        Some(pattern) => Err(D::Error::custom(format_args!(
+            "{pattern:?} is neither a SPIFFE id nor one that ends in /*; write it like spiffe://example.org/payments/*"
+        ))),
+        None => Ok(patterns),
+    }
+}
+
 pub(super) fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if is_host(&text) {
@@ -229,6 +283,12 @@ pub(super) fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     Err(D::Error::custom(
         "is not a host; write a DNS name or an IP address, without a port",
     ))
+}
+
+pub(super) fn some_host<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    host(deserializer).map(Some)
 }
 
 pub(super) fn service_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -300,6 +360,17 @@ pub(super) fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D
             "is not a share; write a number from 0 to 1",
         ))
     }
+}
+
+/// A secret that somebody else made, so that how strong it is is theirs to know.
+pub(super) fn some_secret<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SecretText>, D::Error> {
+    let secret = SecretText::new(String::deserialize(deserializer)?);
+    if secret.expose().is_empty() {
+        return Err(D::Error::custom("is empty"));
+    }
+    Ok(Some(secret))
 }
 
 /// Refuses secrets that can be guessed; never says what they are.

@@ -12,6 +12,7 @@ use mesh_auth::spiffe::SpiffeId;
 use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::spiffe::TrustDomainAliases;
 use mesh_crypto::SystemRandom;
+use mesh_discovery::Driver;
 use mesh_discovery::Vitals;
 use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::limit::Limiter;
@@ -38,6 +39,7 @@ use crate::config::SecurityMode;
 use crate::consul;
 use crate::consul::intentions::Intentions;
 use crate::consul::names::Names;
+use crate::discovery::registration::Registrar;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::identity::Intake;
@@ -84,6 +86,9 @@ pub(super) struct Built {
     pub(super) audit_driver: Option<mesh_audit::Driver>,
     pub(super) rotation: Rotation,
     pub(super) workload_api: Option<WorkloadApi>,
+    pub(super) drivers: Vec<Driver>,
+    pub(super) registrars: Vec<Registrar>,
+    pub(super) random: Arc<SplitMix64>,
     pub(super) policies: Arc<Shown>,
     pub(super) upkeep: Upkeep,
 }
@@ -163,13 +168,9 @@ pub(super) fn parts(
         (Some(s.identity), Some(s.client), Some(s.server))
     });
     let dialer = Dialer::new(Arc::clone(&tls), peer_config(config), tasks.clone());
-    let services = services(
-        config,
-        own,
-        (dialer, client, tokens.cloned()),
-        (&telemetry, &Arc::new(Vitals::new())),
-        tasks,
-    )?;
+    let parts = (dialer, client, tokens.cloned());
+    let vitals = Arc::new(Vitals::new());
+    let (services, sources) = services(config, own, parts, (&telemetry, &vitals), tasks)?;
     let outbound = Outbound {
         own_name: Arc::clone(&own.name),
         services,
@@ -214,6 +215,9 @@ pub(super) fn parts(
         audit_driver,
         rotation,
         workload_api,
+        drivers: sources.drivers,
+        registrars: sources.registrars,
+        random: Arc::clone(&own.seed),
         policies,
         upkeep: credentials.upkeep,
     })

@@ -2,12 +2,16 @@
 
 use std::num::NonZeroU16;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Deserializer;
 use serde::Serialize;
 
+use super::registry::ConsulSourceConfig;
+use super::registry::DnsSourceConfig;
+use super::registry::EtcdSourceConfig;
 use crate::config::value;
 
 /// One source of endpoints; `mode` says which kind, and each kind has keys of its own.
@@ -17,12 +21,55 @@ use crate::config::value;
 pub enum SourceConfig {
     /// A list in this file.
     Static(StaticConfig),
+    /// Consul.
+    Consul(ConsulSourceConfig),
+    /// etcd.
+    Etcd(EtcdSourceConfig),
+    /// DNS.
+    Dns(DnsSourceConfig),
 }
 
 impl SourceConfig {
     /// A static list.
     pub fn fixed(services: Vec<EndpointConfig>) -> Self {
         Self::Static(StaticConfig { services })
+    }
+
+    /// The name of a source that asks somebody; a static list has none.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Static(_) => None,
+            Self::Consul(consul) => Some(&consul.name),
+            Self::Etcd(etcd) => Some(&etcd.name),
+            Self::Dns(dns) => Some(&dns.name),
+        }
+    }
+
+    /// Whether nodes can register in it.
+    pub fn is_writable(&self) -> bool {
+        matches!(self, Self::Consul(_) | Self::Etcd(_))
+    }
+
+    /// The paths in it.
+    pub(in crate::config) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let paths = match self {
+            Self::Consul(consul) => [
+                &mut consul.token_file,
+                &mut consul.ca_file,
+                &mut consul.cert_file,
+                &mut consul.key_file,
+            ]
+            .into(),
+            Self::Etcd(etcd) => [
+                &mut etcd.password_file,
+                &mut etcd.ca_file,
+                &mut etcd.cert_file,
+                &mut etcd.key_file,
+            ]
+            .into(),
+            Self::Static(_) | Self::Dns(_) => Vec::new(),
+        };
+        paths.into_iter().flatten()
     }
 }
 
@@ -36,6 +83,9 @@ impl SourceConfig {
 )]
 enum Tagged {
     Static(StaticConfig),
+    Consul(ConsulSourceConfig),
+    Etcd(EtcdSourceConfig),
+    Dns(DnsSourceConfig),
 }
 
 impl<'de> Deserialize<'de> for SourceConfig {

@@ -1,14 +1,11 @@
 //! The services that can be called: where they are, and the layers on the way to each.
 
-use std::num::NonZeroU16;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use mesh_discovery::GrpcProbe;
 use mesh_discovery::ProbeLimit;
 use mesh_discovery::ServiceName;
-use mesh_discovery::StaticEntry;
-use mesh_discovery::StaticSource;
 use mesh_discovery::Vitals;
 use mesh_discovery::Watch;
 use mesh_resilience::balance::OutlierConfig;
@@ -30,13 +27,14 @@ use mesh_transport::tls::PeerId;
 
 use crate::config::Alpn;
 use crate::config::Backoff;
-use crate::config::EndpointConfig;
+use crate::config::ExpectedIds;
 use crate::config::HealthProtocol;
-use crate::config::IdentityConfig;
 use crate::config::NodeConfig;
 use crate::config::ResilienceConfig;
 use crate::discovery::services::Services;
 use crate::discovery::services::Work;
+use crate::discovery::sources::Sources;
+use crate::discovery::sources::sources;
 use crate::error::Error;
 use crate::node::build::Own;
 use crate::node::wall_clock;
@@ -52,38 +50,6 @@ use crate::stack::send::Judge;
 use crate::telemetry::Ends;
 use crate::telemetry::PairSeries;
 use crate::telemetry::Telemetry;
-
-pub(super) fn discovery(config: &NodeConfig) -> Result<StaticSource, Error> {
-    let entries: Result<Vec<_>, Error> = config.discovery.static_endpoints().map(entry).collect();
-    StaticSource::new(entries?)
-        .map_err(|source| Error::config("discovery.sources can't be used as they are", source))
-}
-
-fn entry(config: &EndpointConfig) -> Result<StaticEntry, Error> {
-    let wrong = |source: mesh_transport::BoxError| {
-        Error::config(
-            format!(
-                "discovery.sources: the endpoint of {} can't be used",
-                config.id
-            ),
-            source,
-        )
-    };
-    let id = ServiceName::parse(&config.id).map_err(|source| wrong(source.into()))?;
-    let host = config
-        .host
-        .parse::<mesh_discovery::Host>()
-        .map_err(|source| wrong(source.into()))?;
-    let mut entry = StaticEntry::new(id, host, config.port.get());
-    entry.weight = NonZeroU16::try_from(config.weight).map_err(|source| wrong(source.into()))?;
-    entry.spiffe_id.clone_from(&config.spiffe_id);
-    entry
-        .public_key_fingerprint
-        .clone_from(&config.public_key_fingerprint);
-    entry.zone.clone_from(&config.zone);
-    entry.tags.clone_from(&config.tags);
-    Ok(entry)
-}
 
 pub(super) fn peer_config(config: &NodeConfig) -> PeerConfig {
     let mut peers = PeerConfig::default();
@@ -105,12 +71,12 @@ pub(super) fn services(
     (dialer, sessions, tokens): (Dialer, Option<SessionClient>, Option<Arc<ServiceTokens>>),
     (telemetry, vitals): (&Arc<Telemetry>, &Arc<Vitals>),
     tasks: &Tasks,
-) -> Result<Services<Service>, Error> {
-    let discovery = Arc::new(discovery(config)?);
-    let fixed = discovery.services();
+) -> Result<(Services<Service>, Sources), Error> {
+    let random = Arc::clone(&own.seed) as Arc<_>;
+    let sources = sources(config, &random, vitals)?;
     let maker = Maker {
         own: own.clone(),
-        identity: config.identity.clone(),
+        ids: config.expected_ids(),
         resilience: config.resilience.clone(),
         dialer,
         sessions,
@@ -120,13 +86,15 @@ pub(super) fn services(
         telemetry: Arc::clone(telemetry),
     };
     let make = Box::new(move |name: &ServiceName, watch| maker.service(name, watch));
-    Services::new(&fixed, (discovery, false), make, tasks.clone())
+    let asked = (Arc::clone(&sources.discovery), sources.looks_up);
+    let services = Services::new(&sources.fixed, asked, make, tasks.clone())?;
+    Ok((services, sources))
 }
 
 /// All that a service is made with.
 struct Maker {
     own: Own,
-    identity: IdentityConfig,
+    ids: ExpectedIds,
     resilience: ResilienceConfig,
     dialer: Dialer,
     sessions: Option<SessionClient>,
@@ -139,7 +107,7 @@ struct Maker {
 impl Maker {
     fn service(&self, name: &ServiceName, watch: Watch) -> Result<(Arc<Service>, Work), Error> {
         let own = &self.own;
-        let expected = self.identity.spiffe_id_of(name.as_str());
+        let expected = self.ids.of(name.as_str());
         let first = watch
             .current()
             .first()

@@ -1,0 +1,121 @@
+//! The sources of the configuration, behind one interface.
+
+mod fixed;
+mod registries;
+
+use std::sync::Arc;
+
+use mesh_discovery::Belief;
+use mesh_discovery::Combination;
+use mesh_discovery::Combined;
+use mesh_discovery::CombinedConfig;
+use mesh_discovery::Discover;
+use mesh_discovery::Driver;
+use mesh_discovery::ServiceName;
+use mesh_discovery::Vitals;
+use mesh_resilience::random::Random;
+
+use self::registries::Builder;
+pub(super) use self::registries::announced;
+use super::registration::Registrar;
+use crate::config::Combine;
+use crate::config::DiscoveryConfig;
+use crate::config::NodeConfig;
+use crate::error::Error;
+
+/// Where services are, and the work that keeps it true.
+pub(crate) struct Sources {
+    pub(crate) discovery: Arc<dyn Discover>,
+    /// To be run for as long as the sources are asked.
+    pub(crate) drivers: Vec<Driver>,
+    /// The services that the configuration names: they are followed from the start.
+    pub(crate) fixed: Vec<ServiceName>,
+    /// Whether a source may know other services.
+    pub(crate) looks_up: bool,
+    /// The registries that this node registers with, by the names of their sources.
+    pub(crate) registrars: Vec<Registrar>,
+}
+
+/// The sources that `config` names. Nothing is asked before their drivers run.
+///
+/// # Errors
+///
+/// [`Error::Config`], with the source that can't be used.
+pub(crate) fn sources(
+    config: &NodeConfig,
+    random: &Arc<dyn Random>,
+    vitals: &Arc<Vitals>,
+) -> Result<Sources, Error> {
+    let lists = fixed::source(config)?;
+    let mut fixed = lists.services();
+    for upstream in &config.outbound.upstreams {
+        let name = ServiceName::parse(&upstream.service);
+        fixed.push(name.map_err(|source| Error::config("outbound.upstreams", source))?);
+    }
+    fixed.sort_unstable();
+    fixed.dedup();
+
+    let discovery = &config.discovery;
+    let builder = Builder {
+        config,
+        random,
+        belief: belief(discovery)?,
+        vitals,
+    };
+    let mut all: Vec<Arc<dyn Discover>> = Vec::new();
+    let (mut drivers, mut registrars, mut has_lists) = (Vec::new(), Vec::new(), false);
+    for (source, index) in discovery.sources.iter().zip(0..) {
+        match builder.source(source) {
+            // All lists are one source, where the first of them stands.
+            None if has_lists => {}
+            None => {
+                all.push(Arc::new(lists.clone()));
+                has_lists = true;
+            }
+            Some(built) => {
+                let built = built.map_err(|source| {
+                    Error::config(format!("discovery.sources[{index}] can't be used"), source)
+                })?;
+                let name = Arc::clone(built.registry.name());
+                registrars.extend(built.registrar.map(|registrar| (name, registrar)));
+                all.push(Arc::new(built.registry));
+                drivers.push(built.driver);
+            }
+        }
+    }
+    let looks_up = !drivers.is_empty();
+    let discovery = match (all.len(), all.pop()) {
+        (_, None) => Arc::new(lists),
+        (1, Some(one)) => one,
+        (_, Some(last)) => {
+            all.push(last);
+            let (combined, driver) = Combined::new(all, combination(discovery));
+            drivers.push(driver);
+            Arc::new(combined)
+        }
+    };
+    Ok(Sources {
+        discovery,
+        drivers,
+        fixed,
+        looks_up,
+        registrars,
+    })
+}
+
+fn belief(config: &DiscoveryConfig) -> Result<Belief, Error> {
+    Belief::default()
+        .with_grace(config.withdrawal.grace)
+        .with_share(config.withdrawal.share)
+        .map_err(|source| Error::config("discovery.withdrawal can't be used", source))
+}
+
+fn combination(config: &DiscoveryConfig) -> CombinedConfig {
+    let combination = match config.combine {
+        Combine::First => Combination::First,
+        Combine::Merge => Combination::Merged,
+    };
+    CombinedConfig::default()
+        .with_combination(combination)
+        .with_failover_after(config.failover_after)
+}
