@@ -569,3 +569,36 @@ async fn both_sides_show_certificates() {
         registered.unwrap_err();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_seen_within_half_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(etcd) = Etcd::start(dir.path()) else {
+        return;
+    };
+    let running = Running::start(client(&etcd));
+    let mut orders = running.watch("orders");
+    let mut taken = Vec::new();
+    for number in 0..200_u32 {
+        // One comes, or the one before goes again, so the last is never the only one.
+        let (id, is_new) = (format!("{}", number / 2), number % 2 == 0);
+        let id = if number == 1 { "other".to_owned() } else { id };
+        if is_new || number == 1 {
+            put(&etcd, "orders", &id);
+        } else {
+            delete(&etcd, "orders", &id);
+        }
+        let written = tokio::time::Instant::now();
+        until("it is seen", &mut orders, |endpoints| {
+            ids(endpoints).contains(&id) == (is_new || number == 1)
+        })
+        .await;
+        taken.push(written.elapsed());
+    }
+    taken.sort();
+    let (half, most) = (taken[taken.len() / 2], taken[taken.len() * 99 / 100]);
+    assert!(
+        most <= Duration::from_millis(500),
+        "half within {half:?}, of a hundred one after {most:?}"
+    );
+}

@@ -182,10 +182,7 @@ impl Client {
         let mut state = self.0.state.lock().await;
         let channel = match state.channel.take() {
             Some(channel) if !channel.is_closed() => channel,
-            _ => self.0.dialer.connect().await.map_err(|source| {
-                let source = source.into();
-                Error::Unreachable { source }
-            })?,
+            _ => self.connect().await?,
         };
         state.channel = Some(channel.clone());
         let mut link = Link {
@@ -213,6 +210,19 @@ impl Client {
             }
         }
         Ok(link)
+    }
+
+    /// Connects to the first member that takes it.
+    async fn connect(&self) -> Result<Channel, Error> {
+        let mut last = None;
+        for _ in 0..self.0.dialer.len() {
+            match self.0.dialer.connect().await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => last = Some(error),
+            }
+        }
+        let source = last.map_or_else(|| "there is none".into(), Into::into);
+        Err(Error::Unreachable { source })
     }
 
     async fn log_in(&self, link: &Link, credentials: &Credentials) -> Result<Token, Error> {

@@ -201,10 +201,7 @@ impl Error {
 
     /// True when another member may answer.
     pub(super) fn is_of_the_member(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Unavailable { .. }
-        )
+        matches!(self, Self::Timeout { .. } | Self::Unavailable { .. })
     }
 }
 

@@ -118,9 +118,15 @@ impl Work {
                 let want = self.wants.next().await;
                 self.take(want);
             }
+            let begun = Instant::now();
             let (error, was_good) = self.follow().await;
-            failures = if was_good { 0 } else { failures + 1 };
-            if failures == 0 {
+            let was_steady = was_good && begun.elapsed() >= STEADY;
+            failures = if was_steady {
+                0_u32
+            } else {
+                failures.saturating_add(1)
+            };
+            if was_good {
                 // Another member may answer at once, and nobody is the worse for it.
                 tracing::info!(source = %self.wants.source(), error = &error as &dyn std::error::Error,
                     "the watch of etcd broke, and begins anew");
@@ -311,6 +317,8 @@ const MAX_ASKING: usize = 8;
 const MAX_AT_ONCE: usize = 256;
 /// How often etcd is asked whether the watches are up to date, which shows in reports as the age of the answer.
 const CONFIRM_EVERY: Duration = Duration::from_secs(30);
+/// A connection that lasted so long and breaks is no reason to be slow about the next.
+const STEADY: Duration = Duration::from_secs(5);
 /// When to ask again for what was not permitted or too large.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);

@@ -39,6 +39,8 @@ pub(super) struct Tracker {
     services: HashMap<ServiceName, Tracked>,
     /// By the ids of the watches that are created or being created.
     watches: HashMap<i64, ServiceName>,
+    /// Those that etcd has not confirmed, in the order in which it will.
+    unconfirmed: VecDeque<(i64, ServiceName)>,
     /// The last number that was given to a watch or a question; none is given twice.
     last: i64,
     /// Those whose lists have changed since they were told.
@@ -85,6 +87,7 @@ impl Tracker {
             prefix: prefix.to_owned(),
             services: HashMap::new(),
             watches: HashMap::new(),
+            unconfirmed: VecDeque::new(),
             last: 0,
             changed: HashSet::new(),
             steps: VecDeque::new(),
@@ -122,6 +125,7 @@ impl Tracker {
     /// The connection is another, and knows of nothing.
     pub(super) fn restart(&mut self) {
         self.watches.clear();
+        self.unconfirmed.clear();
         self.steps.clear();
         self.changed.clear();
         let services: Vec<_> = self.services.keys().cloned().collect();
@@ -163,6 +167,7 @@ impl Tracker {
                 tracked.mirror = mirror;
                 tracked.phase = Phase::Watching(watch);
                 self.watches.insert(watch, service.clone());
+                self.unconfirmed.push_back((watch, service.clone()));
                 self.changed.insert(service.clone());
                 self.steps.push_back(Step::Send(WatchOp::Create(create)));
             }
@@ -176,7 +181,10 @@ impl Tracker {
     ///
     /// Where the stream can't be understood; begin a new one.
     pub(super) fn heard(&mut self, message: WatchResponse) -> Result<(), Error> {
-        if message.watch_id < 0 && !message.created && !message.canceled {
+        if message.created {
+            self.created(&message)?;
+        }
+        if message.watch_id < 0 {
             self.steps.push_back(Step::Confirm);
             return Ok(());
         }
@@ -242,6 +250,19 @@ impl Tracker {
     /// What is asked for to learn all of a service: the first key, and the first behind the last.
     pub(super) fn range(&self, service: &ServiceName) -> (Vec<u8>, Vec<u8>) {
         keys_of(&self.prefix, service)
+    }
+
+    /// A watch is there, or is not permitted, and then etcd does not say which one. As the same keys were read a moment ago,
+    /// it is the token of the stream that has expired, and not the permission that lacks.
+    fn created(&mut self, message: &WatchResponse) -> Result<(), Error> {
+        let next = self.unconfirmed.pop_front();
+        if message.canceled
+            && message.compact_revision == 0
+            && let Some((_, service)) = next
+        {
+            return Err(Error::canceled(&service, &message.cancel_reason));
+        }
+        Ok(())
     }
 
     fn canceled(&mut self, service: &ServiceName, message: &WatchResponse) {

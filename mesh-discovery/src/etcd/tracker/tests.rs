@@ -204,17 +204,16 @@ fn answers_that_nobody_waits_for_any_more_change_nothing() {
 }
 
 #[test]
-fn a_watch_that_is_not_permitted_is_said_to_be_so() {
-    let (mut tracker, watch) = watching();
+fn a_watch_that_is_not_permitted_means_that_the_stream_is_to_be_opened_anew() {
+    let (mut tracker, _) = watching();
     let canceled = WatchResponse {
-        watch_id: watch,
+        watch_id: -1,
         created: true,
         canceled: true,
         cancel_reason: "etcdserver: permission denied".to_owned(),
         ..WatchResponse::default()
     };
-    tracker.heard(canceled).unwrap();
-    let text = refusal(&mut tracker);
+    let text = tracker.heard(canceled).unwrap_err().to_string();
     assert!(
         text.contains("orders") && text.contains("not permit"),
         "{text}"

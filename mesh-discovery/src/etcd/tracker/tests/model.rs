@@ -30,6 +30,8 @@ pub(super) enum Action {
     /// The data is gone, and the connection with it.
     Wipe,
     Disconnect,
+    /// What was shown when the stream was opened counts no more.
+    Expire,
     /// etcd answers the question that has waited longest.
     Answer,
     /// etcd sends what is new on one watch, in parts where it says so.
@@ -50,6 +52,7 @@ impl Action {
             1 => Just(Self::Compact),
             1 => Just(Self::Wipe),
             1 => Just(Self::Disconnect),
+            1 => Just(Self::Expire),
             4 => Just(Self::Answer),
             6 => (0..4_usize, any::<bool>()).prop_map(|(w, parts)| Self::Send(w, parts)),
             6 => (1..4_usize).prop_map(Self::Hear),
@@ -80,6 +83,7 @@ pub(super) struct Model {
     /// By id: what the keys begin with, and the revision that is sent next.
     watches: BTreeMap<i64, (Vec<u8>, i64)>,
     messages: VecDeque<WatchResponse>,
+    is_expired: bool,
 }
 
 impl Model {
@@ -95,6 +99,7 @@ impl Model {
             questions: VecDeque::new(),
             watches: BTreeMap::new(),
             messages: VecDeque::new(),
+            is_expired: false,
         };
         model.remember();
         model
@@ -130,6 +135,7 @@ impl Model {
                 self.disconnect();
             }
             Action::Disconnect => self.disconnect(),
+            Action::Expire => self.is_expired = true,
             Action::Answer => self.answer(),
             Action::Send(watch, in_parts) => {
                 if let Some(id) = self.watches.keys().nth(watch).copied() {
@@ -225,6 +231,7 @@ impl Model {
         self.questions.clear();
         self.watches.clear();
         self.messages.clear();
+        self.is_expired = false;
         self.tracker.restart();
     }
 
@@ -268,7 +275,10 @@ impl Model {
             let Some(message) = self.messages.pop_front() else {
                 return;
             };
-            self.tracker.heard(message).unwrap();
+            if let Err(error) = self.tracker.heard(message) {
+                assert!(error.to_string().contains("not permit"), "{error}");
+                self.disconnect();
+            }
         }
     }
 
@@ -280,7 +290,16 @@ impl Model {
                 Step::Ask(service, number) => self.questions.push_back((service, number)),
                 Step::Send(WatchOp::Create(create)) => {
                     let (id, from) = (create.watch_id, create.start_revision);
-                    if from <= self.store.compacted {
+                    self.messages.push_back(WatchResponse {
+                        watch_id: if self.is_expired { -1 } else { id },
+                        created: true,
+                        canceled: self.is_expired,
+                        cancel_reason: "etcdserver: permission denied".to_owned(),
+                        ..WatchResponse::default()
+                    });
+                    if self.is_expired {
+                        // It is not there.
+                    } else if from <= self.store.compacted {
                         self.cancel(id, self.store.compacted);
                     } else {
                         let before = self.watches.insert(id, (create.key, from));
