@@ -223,30 +223,33 @@ fn a_check_finds_who_is_gone_and_who_came_back_and_everything_says_so(encryption
     assert_eq!(mesh.user.metric("mesh_discovery_stale"), Some(0.0));
     metrics_are_to_the_linters_taste(&mesh.user);
 
-    let table = services(&mesh.user, &[]);
+    the_command_shows_the_same(&mesh.user, ports[1]);
+    other.start();
+    wait_until("the endpoint that came is found", || {
+        state(&mesh, ports[1]) == "healthy"
+    });
+}
+
+#[track_caller]
+fn the_command_shows_the_same(node: &Node, missing: u16) {
+    let table = services(node, &[]);
     assert!(
         table.contains("SERVICE") && table.contains("1 healthy, 1 unhealthy"),
         "{table}"
     );
-    let table = services(&mesh.user, &["order-service"]);
+    let table = services(node, &["order-service"]);
     let row = table
         .lines()
         .find(|line| line.contains("unhealthy"))
         .unwrap();
     assert!(
-        row.contains(&ports[1].to_string()) && row.contains("refused"),
+        row.contains(&missing.to_string()) && row.contains("refused"),
         "{table}"
     );
-    let json: Value =
-        serde_json::from_str(&services(&mesh.user, &["order-service", "--json"])).unwrap();
+    let json: Value = serde_json::from_str(&services(node, &["order-service", "--json"])).unwrap();
     assert_eq!(json["endpoints"], 2);
-    let unknown = mesh.user.program(&["services", "nobody"]).output().unwrap();
+    let unknown = node.program(&["services", "nobody"]).output().unwrap();
     assert_eq!(unknown.status.code(), Some(1));
-
-    other.start();
-    wait_until("the endpoint that came is found", || {
-        state(&mesh, ports[1]) == "healthy"
-    });
 }
 
 #[track_caller]

@@ -511,3 +511,6 @@ const LEAVE_EVERY: Duration = Duration::from_millis(250);
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// Requests that hold the list before may pick one for this long; and one that comes back finds its connections.
 const LEAVE_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
