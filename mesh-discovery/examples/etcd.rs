@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let interrupted = async {
         // Where it can't be waited for, the example goes on until it is killed.
         if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     };
     let registering = keep_registered(

@@ -159,6 +159,7 @@ fn registration(id: &str, host: &str) -> Registration {
     Registration::new(ServiceName::parse("orders").unwrap(), endpoint)
 }
 
+// threat 51
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_written_is_pushed_and_what_is_wrong_is_left_out_one_by_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -297,6 +298,7 @@ async fn a_registration_that_etcd_has_lost_is_forgotten_and_one_that_is_ours_is_
     assert_eq!(truth(&etcd, "orders").len(), 0);
 }
 
+// threat 50
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happened_while_etcd_was_away_and_compacted_is_not_lost() {
     let dir = tempfile::tempdir().unwrap();
@@ -356,6 +358,7 @@ async fn a_revision_that_is_compacted_before_its_watch_begins_is_asked_for_again
     assert_eq!(carts.current().standing(), Standing::Fresh);
 }
 
+// threat 50
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_etcd_keeps_the_list_and_one_that_thaws_is_followed_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -414,6 +417,7 @@ async fn whichever_member_dies_or_freezes_no_event_is_lost() {
     }
 }
 
+// threat 50
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_without_a_majority_is_not_believed_to_be_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
@@ -507,7 +511,7 @@ async fn tokens_that_expire_or_are_forgotten_are_renewed() {
     assert_eq!(renewed, Renewed::Kept);
 }
 
-// threat 51
+// threat 50
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_etcd_does_not_permit_is_said_and_disturbs_nothing_else() {
     let dir = tempfile::tempdir().unwrap();

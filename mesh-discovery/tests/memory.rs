@@ -1,6 +1,6 @@
 //! The registry in memory, as a test uses it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 use std::time::Duration;
 
