@@ -45,10 +45,12 @@
 //!
 //! A connection is made for each query, so the token's file is read anew and a new address of Consul is found. A query
 //! lasts a minute or until something changes, so keeping connections would save little: with 100 services and nothing
-//! changing, some two are made in a second. What counts is how many are open: an agent takes 200 of one machine by default
-//! (`limits.http_max_conns_per_client`), and HTTP/1.1 needs one for each service that is waited for. A source opens 100 at
-//! most and lets services take turns beyond that, which costs up to 2 s for each further hundred; raise both numbers where
-//! a node calls more than that. Redirects are not followed: the token goes to the server that was named and to nobody else.
+//! changing, some two are made in a second. What counts is how many are open. HTTP/1.1 needs one for each service that is
+//! waited for, and an agent takes 200 of one machine by default (`limits.http_max_conns_per_client`); beyond that it closes
+//! the connections of all programs there, and a query that was given up counts until its wait is over (seen with 1.8.7). A
+//! source opens 64 at most and lets services take turns beyond that, so that a change is seen up to 10 s later; raise
+//! [`SourceConfig::connections`] and the agent's limit where a node calls more services. Redirects are not followed: the
+//! token goes to the server that was named and to nobody else.
 //!
 //! # Sources
 //!

@@ -133,6 +133,11 @@ impl Query {
         }
     }
 
+    /// Whether the next request is answered at once, since nothing is known to wait beyond.
+    pub(super) fn starts_anew(&self) -> bool {
+        self.state.index == 0
+    }
+
     /// The request.
     pub(super) fn asked(&self) -> &Ask {
         &self.ask

@@ -15,7 +15,6 @@ use super::query::Query;
 use super::query::Round;
 use super::rights::Rights;
 use super::turns::Place;
-use super::turns::TURN;
 use super::turns::Turns;
 use crate::endpoint::Endpoint;
 use crate::endpoint::Refused;
@@ -38,8 +37,9 @@ pub struct SourceConfig {
     /// How long a query waits for a change, in place of the client's. An agent that hangs is noticed after it. Default
     /// 1 min.
     pub wait: Duration,
-    /// How many connections are open at a time. An agent takes 200 of one machine by default. While more services are
-    /// watched they take turns of 2 s, so a change is seen that much later. Default 100.
+    /// How many connections are open at a time, a quarter of them for first answers. An agent takes 200 of one machine by
+    /// default, and one counts for up to [`Self::wait`] after its end. While more services are watched they take turns of
+    /// 2 s, so a change is seen that much later, and 10 s later at most. Default 64.
     pub connections: NonZeroUsize,
     /// The longest answer that is taken, in bytes. Default 32 MiB, 10,000 instances with their checks; those beyond
     /// 1 MiB are read one at a time.
@@ -201,17 +201,10 @@ async fn follow(client: &Client, config: &SourceConfig, place: &Place, reporter:
     let mut has_list = false;
     loop {
         query.rest().await;
-        let _turn = place.take().await;
-        let is_crowded = place.is_crowded();
-        query.set_wait(if is_crowded {
-            config.wait.min(TURN)
-        } else {
-            config.wait
-        });
-        let asked = tokio::select! {
-            asked = ask(&mut query, &mut rights, client, reporter.service()) => asked,
-            () = place.crowded(), if !is_crowded => continue,
-        };
+        let turn = place.take(query.starts_anew(), config.wait).await;
+        query.set_wait(turn.wait);
+        let asked = ask(&mut query, &mut rights, client, reporter.service()).await;
+        drop(turn);
         let (too_old, found) = match asked {
             Ok(Round { headers, answer }) => (config.too_old(&headers), answer),
             Err(error) => {
@@ -267,7 +260,7 @@ async fn ask(
 }
 
 const WAIT: Duration = Duration::from_mins(1);
-const CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(99);
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 const MAX_ANSWER: usize = 32 << 20;
 
 #[cfg(test)]
