@@ -34,6 +34,7 @@ use mesh_discovery::etcd::Registrar;
 use mesh_discovery::etcd::RegistrarConfig;
 use mesh_discovery::etcd::SourceConfig;
 use mesh_discovery::etcd::source;
+use mesh_discovery::keep_registered;
 use tokio::task::JoinHandle;
 
 use support::certificates::Certificates;
@@ -605,4 +606,48 @@ async fn a_change_is_seen_within_half_a_second() {
         most <= Duration::from_millis(500),
         "half within {half:?}, of a hundred one after {most:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registration_outlives_members_that_die_and_freeze() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut etcd) = Etcd::start_cluster(dir.path()) else {
+        return;
+    };
+    let running = Running::start(client(&etcd));
+    let mut orders = running.watch("orders");
+    let ours = registration("1", "10.0.0.9");
+    let registrar = Registrar::new(client(&etcd), &RegistrarConfig::default()).unwrap();
+    let (_condition, conditions) = tokio::sync::watch::channel(Condition::Passing);
+    let state = tokio::sync::watch::Sender::default();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let random = || 500;
+    let keeping = keep_registered(&registrar, &ours, (conditions, &state), &random, async {
+        stopped.await.unwrap();
+    });
+    let test = async {
+        until_has(&mut orders, &["1"]).await;
+        let leader = etcd.leader();
+        etcd.member_mut(leader).server.process.kill();
+        never_without(&mut orders, "1", Duration::from_secs(17)).await;
+        etcd.member_mut(leader).server.start_again();
+        etcd.wait_ready();
+        etcd.member(0).server.process.freeze();
+        never_without(&mut orders, "1", Duration::from_secs(17)).await;
+        etcd.member(0).server.process.thaw();
+        stop.send(()).unwrap();
+    };
+    tokio::join!(keeping, test);
+    until("it is gone", &mut orders, |endpoints| endpoints.is_empty()).await;
+}
+
+/// For so long an instance is always there; longer than a lease that nobody renews.
+async fn never_without(watch: &mut Watch, id: &str, time: Duration) {
+    let gone = async {
+        while ids(watch.latest()).contains(id) {
+            watch.changed().await.unwrap();
+        }
+    };
+    let gone = tokio::time::timeout(time, gone).await;
+    assert!(gone.is_err(), "{id} is gone");
 }
