@@ -145,6 +145,21 @@ async fn until_stale(watch: &mut Watch) {
     .await;
 }
 
+/// Waits until a service has no answer, and tells why.
+async fn until_refused(running: &Running, service: &str) -> Arc<str> {
+    let service = ServiceName::parse(service).unwrap();
+    let waiting = async {
+        loop {
+            let report = running.registry.reports(&service).pop();
+            match report.and_then(|report| report.failure) {
+                Some(failure) => break failure,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, waiting).await.unwrap()
+}
+
 /// A change is to arrive within this after the end of a fault, and within the notice of a fault that does not end.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -525,10 +540,8 @@ async fn what_etcd_does_not_permit_is_said_and_disturbs_nothing_else() {
     let mut carts = running.watch("carts");
     let mut orders = running.watch("orders");
     until_has(&mut orders, &["1"]).await;
-    let service = ServiceName::parse("carts").unwrap();
-    let failure = || running.registry.reports(&service).pop().unwrap().failure;
-    until("the refusal shows", &mut orders, |_| failure().is_some()).await;
-    assert!(failure().unwrap().contains("permission denied"));
+    let failure = until_refused(&running, "carts").await;
+    assert!(failure.contains("permission denied"), "{failure}");
     assert_eq!(carts.latest().standing(), Standing::Pending);
 
     let wrong = Registrar::new(
@@ -650,4 +663,27 @@ async fn never_without(watch: &mut Watch, id: &str, time: Duration) {
     };
     let gone = tokio::time::timeout(time, gone).await;
     assert!(gone.is_err(), "{id} is gone");
+}
+
+// threat 51
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_is_too_large_is_refused_and_disturbs_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(etcd) = Etcd::start(dir.path()) else {
+        return;
+    };
+    let junk = "x".repeat(90_000);
+    for number in 0..200 {
+        etcd.put(&format!("/mesh/services/large/{number}"), &junk);
+    }
+    put(&etcd, "orders", "1");
+    let running = Running::start(client(&etcd));
+    let large = running.watch("large");
+    let mut orders = running.watch("orders");
+    until_has(&mut orders, &["1"]).await;
+    let failure = until_refused(&running, "large").await;
+    assert!(failure.contains("16 MiB"), "{failure}");
+    assert_eq!(large.current().standing(), Standing::Pending);
+    put(&etcd, "orders", "2");
+    until_has(&mut orders, &["1", "2"]).await;
 }
