@@ -58,9 +58,41 @@ fn names() -> String {
     )
 }
 
-const SOAKS: [Soak; 1] = [Soak {
-    name: "discovery-sets",
-    package: "mesh-discovery",
-    test: "faults",
-    cases: "",
-}];
+const SOAKS: [Soak; 6] = [
+    Soak {
+        name: "discovery-sets",
+        package: "mesh-discovery",
+        test: "faults",
+        cases: "",
+    },
+    Soak {
+        name: "discovery-outage",
+        package: "mesh-node",
+        test: "discovery_faults",
+        cases: "outage",
+    },
+    Soak {
+        name: "discovery-empty",
+        package: "mesh-node",
+        test: "discovery_faults",
+        cases: "empty",
+    },
+    Soak {
+        name: "discovery-flaps",
+        package: "mesh-node",
+        test: "discovery_faults",
+        cases: "flaps",
+    },
+    Soak {
+        name: "discovery-change",
+        package: "mesh-node",
+        test: "discovery_faults",
+        cases: "change",
+    },
+    Soak {
+        name: "discovery-poison",
+        package: "mesh-node",
+        test: "discovery_faults",
+        cases: "poison",
+    },
+];
