@@ -112,7 +112,7 @@ fn update(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("tower_p2c_told_the_change", count), |b| {
             b.iter(|| {
                 changes.insert(count / 2);
-                poll_ready(&mut balance)
+                poll_ready(&mut balance);
             });
         });
     }

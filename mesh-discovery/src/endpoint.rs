@@ -301,16 +301,26 @@ impl Endpoints {
                 limit: MAX_ENDPOINTS_PER_SERVICE,
             });
         }
-        let mut ids = HashSet::with_capacity(list.len());
         let mut good = Vec::with_capacity(list.len());
         for endpoint in list {
-            if let Err(error) = endpoint.check() {
-                refused.add(error);
-            } else if ids.insert(endpoint.id.clone()) {
-                good.push(Arc::new(endpoint));
-            } else {
-                refused.add(Error::DuplicateId { id: endpoint.id });
+            match endpoint.check() {
+                Ok(()) => good.push(Arc::new(endpoint)),
+                Err(error) => refused.add(error),
             }
+        }
+        let mut ids = HashSet::with_capacity(good.len());
+        let is_first = good.iter().map(|one| ids.insert(one.id.as_str()));
+        let is_first: Vec<_> = is_first.collect();
+        if is_first.contains(&false) {
+            let mut is_first = is_first.into_iter();
+            good.retain(|endpoint| {
+                let is_first = is_first.next().unwrap_or_default();
+                if !is_first {
+                    let id = endpoint.id.clone();
+                    refused.add(Error::DuplicateId { id });
+                }
+                is_first
+            });
         }
         match refused.first {
             Some(error) if good.is_empty() => Err(error),
@@ -442,7 +452,11 @@ impl PartialEq for Endpoints {
 impl Eq for Endpoints {}
 
 fn is_label(text: &str) -> bool {
-    text.len() <= MAX_LABEL_BYTES && !text.chars().any(char::is_control)
+    let is_control = |byte: u8| byte.is_ascii_control();
+    // Beyond ASCII there are control characters too, and looking for them takes longer.
+    text.len() <= MAX_LABEL_BYTES
+        && !text.bytes().any(is_control)
+        && (text.is_ascii() || !text.chars().any(char::is_control))
 }
 
 fn is_spiffe_like(id: &str) -> bool {
