@@ -127,7 +127,9 @@ fn pick(criterion: &mut Criterion) {
         let list = Endpoints::new(answer(count, 0), 0).unwrap();
         let publisher = Publisher::new(list.clone());
         let mut watch = publisher.watch();
-        let states: Vec<_> = (0..count).map(|_| Arc::new(EndpointState::new(now))).collect();
+        let states: Vec<_> = (0..count)
+            .map(|_| Arc::new(EndpointState::new(now)))
+            .collect();
         let picker = Picker::new(Policy::LeastRequest, &states);
         group.bench_function(BenchmarkId::new("watch_and_picker", count), |b| {
             b.iter(|| {

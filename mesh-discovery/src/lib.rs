@@ -19,6 +19,27 @@
 //! # }
 //! ```
 //!
+//! Registries give one answer after the other, and some of them are wrong: empty after a restart, partial, flapping, gone.
+//! Between each registry and its watchers stands a [`Ledger`], so that none of this empties a list by accident: the last
+//! good list stays, marked stale; what is withdrawn all at once is believed when checks or time confirm it; endpoints that
+//! come and go are left out until they are calm. [`Discover::reports`] says what is not as a registry says, and why.
+//!
+//! # Which source to choose
+//!
+//! | you have | choose | a change is seen | who tells that an endpoint is gone |
+//! |---|---|---|---|
+//! | a handful of services that hardly ever move | [`StaticSource`] | when the program is told | who writes the configuration |
+//! | a tool that writes files: a template, a config map | `file` | when the file is replaced | the tool |
+//! | Consul | `consul` | at once: blocking queries | Consul's own checks, a registrar's time limit |
+//! | etcd, and nothing else to run beside it | `etcd` | at once: a watch | the lease of the registrar |
+//! | name servers, and nobody who would run a registry | `dns` | when the TTL of a record is over | who writes the zone; active checks are a must |
+//! | a control plane for Envoy or gRPC | `xds` | at once: a stream | the control plane |
+//! | a test | [`MemoryRegistry`] | at once | the test |
+//!
+//! Two sources are better than one: [`Combined`] takes the first that is fresh, and fails over to the next and back, or
+//! merges them. The feature `cache` keeps the last good lists on disk, for a start while the registry is away. Each source
+//! has an example in `examples/` that runs against a server on this machine.
+//!
 //! # What this crate does not do
 //!
 //! - It says where a service may be, never who answers there: the caller must check the identity that the
@@ -42,6 +63,15 @@
 //! | `endpoint` | [`Endpoint`] and the immutable list of them, [`Endpoints`] |
 //! | [`metadata`] | the keys that mean something in what registries let people write down; a module of its own |
 //! | `watch` | [`Discover`], [`Watch`], [`Publisher`] |
+//! | `ledger` | [`Ledger`], [`Belief`]: what is believed of a registry, and when |
+//! | `registry` | [`Registry`], [`Wants`], [`Reporter`], [`Driver`]: what every source is made of; write your own with it |
+//! | `report` | [`SourceReport`]: why the endpoints are these |
+//! | `evidence` | [`Evidence`]: what is known of an endpoint from elsewhere |
+//! | `register` | [`Register`], [`keep_registered`]: telling a registry where one is |
+//! | `combined` | [`Combined`]: several sources as one |
+//! | `recall` | [`Recall`]: what outlives the process |
+//! | `cache` | with the feature of that name, in a module of its own: the last good lists on disk |
+//! | `memory` | [`MemoryRegistry`]: a registry in memory for users' own tests |
 //! | `fixed` | [`StaticSource`]: endpoints from configuration |
 //! | `health` | [`Check`], [`CheckTable`], [`HealthDriver`]: active checks; [`Vitals`]: what they and traffic know; with `probe` and `probe-grpc` probes over TCP, HTTP and gRPC |
 //! | `consul` | with the feature of that name, in a module of its own: services in Consul, registering there, its keys |
@@ -55,6 +85,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
+//! | `cache` | the module `cache`: a file of the last good lists |
 //! | `consul` | the module `consul`: a source, a registrar and a client of Consul's HTTP API, over HTTP or HTTPS |
 //! | `etcd` | the module `etcd`: a client of our own for etcd's gRPC API |
 //! | `probe` | `connect`, which checks addresses, and `HttpProbe` |
@@ -69,7 +100,8 @@
 //!
 //! [`NameError`] and [`HostError`] come from parsing, [`Error`] from lists and configuration that are refused
 //! as a whole, [`Closed`] from a watch whose source is gone; Consul's client has an error of its own.
-//! [`Watch::changed`] and [`HealthDriver::run`] are cancel safe.
+//! [`Watch::changed`], [`Wants::next`] and [`HealthDriver::run`] are cancel safe. Dropping a [`Driver`] ends its source, and
+//! dropping [`keep_registered`] leaves the registration to the registry's time limit.
 
 mod address;
 mod admission;
