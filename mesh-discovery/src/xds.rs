@@ -1,7 +1,7 @@
 //! A client of xDS: follows services in a control plane such as Istio's or one made with go-control-plane.
 //!
-//! Choose it where a control plane for Envoy or gRPC is there already. [`source`] gives a [`Registry`](crate::Registry)
-//! and its [`Driver`](crate::Driver). A service is the cluster of its name, and is asked for when somebody watches it,
+//! Choose it where a control plane for Envoy or gRPC is there already. [`source`] gives a [`Registry`]
+//! and its [`Driver`]. A service is the cluster of its name, and is asked for when somebody watches it,
 //! never before: one stream of the aggregated discovery service carries the clusters (CDS) and assignments (EDS) of what
 //! is watched, in state of the world or incremental, and no stream is open while nothing is.
 //!
