@@ -16,6 +16,7 @@ use std::thread;
 use serde_json::Value;
 use serde_json::json;
 
+use support::consul::Consul;
 use support::mesh::Mesh;
 use support::mesh::Node;
 use support::process::free_port;
@@ -330,4 +331,65 @@ fn a_node_that_knows_no_services_and_one_that_does_not_run_are_told_apart() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("no node answers on 127.0.0.1"), "{said}");
+}
+
+#[test]
+fn a_registry_that_is_gone_is_told_everywhere_and_calls_go_on() {
+    let mut mesh = Mesh::new("mtls");
+    let Some(mut consul) = Consul::start(mesh.path()) else {
+        return;
+    };
+    let app = Counted::start();
+    mesh.order.serve(app.port);
+    let source = json!({ "mode": "consul", "name": "main-registry", "url": consul.url() });
+    mesh.user.config["discovery"] = json!({ "sources": [source] });
+    consul.register("order-service", mesh.order.inbound);
+    mesh.start();
+    mesh.call("/", &[]).expect(200);
+    let fresh = page(&mesh.user);
+    assert_eq!(
+        (&fresh["standing"], &fresh["isStale"]),
+        (&json!("fresh"), &json!(false))
+    );
+    assert_eq!(fresh["sources"][0]["source"], "main-registry");
+    let found = endpoint(&fresh, mesh.order.inbound);
+    assert_eq!(
+        (&found["source"], &found["weight"]),
+        (&json!("main-registry"), &json!(1))
+    );
+    assert!(mesh.user.metric("mesh_discovery_age_seconds{") < Some(60.0));
+    let part =
+        |mesh: &Mesh| mesh.user.admin("/health").expect(200).json()["parts"]["discovery"].clone();
+    assert_eq!(part(&mesh), Value::Null);
+
+    consul.kill();
+    wait_until("the node says that it goes on with what it had", || {
+        part(&mesh)["level"] == "degraded"
+    });
+    let message = part(&mesh)["message"].as_str().unwrap().to_owned();
+    assert!(
+        message.contains("order-service: stale: source unreachable; main-registry"),
+        "{message}"
+    );
+    assert_eq!(mesh.user.metric("mesh_discovery_stale{"), Some(1.0));
+    wait_until("the failure is counted", || {
+        let series = r#"mesh_discovery_failures_total{source="main-registry"}"#;
+        mesh.user.metric(series) >= Some(1.0)
+    });
+    let table = services(&mesh.user, &[]);
+    assert!(table.contains("stale: source unreachable"), "{table}");
+    let table = services(&mesh.user, &["order-service"]);
+    assert!(
+        table.contains("main-registry (used): stale: source unreachable, 1 endpoints"),
+        "{table}"
+    );
+    for _ in 0..10 {
+        mesh.call("/", &[]).expect(200);
+    }
+
+    consul.start_again();
+    consul.register("order-service", mesh.order.inbound);
+    wait_until("all is well again", || part(&mesh) == Value::Null);
+    assert_eq!(page(&mesh.user)["standing"], "fresh");
+    assert_eq!(mesh.user.metric("mesh_discovery_stale{"), Some(0.0));
 }
