@@ -84,7 +84,7 @@ impl Admin {
             "/health" => self.health(shared),
             "/health/live" => text(StatusCode::OK, "live\n"),
             "/health/ready" if self.is_ready(shared) => text(StatusCode::OK, "ready\n"),
-            "/health/ready" => text(StatusCode::SERVICE_UNAVAILABLE, Self::not_ready(shared)),
+            "/health/ready" => text(StatusCode::SERVICE_UNAVAILABLE, &Self::not_ready(shared)),
             "/health/services" => json_page(StatusCode::OK, &each_service(shared, page::summary)),
             "/services" => {
                 let services = each_service(shared, |view| page::whole(view, MOST_ENDPOINTS));
@@ -106,17 +106,22 @@ impl Admin {
     fn is_ready(&self, shared: &Shared) -> bool {
         let recorder = &shared.outbound.recorder;
         self.is_ready.load(Ordering::Acquire)
+            && shared.is_settled()
             && recorder.telemetry.has_certificate((recorder.clock)())
     }
 
     /// Why it is not ready.
-    fn not_ready(shared: &Shared) -> &'static str {
+    fn not_ready(shared: &Shared) -> String {
         let recorder = &shared.outbound.recorder;
-        if recorder.telemetry.has_certificate((recorder.clock)()) {
-            "not ready\n"
-        } else {
-            "not ready: our certificate has ended, and peers refuse it; see /health\n"
+        if !recorder.telemetry.has_certificate((recorder.clock)()) {
+            return "not ready: our certificate has ended, and peers refuse it; see /health\n"
+                .to_owned();
         }
+        if shared.is_settled() {
+            return "not ready\n".to_owned();
+        }
+        let silent = shared.outbound.services.unanswered().join(", ");
+        format!("not ready: no registry has answered yet about {silent}; see /health/services\n")
     }
 
     fn index(&self) -> String {

@@ -48,17 +48,22 @@ pub use self::auth::JwtConfig;
 pub use self::auth::JwtSecretConfig;
 pub use self::auth::RoleConfig;
 pub use self::consul::ConsulConfig;
+pub use self::discovery::CacheConfig;
 pub use self::discovery::Combine;
 pub use self::discovery::ConsulSourceConfig;
 pub use self::discovery::DiscoveryConfig;
 pub use self::discovery::DnsSourceConfig;
 pub use self::discovery::EndpointConfig;
 pub use self::discovery::EtcdSourceConfig;
+pub use self::discovery::FileSourceConfig;
+pub use self::discovery::OnStart;
 pub use self::discovery::RegisterCheck;
 pub use self::discovery::RegisterConfig;
 pub use self::discovery::SourceConfig;
 pub use self::discovery::StaticConfig;
 pub use self::discovery::WithdrawalConfig;
+pub use self::discovery::XdsSourceConfig;
+pub use self::discovery::XdsVariant;
 pub use self::error::ConfigError;
 pub use self::error::Place;
 pub(crate) use self::expectations::ExpectedUser;
@@ -289,6 +294,7 @@ impl NodeConfig {
         paths.extend(self.workload_api.as_mut().map(|api| &mut api.socket));
         let sources = self.discovery.sources.iter_mut();
         paths.extend(sources.flat_map(SourceConfig::paths));
+        paths.push(&mut self.discovery.cache.path);
         paths.push(&mut self.security.keys_dir);
         paths.push(&mut self.audit.path);
         if !self.access_log.is_stdout() {
@@ -336,7 +342,7 @@ pub struct Document {
     base: PathBuf,
     root: Node,
     policies: PolicyFiles,
-    /// The variables that name services or a socket; no other is kept.
+    /// The variables that name services, a control plane or a socket; no other is kept.
     services: Environment,
 }
 
@@ -381,6 +387,7 @@ impl Document {
     pub fn config(&self) -> Result<NodeConfig, ConfigError> {
         let mut config: NodeConfig = decode::decode(&self.root, &self.file)?;
         environment::add_services(&mut config, &self.services, &self.file)?;
+        environment::add_control_plane(&mut config, &self.services, &self.file)?;
         self.policies.fill(&mut config.policy)?;
         environment::add_socket(&mut config, &self.services, &self.file)?;
         rules::check(&config, self)?;

@@ -6,6 +6,7 @@
 //! node's configuration expects of the service.
 
 pub(crate) mod admission;
+pub(crate) mod cache;
 pub(crate) mod registration;
 pub(crate) mod services;
 pub(crate) mod sources;

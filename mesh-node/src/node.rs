@@ -24,8 +24,11 @@ use crate::audit::Auditor;
 use crate::config::DrainConfig;
 use crate::config::Environment;
 use crate::config::NodeConfig;
+use crate::config::OnStart;
 use crate::config::UpstreamProtocol;
 use crate::consul::intentions::Intentions;
+use crate::discovery::cache::LAST_WRITE;
+use crate::discovery::cache::Writer;
 use crate::discovery::registration::Kept;
 use crate::discovery::registration::Registrations;
 use crate::discovery::services::FORGET_EVERY;
@@ -68,6 +71,7 @@ pub struct Node {
     workload_api: Option<WorkloadApi>,
     drivers: Vec<mesh_discovery::Driver>,
     registrations: Option<Registrations>,
+    cache: Option<Writer>,
     policies: Arc<Shown>,
     upkeep: Upkeep,
     reload: Option<Reload>,
@@ -109,6 +113,8 @@ pub(crate) struct Shared {
     pub(crate) admin: Admin,
     pub(crate) auditor: Option<Auditor>,
     pub(crate) is_ready: Arc<AtomicBool>,
+    /// Registries have not answered yet about services of the configuration, and that is waited for.
+    pub(crate) is_waiting: AtomicBool,
     pub(crate) health: Arc<Board>,
     pub(crate) tasks: Tasks,
 }
@@ -172,6 +178,7 @@ impl Node {
             admin,
             auditor: built.auditor,
             is_ready,
+            is_waiting: AtomicBool::new(config.discovery.cache.on_start == OnStart::Wait),
             health: Arc::clone(&built.policies.health),
             tasks,
         };
@@ -183,6 +190,7 @@ impl Node {
             workload_api: built.workload_api,
             drivers: built.drivers,
             registrations,
+            cache: built.cache,
             policies: built.policies,
             upkeep: built.upkeep,
             reload: None,
@@ -230,6 +238,7 @@ impl Node {
             workload_api,
             drivers,
             registrations,
+            cache,
             policies,
             upkeep,
             reload,
@@ -246,6 +255,7 @@ impl Node {
         if let Some(reload) = reload {
             until_drain(&shared.tasks, from_here.clone(), reload.run());
         }
+        let cached = cache.map(|cache| cache.start(&shared.tasks, from_here.clone()));
         for driver in drivers {
             until_drain(&shared.tasks, from_here.clone(), driver);
         }
@@ -282,6 +292,9 @@ impl Node {
         // A courtesy: the peers forget the sessions now, or else by their timeouts.
         let closing = shared.outbound.close_sessions();
         drop(tokio::time::timeout(CLOSE_SESSIONS, closing).await);
+        if let Some(written) = cached {
+            drop(tokio::time::timeout(LAST_WRITE, written).await);
+        }
         if let Some(log) = &shared.outbound.recorder.access_log {
             log.flush();
         }
@@ -378,7 +391,8 @@ fn condition(shared: &Shared) -> Condition {
         .auditor
         .as_ref()
         .is_none_or(|auditor| !auditor.log().stats().is_failed);
-    if is_recorded && recorder.telemetry.has_certificate((recorder.clock)()) {
+    if is_recorded && shared.is_settled() && recorder.telemetry.has_certificate((recorder.clock)())
+    {
         Condition::Passing
     } else {
         Condition::Critical

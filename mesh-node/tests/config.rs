@@ -168,7 +168,7 @@ fn says_which_value_is_wrong_and_what_is_allowed() {
     );
     refuses(
         "discovery:\n  sources:\n    - mode: spire",
-        "mesh.yaml:5:13: discovery.sources[0].mode: \"spire\" is not in this version; allowed here: static, consul, etcd, dns",
+        "mesh.yaml:5:13: discovery.sources[0].mode: \"spire\" is not in this version; allowed here: static, file, consul, etcd, dns, xds",
     );
     refuses(
         "discovery: { sources: [ { services: [] } ] }",

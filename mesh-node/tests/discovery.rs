@@ -9,6 +9,8 @@ use serde_json::json;
 
 use support::app::App;
 use support::consul::Consul;
+use support::etcd::Etcd;
+use support::knot::Knot;
 use support::load::Load;
 use support::mesh::Mesh;
 use support::mesh::Node;
@@ -162,4 +164,149 @@ fn restart(node: &mut Node, consul: &Consul) {
         holds_within(Duration::from_secs(20), is_back),
         "it registers again"
     );
+}
+
+// D-6 of the reliability goals: the registry is away when the node starts.
+#[test]
+fn a_node_that_starts_without_its_registry_serves_from_disk_or_waits_as_it_is_told() {
+    let Some((mut consul, mut mesh, _app)) = prepared() else {
+        return;
+    };
+    mesh.start();
+    wait_until("the instance is registered", || {
+        !passing(&consul, "order-service").is_empty()
+    });
+    mesh.call("/api/orders", &[]).expect(200);
+    assert!(mesh.user.stop().success());
+    consul.kill();
+
+    mesh.user.start();
+    mesh.call("/api/orders", &[]).expect(200);
+    let page = mesh.user.admin("/health/services").expect(200).text();
+    assert!(page.contains("stale: restored from disk"), "{page}");
+    assert!(mesh.user.stop().success());
+
+    mesh.user.configure(json!({
+        "discovery": { "cache": { "on_start": "wait" } },
+        "outbound": { "upstreams": [ { "service": "order-service", "bind": "127.0.0.1:0" } ] },
+    }));
+    mesh.user.spawn();
+    let says_why = || {
+        let ready = mesh.user.admin("/health/ready");
+        ready.status == 503 && ready.text().contains("answered yet about order-service")
+    };
+    wait_until("the node says whom it waits for", || {
+        support::process::is_open(mesh.user.admin) && says_why()
+    });
+    consul.start_again();
+    mesh.user.wait_ready();
+}
+
+#[test]
+fn memory_does_not_grow_with_what_the_registry_knows() {
+    let Some((consul, mut mesh, _app)) = prepared() else {
+        return;
+    };
+    mesh.order.start();
+    let memory = |mesh: &mut Mesh| {
+        mesh.user.start();
+        mesh.call("/api/orders", &[]).expect(200);
+        for name in ["bulk-1", "bulk-2"] {
+            mesh.user.call(name, "/", &["--max-time", "2"]);
+        }
+        let most = mesh.user.process().most_memory();
+        assert!(mesh.user.stop().success());
+        most
+    };
+    wait_until("the instance is registered", || {
+        !passing(&consul, "order-service").is_empty()
+    });
+    fill(&consul, 0..10);
+    let few = memory(&mut mesh);
+    fill(&consul, 10..10_000);
+    let many = memory(&mut mesh);
+    assert!(
+        many < few + (2 << 20),
+        "{few} bytes with 10 services, {many} with 10,000"
+    );
+}
+
+/// Writes services into the catalog, on a machine of which no agent knows.
+fn fill(consul: &Consul, numbers: std::ops::Range<u32>) {
+    let machine = json!({ "Node": "bulk", "Address": "127.0.0.2" });
+    let written = consul.send("PUT", "/v1/catalog/register", &machine);
+    written.expect(200);
+    let numbers: Vec<u32> = numbers.collect();
+    // As many as a transaction takes.
+    for some in numbers.chunks(64) {
+        let operations: Vec<_> = some
+            .iter()
+            .map(|number| {
+                let name = format!("bulk-{number}");
+                let service =
+                    json!({ "ID": name, "Service": name, "Address": "127.0.0.2", "Port": 1 });
+                json!({ "Service": { "Verb": "set", "Node": "bulk", "Service": service } })
+            })
+            .collect();
+        let written = consul.send("PUT", "/v1/txn", &Value::from(operations));
+        written.expect(200);
+    }
+}
+
+#[test]
+fn nodes_find_each_other_in_etcd() {
+    let mut mesh = Mesh::new("mtls");
+    let Some(etcd) = Etcd::start(mesh.path()) else {
+        return;
+    };
+    let Some(app) = App::start(mesh.path()) else {
+        return;
+    };
+    let source = json!({ "mode": "etcd", "endpoints": etcd.urls() });
+    mesh.user.config["discovery"] = json!({ "sources": [source] });
+    mesh.order.serve(app.port).configure(json!({
+        "discovery": { "sources": [source], "register": { "ttl": "5s" } },
+    }));
+    mesh.start();
+    wait_until("a call arrives", || {
+        mesh.call("/api/orders", &[]).status == 200
+    });
+    assert!(mesh.order.stop().success());
+    let answer = mesh.call("/api/orders", &[]);
+    assert_ne!(answer.status, 200);
+}
+
+#[test]
+fn a_node_finds_services_by_dns_and_in_a_file() {
+    let mut mesh = Mesh::new("mtls");
+    let Some(app) = App::start(mesh.path()) else {
+        return;
+    };
+    let records = format!(
+        "_mesh._tcp.order-service 1 SRV 0 1 {} here\nhere 1 A 127.0.0.1",
+        mesh.order.inbound
+    );
+    let Some(knot) = Knot::start(&records, mesh.path()) else {
+        return;
+    };
+    mesh.order.serve(app.port);
+    let listed = format!(
+        "- {{ id: order-service, host: 127.0.0.1, port: {} }}\n",
+        mesh.order.inbound
+    );
+    std::fs::write(mesh.user.dir().join("services.yaml"), listed).unwrap();
+    let by_file = json!({ "mode": "file", "path": "services.yaml" });
+    let by_dns = json!({
+        "mode": "dns", "template": "_mesh._tcp.{service}.mesh.test", "servers": [knot.address()],
+        "min_ttl": "1s", "allow": ["127.0.0.0/8"],
+    });
+    mesh.order.start();
+    for (source, name) in [(by_file, "file"), (by_dns, "dns")] {
+        mesh.user.config["discovery"] = json!({ "sources": [source] });
+        mesh.user.start();
+        mesh.call("/api/orders", &[]).expect(200);
+        let page = mesh.user.admin("/health/services").expect(200).text();
+        assert!(page.contains(&format!("\"{name}\"")), "{page}");
+        assert!(mesh.user.stop().success());
+    }
 }

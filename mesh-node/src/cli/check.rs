@@ -37,7 +37,9 @@ use crate::config::IdentitySource;
 use crate::config::NodeConfig;
 use crate::config::PolicyDefault;
 use crate::config::SecurityMode;
+use crate::config::SourceConfig;
 use crate::consul::identity::Consul;
+use crate::discovery::sources::sources;
 use crate::error::Error;
 use crate::policy_store::PolicyStore;
 use crate::service_token;
@@ -72,7 +74,7 @@ fn look(path: &Path, context: &Context) -> Result<Findings, Failure> {
     policy(&config, &document, context, &mut findings)?;
     tokens(&config, &document, &mut findings)?;
     tcp(&config, &mut findings);
-    discovery(&config, &mut findings);
+    discovery(&config, &document, &mut findings)?;
     identity_keys(&config, &document, &mut findings)?;
     Ok(findings)
 }
@@ -427,7 +429,18 @@ fn tcp(config: &NodeConfig, findings: &mut Findings) {
     }
 }
 
-fn discovery(config: &NodeConfig, findings: &mut Findings) {
+/// No registry is asked here; what the node needs to ask it is.
+fn discovery(
+    config: &NodeConfig,
+    document: &Document,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let mut unkept = config.clone();
+    unkept.discovery.cache.enabled = false;
+    let random: Arc<dyn mesh_resilience::random::Random> = Arc::new(|| 0);
+    let built = sources(&unkept, &random, &Arc::default()).map_err(|error| {
+        Failure::because(document.error("discovery.sources", "is not usable"), error)
+    })?;
     let endpoints: Vec<&str> = config
         .discovery
         .static_endpoints()
@@ -437,13 +450,14 @@ fn discovery(config: &NodeConfig, findings: &mut Findings) {
     findings.checked.push((
         "discovery",
         format!(
-            "{} endpoint(s) of {} service(s)",
+            "{} endpoint(s) of {} service(s){}",
             endpoints.len(),
-            services.len()
+            services.len(),
+            asked(config)
         ),
     ));
     for upstream in &config.outbound.upstreams {
-        if !services.contains(upstream.service.as_str()) {
+        if !built.looks_up && !services.contains(upstream.service.as_str()) {
             let message = format!(
                 "outbound.upstreams names {}, which no source of discovery knows",
                 upstream.service
@@ -451,6 +465,67 @@ fn discovery(config: &NodeConfig, findings: &mut Findings) {
             findings.warnings.push(message);
         }
     }
+    let sources = config.discovery.sources.iter();
+    findings.warnings.extend(sources.flat_map(doubts));
+    Ok(())
+}
+
+/// The sources that are asked when the node runs.
+fn asked(config: &NodeConfig) -> String {
+    let sources = config.discovery.sources.iter();
+    let names: Vec<&str> = sources.filter_map(|source| source.name()).collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("; {} is asked when the node runs", names.join(", "))
+    }
+}
+
+/// What is worth a second look in how a registry is reached, and in what it may say.
+fn doubts(source: &SourceConfig) -> Vec<String> {
+    let (name, urls, has_secret, may_name) = match source {
+        SourceConfig::Consul(consul) => (
+            &consul.name,
+            std::slice::from_ref(&consul.url),
+            consul.token.is_some() || consul.token_file.is_some(),
+            &consul.may_name_identities,
+        ),
+        SourceConfig::Etcd(etcd) => (
+            &etcd.name,
+            &etcd.endpoints[..],
+            etcd.username.is_some(),
+            &etcd.may_name_identities,
+        ),
+        SourceConfig::Xds(xds) => (&xds.name, &xds.servers[..], false, &xds.may_name_identities),
+        _ => return Vec::new(),
+    };
+    let mut doubts = Vec::new();
+    if let Some(url) = urls.iter().find(|url| is_plain_and_far(url)) {
+        let shown = if has_secret {
+            ", and with it our secret"
+        } else {
+            ""
+        };
+        doubts.push(format!(
+            "discovery.sources: {name} is asked without TLS at {url}: whoever is on the way can change what it says{shown}"
+        ));
+    }
+    if !may_name.is_empty() {
+        doubts.push(format!(
+            "discovery.sources: whoever can write to {name} can lead calls for any service to {}",
+            may_name.join(", ")
+        ));
+    }
+    doubts
+}
+
+/// Whether an address is reached in plaintext and over a network.
+fn is_plain_and_far(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else {
+        return false;
+    };
+    let near = ["127.", "localhost", "[::1]"];
+    !near.iter().any(|host| rest.starts_with(host))
 }
 
 fn identity_keys(

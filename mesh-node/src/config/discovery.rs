@@ -5,6 +5,7 @@ mod registry;
 mod source;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -18,6 +19,9 @@ pub use self::register::RegisterConfig;
 pub use self::registry::ConsulSourceConfig;
 pub use self::registry::DnsSourceConfig;
 pub use self::registry::EtcdSourceConfig;
+pub use self::registry::FileSourceConfig;
+pub use self::registry::XdsSourceConfig;
+pub use self::registry::XdsVariant;
 pub use self::source::EndpointConfig;
 pub use self::source::SourceConfig;
 pub use self::source::StaticConfig;
@@ -46,6 +50,8 @@ pub struct DiscoveryConfig {
     pub withdrawal: WithdrawalConfig,
     /// Active checks of the endpoints that are called.
     pub health_check: HealthCheckConfig,
+    /// The last good lists of registries on disk, for a start while a registry is away.
+    pub cache: CacheConfig,
     /// This node's own entry in registries. Absent: it registers nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RegisterConfig")]
@@ -61,6 +67,7 @@ impl Default for DiscoveryConfig {
             failover_after: FAILOVER_AFTER,
             withdrawal: WithdrawalConfig::default(),
             health_check: HealthCheckConfig::default(),
+            cache: CacheConfig::default(),
             register: None,
         }
     }
@@ -121,6 +128,52 @@ impl DiscoveryConfig {
     }
 }
 
+/// The last good lists of registries on disk.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Whether lists are kept. Default true; without a source that asks a registry nothing is written.
+    pub enabled: bool,
+    /// The file. Who can write to it can say where services are, never who. Default `state/discovery.cache`.
+    #[schemars(with = "String")]
+    pub path: PathBuf,
+    /// How old a list may be that is used: since its registry last stood by it. Default `7days`.
+    #[serde(with = "value::duration")]
+    #[schemars(with = "String")]
+    pub max_age: Duration,
+    /// When the node is ready: `serve`, at once, with what is on disk, or `wait`, once each service that this file names
+    /// has its first answer from a registry. Default `serve`.
+    pub on_start: OnStart,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            path: PathBuf::from(CACHE),
+            max_age: MAX_AGE,
+            on_start: OnStart::Serve,
+        }
+    }
+}
+
+/// When a node is ready whose registries may be away.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStart {
+    /// At once, with the lists on disk.
+    #[default]
+    Serve,
+    /// Once registries have answered about the services of the configuration.
+    Wait,
+}
+
+/// Beside `keys` and `logs`.
+const CACHE: &str = "state/discovery.cache";
+/// Addresses that are older may be somebody else's by now.
+const MAX_AGE: Duration = Duration::from_hours(7 * 24);
 /// Longer than a restart of an agent takes.
 const FAILOVER_AFTER: Duration = Duration::from_secs(10);
 /// Rolling restarts and scaling take away less at a time.

@@ -12,6 +12,7 @@ use super::Environment;
 use super::NodeConfig;
 use super::discovery::EndpointConfig;
 use super::discovery::SourceConfig;
+use super::discovery::XdsSourceConfig;
 use super::error::ConfigError;
 use super::error::Place;
 use super::error::did_you_mean;
@@ -112,6 +113,32 @@ pub(super) fn add_services(
     Ok(())
 }
 
+/// Takes `SERVICE_MESH_DISCOVERY_ENVOY_ADDRESS`, `host:port` or a URL, as an xDS control plane behind all other sources.
+pub(super) fn add_control_plane(
+    config: &mut NodeConfig,
+    environment: &Environment,
+    file: &str,
+) -> Result<(), ConfigError> {
+    let Some(text) = environment
+        .get(CONTROL_PLANE)
+        .filter(|text| !text.is_empty())
+    else {
+        return Ok(());
+    };
+    let server = if text.starts_with("http://") || text.starts_with("https://") {
+        text.clone()
+    } else {
+        let address = HostPort::parse(text).map_err(|why| {
+            let place = Place::Variable(CONTROL_PLANE.to_owned());
+            ConfigError::new(file, place, "", format!("the value {why}"))
+        })?;
+        format!("http://{address}")
+    };
+    let source = SourceConfig::Xds(XdsSourceConfig::new(server));
+    config.discovery.sources.push(source);
+    Ok(())
+}
+
 /// Takes the Workload API's socket from the variable that its specification names (section 4), where one is needed and the
 /// file has none.
 pub(super) fn add_socket(
@@ -136,9 +163,9 @@ pub(super) fn add_socket(
 
 /// The variables that [`add_services`] and [`add_socket`] look at.
 pub(super) fn of_services(environment: &Environment) -> Environment {
-    let ours = environment
-        .iter()
-        .filter(|(name, _)| name.starts_with(SERVICES) || *name == SOCKET);
+    let ours = environment.iter().filter(|(name, _)| {
+        name.starts_with(SERVICES) || [SOCKET, CONTROL_PLANE].contains(&name.as_str())
+    });
     ours.map(|(name, text)| (name.clone(), text.clone()))
         .collect()
 }
@@ -225,6 +252,7 @@ fn variable_of(path: &[String]) -> String {
 }
 
 const SERVICES: &str = "EXTERNAL_SERVICES_";
+const CONTROL_PLANE: &str = "SERVICE_MESH_DISCOVERY_ENVOY_ADDRESS";
 const SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// Names that other meshes use, and the variable each stands for; that one wins where both are set.
 const NAMED: [(&str, &str); 5] = [

@@ -341,6 +341,7 @@ fn reached(
             ),
             (&etcd.cert_file, &etcd.key_file),
         ),
+        SourceConfig::Xds(xds) => (("token", false), (&xds.cert_file, &xds.key_file)),
         _ => return Ok(()),
     };
     let key = |key: &str| format!("discovery.sources[{index}].{key}");
@@ -351,6 +352,11 @@ fn reached(
     if files.0.is_some() != files.1.is_some() {
         let message = "needs both of \"cert_file\" and \"key_file\", or none";
         return Err(document.error(&format!("discovery.sources[{index}]"), message));
+    }
+    if let SourceConfig::Xds(xds) = source
+        && xds.servers.is_empty()
+    {
+        return Err(document.error(&key("servers"), "names no control plane"));
     }
     if let SourceConfig::Etcd(etcd) = source {
         let has_password = etcd.password.is_some() || etcd.password_file.is_some();

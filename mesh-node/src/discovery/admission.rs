@@ -87,6 +87,7 @@ fn is_ours(ip: IpAddr) -> bool {
 /// Whether `id` is `allowed`, or below it where it ends in `/*`.
 fn covers(allowed: &str, id: &str) -> bool {
     match allowed.strip_suffix('*') {
+        // A static list in a file of its own is configuration, and may name everybody.
         Some(prefix) => id.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty()),
         None => id == allowed,
     }

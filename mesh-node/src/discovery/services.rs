@@ -17,6 +17,8 @@ use futures_core::future::BoxFuture;
 use mesh_discovery::Discover;
 use mesh_discovery::ServiceName;
 use mesh_discovery::SourceReport;
+use mesh_discovery::Staleness;
+use mesh_discovery::Standing;
 use mesh_discovery::Watch;
 use mesh_transport::tasks::Tasks;
 use parking_lot::Mutex;
@@ -53,6 +55,8 @@ struct Entry<S> {
     service: Arc<S>,
     /// It is in the configuration, so it stays.
     is_fixed: bool,
+    /// How the list stands.
+    watch: Watch,
     /// It was called since this was looked at last.
     is_used: AtomicBool,
     /// Dropped with the entry, which ends its work.
@@ -163,6 +167,20 @@ impl<S: Send + Sync + 'static> Services<S> {
         }
     }
 
+    /// The services of the configuration of which no source has said anything since the start.
+    pub(crate) fn unanswered(&self) -> Vec<String> {
+        let is_silent = |entry: &Entry<S>| {
+            let restored = Standing::Stale(Staleness::Restored);
+            let standing = entry.watch.current().standing();
+            entry.is_fixed && (standing == Standing::Pending || standing == restored)
+        };
+        let table = self.table.load();
+        let silent = table.iter().filter(|(_, entry)| is_silent(entry));
+        let mut names: Vec<_> = silent.map(|(name, _)| name.to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Whether services are looked up that the configuration does not name.
     pub(crate) fn looks_up(&self) -> bool {
         self.looks_up
@@ -230,7 +248,7 @@ impl<S: Send + Sync + 'static> Services<S> {
         watch: Watch,
         is_fixed: bool,
     ) -> Result<Arc<Entry<S>>, Error> {
-        let (service, work) = (self.make)(name, watch)?;
+        let (service, work) = (self.make)(name, watch.clone())?;
         let (alive, ended) = oneshot::channel::<()>();
         self.tasks.start(async move {
             tokio::select! {
@@ -241,6 +259,7 @@ impl<S: Send + Sync + 'static> Services<S> {
         Ok(Arc::new(Entry {
             service,
             is_fixed,
+            watch,
             is_used: AtomicBool::new(true),
             _work: alive,
         }))

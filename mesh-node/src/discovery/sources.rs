@@ -17,10 +17,13 @@ use mesh_resilience::random::Random;
 
 use self::registries::Builder;
 pub(super) use self::registries::announced;
+use super::cache;
+use super::cache::Writer;
 use super::registration::Registrar;
 use crate::config::Combine;
 use crate::config::DiscoveryConfig;
 use crate::config::NodeConfig;
+use crate::config::SourceConfig;
 use crate::error::Error;
 
 /// Where services are, and the work that keeps it true.
@@ -34,6 +37,8 @@ pub(crate) struct Sources {
     pub(crate) looks_up: bool,
     /// The registries that this node registers with, by the names of their sources.
     pub(crate) registrars: Vec<Registrar>,
+    /// Keeps the lists on disk.
+    pub(crate) cache: Option<Writer>,
 }
 
 /// The sources that `config` names. Nothing is asked before their drivers run.
@@ -56,11 +61,18 @@ pub(crate) fn sources(
     fixed.dedup();
 
     let discovery = &config.discovery;
+    let asks = |source: &SourceConfig| !matches!(source, SourceConfig::Static(_));
+    let (cache, writer) = if discovery.sources.iter().any(asks) {
+        cache::open(&discovery.cache).unzip()
+    } else {
+        (None, None)
+    };
     let builder = Builder {
         config,
         random,
         belief: belief(discovery)?,
         vitals,
+        cache: cache.as_ref(),
     };
     let mut all: Vec<Arc<dyn Discover>> = Vec::new();
     let (mut drivers, mut registrars, mut has_lists) = (Vec::new(), Vec::new(), false);
@@ -100,6 +112,7 @@ pub(crate) fn sources(
         fixed,
         looks_up,
         registrars,
+        cache: writer,
     })
 }
 

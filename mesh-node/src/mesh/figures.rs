@@ -132,7 +132,8 @@ pub(super) fn health(shared: &Arc<Shared>) -> Health {
         .auditor
         .as_ref()
         .is_none_or(|auditor| !auditor.log().stats().is_failed);
-    let status = match (shared.is_ready.load(Ordering::Acquire), is_recorded) {
+    let is_ready = shared.is_ready.load(Ordering::Acquire) && shared.is_settled();
+    let status = match (is_ready, is_recorded) {
         (true, true) if shared.health.is_degraded() => HealthStatus::Degraded,
         (true, true) => HealthStatus::Ok,
         (true, false) => HealthStatus::AuditFailed,

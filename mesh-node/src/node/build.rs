@@ -39,6 +39,7 @@ use crate::config::SecurityMode;
 use crate::consul;
 use crate::consul::intentions::Intentions;
 use crate::consul::names::Names;
+use crate::discovery::cache::Writer;
 use crate::discovery::registration::Registrar;
 use crate::error::Error;
 use crate::identity::Identity;
@@ -88,6 +89,7 @@ pub(super) struct Built {
     pub(super) workload_api: Option<WorkloadApi>,
     pub(super) drivers: Vec<Driver>,
     pub(super) registrars: Vec<Registrar>,
+    pub(super) cache: Option<Writer>,
     pub(super) random: Arc<SplitMix64>,
     pub(super) policies: Arc<Shown>,
     pub(super) upkeep: Upkeep,
@@ -217,6 +219,7 @@ pub(super) fn parts(
         workload_api,
         drivers: sources.drivers,
         registrars: sources.registrars,
+        cache: sources.cache,
         random: Arc::clone(&own.seed),
         policies,
         upkeep: credentials.upkeep,

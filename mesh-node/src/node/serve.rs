@@ -5,6 +5,7 @@ mod plaintext;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -133,6 +134,19 @@ impl Entry {
 }
 
 impl Shared {
+    /// Whether nothing is waited for any more before calls are taken (`discovery.cache.on_start`).
+    pub(crate) fn is_settled(&self) -> bool {
+        if !self.is_waiting.load(Ordering::Relaxed) {
+            return true;
+        }
+        let is_settled = self.outbound.services.unanswered().is_empty();
+        if is_settled {
+            // A registry that goes away later leaves the lists that it gave.
+            self.is_waiting.store(false, Ordering::Relaxed);
+        }
+        is_settled
+    }
+
     /// Serves one connection in the background until it ends.
     pub(crate) fn accept(self: &Arc<Self>, accepted: Accepted, entry: Entry, drain: Drain) {
         let shared = Arc::clone(self);

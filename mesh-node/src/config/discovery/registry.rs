@@ -122,6 +122,100 @@ pub struct EtcdSourceConfig {
     pub may_name_identities: Vec<String>,
 }
 
+/// A file with services, in YAML or JSON, followed as it changes. Whoever may write to it says where services are and, as
+/// in this file, who they are.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSourceConfig {
+    /// What the source is called in logs and reports; each source has a name of its own. Default `file`.
+    #[serde(default = "file")]
+    pub name: String,
+    /// The file; its name ends in `.yaml`, `.yml` or `.json`. Required.
+    #[schemars(with = "String")]
+    pub path: PathBuf,
+}
+
+/// An xDS control plane: pushes what changes, over one stream for all services.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct XdsSourceConfig {
+    /// What the source is called in logs and reports; each source has a name of its own. Default `xds`.
+    #[serde(default = "xds")]
+    pub name: String,
+    /// Management servers, `http://HOST:PORT` or `https://HOST:PORT`: the first is used until it fails, then the next.
+    /// Required.
+    pub servers: Vec<String>,
+    /// What this node is called there. Default `service.id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub node_id: Option<String>,
+    /// The cluster that this node says it belongs to. Default `service.id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub node_cluster: Option<String>,
+    /// The form of the protocol: `sotw`, state of the world, or `delta`. Default `sotw`.
+    #[serde(default)]
+    pub variant: XdsVariant,
+    /// File with a token on one line, for its owner alone to read, shown over `https` only. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub token_file: Option<PathBuf>,
+    /// PEM roots that its certificate must lead to; the system's are not used. Required with `https`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub ca_file: Option<PathBuf>,
+    /// PEM certificate that we show it, where it asks for one. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub cert_file: Option<PathBuf>,
+    /// Key of that certificate, for its owner alone to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub key_file: Option<PathBuf>,
+    /// Name that its certificate must have, such as `server.dc1.consul`. Default the host that is connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub server_name: Option<String>,
+    /// SPIFFE ids that this source may name for any service, whole or all below a path that ends in `/*`. Whoever can write
+    /// to it can then lead calls for every service to each of those. Default none: it says where a service is, and the
+    /// configuration who it is.
+    #[serde(default, deserialize_with = "value::spiffe_patterns")]
+    pub may_name_identities: Vec<String>,
+}
+
+impl XdsSourceConfig {
+    /// The control plane at `server`, all else default.
+    pub fn new(server: String) -> Self {
+        Self {
+            name: xds(),
+            servers: vec![server],
+            node_id: None,
+            node_cluster: None,
+            variant: XdsVariant::Sotw,
+            token_file: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            server_name: None,
+            may_name_identities: Vec::new(),
+        }
+    }
+}
+
+/// The form of the xDS protocol.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum XdsVariant {
+    /// State of the world: each response lists everything.
+    #[default]
+    Sotw,
+    /// Incremental: each response says what has changed.
+    Delta,
+}
+
 /// DNS: SRV records, and the addresses of their targets. DNS tells nobody of changes, so they are seen when a TTL has
 /// passed.
 #[non_exhaustive]
@@ -179,6 +273,14 @@ fn etcd() -> String {
 
 fn etcd_prefix() -> String {
     "/mesh/services/".to_owned()
+}
+
+fn file() -> String {
+    "file".to_owned()
+}
+
+fn xds() -> String {
+    "xds".to_owned()
 }
 
 fn dns() -> String {

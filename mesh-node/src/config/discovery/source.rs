@@ -12,6 +12,8 @@ use serde::Serialize;
 use super::registry::ConsulSourceConfig;
 use super::registry::DnsSourceConfig;
 use super::registry::EtcdSourceConfig;
+use super::registry::FileSourceConfig;
+use super::registry::XdsSourceConfig;
 use crate::config::value;
 
 /// One source of endpoints; `mode` says which kind, and each kind has keys of its own.
@@ -21,12 +23,16 @@ use crate::config::value;
 pub enum SourceConfig {
     /// A list in this file.
     Static(StaticConfig),
+    /// A file.
+    File(FileSourceConfig),
     /// Consul.
     Consul(ConsulSourceConfig),
     /// etcd.
     Etcd(EtcdSourceConfig),
     /// DNS.
     Dns(DnsSourceConfig),
+    /// An xDS control plane.
+    Xds(XdsSourceConfig),
 }
 
 impl SourceConfig {
@@ -39,9 +45,11 @@ impl SourceConfig {
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Static(_) => None,
+            Self::File(file) => Some(&file.name),
             Self::Consul(consul) => Some(&consul.name),
             Self::Etcd(etcd) => Some(&etcd.name),
             Self::Dns(dns) => Some(&dns.name),
+            Self::Xds(xds) => Some(&xds.name),
         }
     }
 
@@ -51,25 +59,30 @@ impl SourceConfig {
     }
 
     /// The paths in it.
-    pub(in crate::config) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let paths = match self {
+    pub(in crate::config) fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let optional = match self {
+            Self::File(file) => return vec![&mut file.path],
+            Self::Static(_) | Self::Dns(_) => return Vec::new(),
             Self::Consul(consul) => [
                 &mut consul.token_file,
                 &mut consul.ca_file,
                 &mut consul.cert_file,
                 &mut consul.key_file,
-            ]
-            .into(),
+            ],
             Self::Etcd(etcd) => [
                 &mut etcd.password_file,
                 &mut etcd.ca_file,
                 &mut etcd.cert_file,
                 &mut etcd.key_file,
-            ]
-            .into(),
-            Self::Static(_) | Self::Dns(_) => Vec::new(),
+            ],
+            Self::Xds(xds) => [
+                &mut xds.token_file,
+                &mut xds.ca_file,
+                &mut xds.cert_file,
+                &mut xds.key_file,
+            ],
         };
-        paths.into_iter().flatten()
+        optional.into_iter().flatten().collect()
     }
 }
 
@@ -83,9 +96,11 @@ impl SourceConfig {
 )]
 enum Tagged {
     Static(StaticConfig),
+    File(FileSourceConfig),
     Consul(ConsulSourceConfig),
     Etcd(EtcdSourceConfig),
     Dns(DnsSourceConfig),
+    Xds(XdsSourceConfig),
 }
 
 impl<'de> Deserialize<'de> for SourceConfig {

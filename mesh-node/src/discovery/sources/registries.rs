@@ -18,9 +18,12 @@ use mesh_discovery::ServiceName;
 use mesh_discovery::TlsConfig;
 use mesh_discovery::TlsIdentity;
 use mesh_discovery::Vitals;
+use mesh_discovery::cache::Cache;
 use mesh_discovery::consul;
 use mesh_discovery::dns;
 use mesh_discovery::etcd;
+use mesh_discovery::file;
+use mesh_discovery::xds;
 use mesh_resilience::random::Random;
 use mesh_transport::BoxError;
 
@@ -29,11 +32,14 @@ use super::super::admission::Rules;
 use crate::config::ConsulSourceConfig;
 use crate::config::DnsSourceConfig;
 use crate::config::EtcdSourceConfig;
+use crate::config::FileSourceConfig;
 use crate::config::NodeConfig;
 use crate::config::RegisterCheck;
 use crate::config::RegisterConfig;
 use crate::config::SecretText;
 use crate::config::SourceConfig;
+use crate::config::XdsSourceConfig;
+use crate::config::XdsVariant;
 use crate::identity::read_key;
 use crate::secret_file;
 
@@ -44,6 +50,8 @@ pub(super) struct Builder<'a> {
     pub(super) belief: Belief,
     /// What checks and calls know of endpoints.
     pub(super) vitals: &'a Arc<Vitals>,
+    /// The last good lists, where they are kept.
+    pub(super) cache: Option<&'a Arc<Cache>>,
 }
 
 /// A source, its work, and the way to register with it, where that is asked for.
@@ -58,9 +66,11 @@ impl Builder<'_> {
     pub(super) fn source(&self, config: &SourceConfig) -> Option<Result<Built, BoxError>> {
         match config {
             SourceConfig::Static(_) => None,
+            SourceConfig::File(file) => Some(self.file(file)),
             SourceConfig::Consul(consul) => Some(self.consul(consul)),
             SourceConfig::Etcd(etcd) => Some(self.etcd(etcd)),
             SourceConfig::Dns(dns) => Some(self.dns(dns)),
+            SourceConfig::Xds(xds) => Some(self.xds(xds)),
         }
     }
 
@@ -151,6 +161,41 @@ impl Builder<'_> {
         })
     }
 
+    fn file(&self, config: &FileSourceConfig) -> Result<Built, BoxError> {
+        // As much configuration as the file that names it.
+        let registry = self.registry(&config.name, &[EVERYBODY.to_owned()]);
+        let (registry, driver) = file::source(file::Config::new(&config.path), registry)?;
+        Ok(Built {
+            registry,
+            driver,
+            registrar: None,
+        })
+    }
+
+    fn xds(&self, config: &XdsSourceConfig) -> Result<Built, BoxError> {
+        let own = &self.config.service.id;
+        let id = config.node_id.as_ref().unwrap_or(own);
+        let mut asked = xds::Config::new(config.servers.clone(), &**id, self.random());
+        let files = (&config.ca_file, &config.cert_file, &config.key_file);
+        asked.tls = tls(files, config.server_name.as_ref())?;
+        asked
+            .node
+            .cluster
+            .clone_from(config.node_cluster.as_ref().unwrap_or(own));
+        asked.variant = match config.variant {
+            XdsVariant::Sotw => xds::Variant::StateOfTheWorld,
+            XdsVariant::Delta => xds::Variant::Incremental,
+        };
+        asked.token = secret(None, config.token_file.as_ref());
+        let registry = self.registry(&config.name, &config.may_name_identities);
+        let (registry, driver) = xds::source(asked, registry)?;
+        Ok(Built {
+            registry,
+            driver,
+            registrar: None,
+        })
+    }
+
     /// How the answers of the source `name` are taken.
     fn registry(&self, name: &str, may_name: &[String]) -> RegistryConfig {
         let rules = Rules {
@@ -158,10 +203,14 @@ impl Builder<'_> {
             may_name: may_name.to_vec(),
             own: self.own(),
         };
-        RegistryConfig::new(name)
+        let registry = RegistryConfig::new(name)
             .with_belief(self.belief.clone())
             .with_evidence(Arc::clone(self.vitals) as Arc<_>)
-            .with_admission(Arc::new(rules))
+            .with_admission(Arc::new(rules));
+        match self.cache {
+            Some(cache) => registry.with_cache(Arc::clone(cache) as Arc<_>),
+            None => registry,
+        }
     }
 
     /// How this node registers with the source `name`, where it does.
@@ -252,6 +301,9 @@ pub(in crate::discovery) fn announced(
     let port = register.port.map_or(port, Into::into);
     Ok(Announced { host, port })
 }
+
+/// All ids.
+const EVERYBODY: &str = "spiffe://*";
 
 type Secret = Arc<dyn Fn() -> io::Result<String> + Send + Sync>;
 
