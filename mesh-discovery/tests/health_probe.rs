@@ -1,7 +1,6 @@
 //! The gRPC probe against gRPC's own server.
 
 #![cfg(feature = "probe-grpc")]
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 use std::time::Duration;
 
