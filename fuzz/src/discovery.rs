@@ -6,6 +6,7 @@ use mesh_discovery::Endpoints;
 use mesh_discovery::MAX_ENDPOINTS_PER_SERVICE;
 use mesh_discovery::consul;
 use mesh_discovery::etcd;
+use mesh_discovery::xds;
 
 /// An answer of Consul's health endpoint. What is taken is bounded, and what is refused is named in a short line.
 pub fn consul_health(data: &[u8]) {
@@ -49,6 +50,25 @@ pub fn etcd_value(data: &[u8]) {
             let line = error.to_string();
             assert!(
                 line.len() < 1000 && !line.contains(char::is_control),
+                "{line}"
+            );
+        }
+    }
+}
+
+/// An assignment of a control plane: taken or refused as a whole, with a short line that says what is wrong.
+pub fn xds_assignment(data: &[u8]) {
+    match xds::endpoints(data) {
+        Ok((list, ignored)) => {
+            assert!(list.len() <= MAX_ENDPOINTS_PER_SERVICE, "{}", list.len());
+            assert!(list.iter().all(|endpoint| endpoint.port > 0));
+            assert!(list.iter().all(|endpoint| endpoint.host.ip().is_some()));
+            assert!(ignored.len() <= 257, "{}", ignored.len());
+        }
+        Err(error) => {
+            let line = error.to_string();
+            assert!(
+                line.len() < 4000 && !line.contains(char::is_control),
                 "{line}"
             );
         }

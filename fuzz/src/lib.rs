@@ -23,6 +23,7 @@ pub use crypto::public_key_pem;
 pub use crypto::spki;
 pub use discovery::consul_health;
 pub use discovery::etcd_value;
+pub use discovery::xds_assignment;
 pub use envelopes::envelope;
 pub use envelopes::envelope_header;
 pub use policy::condition;

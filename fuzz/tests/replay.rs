@@ -49,6 +49,7 @@ replays! {
     resumption_reply: "corpus/resumption_reply",
     sealed_head: "corpus/sealed_head",
     spki: "corpus/spki",
+    xds_assignment: "corpus/xds_assignment",
 }
 
 fn replay(corpus: &str, target: fn(&[u8])) {

@@ -17,7 +17,7 @@
 //! | `Cluster.type` | `EDS` and `STATIC` are followed, others refused: who resolves a name would decide where traffic goes |
 //! | `Cluster.eds_cluster_config` | the assignment, by `service_name` or else the cluster's name; its source must be `ads` or `self` |
 //! | `Cluster.load_assignment` | the endpoints of a `STATIC` cluster |
-//! | `SocketAddress` | host and port of an [`Endpoint`](crate::Endpoint); an IP address and TCP, else refused |
+//! | `SocketAddress` | host and port of an [`Endpoint`]; an IP address and TCP, else refused |
 //! | `Locality` | `zone`: `region/zone/sub_zone`, as far as given |
 //! | `LocalityLbEndpoints.priority` | `priority`; one that is skipped is refused |
 //! | `load_balancing_weight` | `weight`: the locality's share times the endpoint's share in it, scaled to 65,535 |
@@ -57,7 +57,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::ignored::Ignored;
 use self::stream::Stream;
+use crate::endpoint::Endpoint;
 use crate::grpc::Dialer;
 use crate::grpc::KeepAlive;
 use crate::registry::Driver;
@@ -210,6 +212,14 @@ pub fn source(config: Config, registry: RegistryConfig) -> Result<(Registry, Dri
     if config.node.id.is_empty() {
         return Err(Error::Node);
     }
+    let times = [
+        config.first_answer,
+        config.keep_alive,
+        config.connect_timeout,
+    ];
+    if times.contains(&Duration::ZERO) || config.max_message == 0 {
+        return Err(Error::Zero);
+    }
     let is_plain = |server: &String| server.starts_with("http://");
     if config.token.is_some() && config.servers.iter().any(is_plain) {
         return Err(Error::PlainToken);
@@ -232,6 +242,19 @@ pub fn source(config: Config, registry: RegistryConfig) -> Result<(Registry, Dri
     Ok((registry, Driver::new(stream.run(wants))))
 }
 
+/// The endpoints in the bytes of a `ClusterLoadAssignment`, and which of its fields have no effect, for who gets it by
+/// another way than a stream.
+///
+/// # Errors
+///
+/// What is wrong with it, and with which field; one that is wrong is refused as a whole.
+pub fn endpoints(assignment: &[u8]) -> Result<(Vec<Endpoint>, Vec<IgnoredField>), BoxError> {
+    let mut ignored = Ignored::default();
+    ignored.enter(assignment::name(assignment).unwrap_or_default());
+    let read = assignment::decode(assignment, &mut ignored).map_err(|wrong| wrong.to_string())?;
+    Ok((read.endpoints, ignored.list()))
+}
+
 /// Why there can be no such source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -245,6 +268,9 @@ pub enum Error {
     /// Nobody asks.
     #[error("xds needs the id of a node; control planes decide by it what they give")]
     Node,
+    /// Nothing could ever arrive.
+    #[error("a time or size of zero lets no answer of xds arrive; leave it out for the default")]
+    Zero,
     /// A token for all who listen.
     #[error("a token for xds is shown only over https; use https for all servers or leave it out")]
     PlainToken,

@@ -98,6 +98,11 @@ impl Assignment {
             }
         }
         let zone = zone.name();
+        // threat 51: every endpoint of the locality gets a copy.
+        if zone.as_ref().is_some_and(|zone| zone.len() > MAX_ZONE) {
+            let reason = format!("has a name of more than {MAX_ZONE} bytes");
+            return Err(Wrong::new(&LOCALITY_LB_ENDPOINTS, 1, reason));
+        }
         let priority = u16::try_from(priority).unwrap_or(u16::MAX);
         self.weighing.enter_locality(priority, weight);
         for field in fields(&LOCALITY_LB_ENDPOINTS, bytes) {
@@ -274,6 +279,8 @@ const MAX_SECONDS: u32 = 100 * 366 * 86_400;
 /// Drop categories are a handful; a request goes through all of them.
 const MAX_DROPS: usize = 64;
 const MAX_CATEGORY: usize = 256;
+/// As long as the zone of an endpoint may be.
+const MAX_ZONE: usize = 512;
 const MILLION: u32 = 1_000_000;
 const PER_HUNDRED: u32 = 10_000;
 const PER_TEN_THOUSAND: u32 = 100;

@@ -95,7 +95,13 @@ impl Assigned {
             let field = field?;
             match field.tag {
                 1 => self.merge_source(field.bytes()?, ignored)?,
-                2 => field.text()?.clone_into(&mut self.name),
+                2 => {
+                    let name = field.text()?;
+                    if name.len() > MAX_NAME {
+                        return Err(field.wrong(format!("is longer than {MAX_NAME} bytes")));
+                    }
+                    name.clone_into(&mut self.name);
+                }
                 _ => ignored.note(&field),
             }
         }
@@ -116,6 +122,8 @@ impl Assigned {
     }
 }
 
+/// It is kept for each service, and sent with every request.
+const MAX_NAME: usize = 4096;
 const STATIC: u32 = 0;
 const EDS: u32 = 3;
 

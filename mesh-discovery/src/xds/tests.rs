@@ -119,6 +119,9 @@ fn what_can_not_work_is_refused_before_anything_is_connected() {
     assert!(refused(config("https://xds:18000")).contains("roots"));
     let nobody = Config::new(vec!["http://xds:18000".to_owned()], "", Arc::new(|| 0));
     assert!(refused(nobody).contains("id of a node"));
+    let mut hurried = config("http://xds:18000");
+    hurried.first_answer = Duration::ZERO;
+    assert!(refused(hurried).contains("zero"));
     let mut token = config("http://xds:18000");
     token.token = Some(Arc::new(|| Ok("secret".to_owned())));
     assert!(refused(token).contains("only over https"));

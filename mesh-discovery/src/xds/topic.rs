@@ -289,12 +289,13 @@ impl<K: Kind> Topic<K> {
             match outcome {
                 Ok(value) => entry.accept::<K>(now, version, value),
                 Err(reason) => {
+                    let begin: String = version.chars().take(MAX_VERSION).collect();
                     is_news |= if self.is_delta {
-                        entry.refused.as_deref() != Some(version)
+                        entry.refused.as_ref() != Some(&begin)
                     } else {
                         self.stream.refused.as_deref() != Some(response.version)
                     };
-                    entry.refused = Some(version.to_owned());
+                    entry.refused = Some(begin);
                     let refusal = Refusal {
                         kind: K::LABEL,
                         resource: name.to_owned(),
@@ -399,6 +400,9 @@ impl<K: Kind> Topic<K> {
                 .then_some(None)
                 .ok_or_else(|| "has no content".to_owned());
         };
+        if received.version.len() > MAX_VERSION {
+            return Err(format!("has a version of more than {MAX_VERSION} bytes"));
+        }
         if type_url != K::TYPE_URL {
             let shown: String = type_url.chars().take(100).collect();
             return Err(format!("is of type {shown:?}"));
@@ -519,6 +523,8 @@ fn detail(wrong: &[String]) -> String {
     text.chars().take(MAX_DETAIL).collect()
 }
 
+/// It is kept for each resource.
+const MAX_VERSION: usize = 1024;
 /// Of a response with a thousand bad resources, some are enough to begin with.
 const MAX_REASONS: usize = 20;
 /// gRPC servers take headers and messages of this size everywhere.

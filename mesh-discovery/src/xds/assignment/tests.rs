@@ -169,6 +169,25 @@ fn two_bytes_an_endpoint_fill_no_memory() {
     );
 }
 
+// threat 51
+#[test]
+fn a_long_name_is_not_copied_into_every_endpoint() {
+    let zone = |length: usize| {
+        decoded(|writer| {
+            writer.message(2, |locality| {
+                locality.message(1, |zone| zone.text(1, &"z".repeat(length)));
+                locality.message(2, |endpoint| socket(endpoint, "10.0.0.1", 1));
+            });
+        })
+    };
+    assert_eq!(zone(512).unwrap().endpoints.len(), 1);
+    let wrong = zone(513).unwrap_err();
+    assert!(
+        wrong.contains("locality has a name of more than 512 bytes"),
+        "{wrong}"
+    );
+}
+
 #[test]
 fn without_weights_of_localities_endpoints_keep_their_own() {
     let assignment = decoded(|writer| {

@@ -57,6 +57,11 @@ fn what_is_not_followed_is_named() {
         with(&|_| {}),
         format!("{prefix}.load_assignment is needed by a cluster that is STATIC")
     );
+    let long = decoded(&eds_cluster("a", &"x".repeat(MAX_NAME + 1))).unwrap_err();
+    assert!(
+        long.ends_with("service_name is longer than 4096 bytes"),
+        "{long}"
+    );
     // EDS from a file: the last of a oneof counts.
     let from_file = with(&|writer| {
         writer.uint64(2, 3);

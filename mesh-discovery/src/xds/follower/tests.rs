@@ -387,4 +387,41 @@ proptest! {
             }
         }
     }
+
+    // threat 51
+    #[test]
+    fn no_bytes_of_a_server_make_it_fail_or_talk_without_end(
+        is_delta in any::<bool>(),
+        changes in proptest::collection::vec((any::<bool>(), any::<usize>(), any::<u8>()), 1..20),
+        junk in proptest::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let mut world = World::new(is_delta);
+        for op in [Op::Want(0), Op::Cluster(0, Some(Kinds::Assigned(0))), Op::Assignment(0, Some(2)), Op::Pump(9)] {
+            world.apply(&op);
+        }
+        prop_assert_eq!(&world.seen["0"], &(Some(vec![1, 2]), false));
+        for (is_cluster, at, byte) in changes {
+            let (url, name, content) = if is_cluster {
+                (CDS, "0", eds_cluster("0", "to-0"))
+            } else {
+                (EDS, "to-0", assignment("to-0", &[1, 2]))
+            };
+            let mut bytes = if is_delta {
+                delta(url, "n", &[(name, "9", content)], &[])
+            } else {
+                whole(url, "9", "n", &[content])
+            };
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            for bytes in [&bytes, &junk] {
+                // An error ends the stream; whatever it was, requests stay as small as what is wanted.
+                drop(world.follower.take(world.now, bytes, &mut Ignored::default()));
+                while let Some(request) = world.follower.next_request(world.now) {
+                    prop_assert!(request.encode(None).len() < 10_000);
+                }
+            }
+            world.listen();
+        }
+        prop_assert!(world.follower.next_due().is_none_or(|due| due > world.now));
+    }
 }
