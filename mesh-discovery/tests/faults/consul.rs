@@ -26,12 +26,12 @@ use crate::support::consul::Consul;
 use crate::support::relay::Flow;
 use crate::support::relay::Relay;
 
-const SERVICE: &str = "orders";
+pub(crate) const SERVICE: &str = "orders";
 
 /// The agent of Consul at a port.
 #[derive(Debug)]
-struct Agent {
-    http: u16,
+pub(crate) struct Agent {
+    pub(crate) http: u16,
 }
 
 impl Agent {
@@ -71,8 +71,8 @@ impl Target for Agent {
     }
 }
 
-fn source(port: u16, truth: &Arc<Truth>) -> (Registry, Driver) {
-    let config = Config::new(format!("http://127.0.0.1:{port}"));
+pub(crate) fn source(address: &str, truth: &Arc<Truth>) -> (Registry, Driver) {
+    let config = Config::new(format!("http://{address}"));
     let client = Client::new(&config, None, Arc::new(|| 500)).unwrap();
     let registry = registry("consul", truth);
     mesh_discovery::consul::source(client, SourceConfig::default(), registry).unwrap()
@@ -82,7 +82,9 @@ fn source(port: u16, truth: &Arc<Truth>) -> (Registry, Driver) {
 fn begin<'a>(agent: &'a Agent, relay: &Relay) -> Run<'a> {
     let plan = Plan::chosen();
     let fleet = Fleet::register(plan.seed, agent);
-    let follower = Follower::start(SERVICE, &fleet.truth, || source(relay.port, &fleet.truth));
+    let follower = Follower::start(SERVICE, &fleet.truth, || {
+        source(&relay.address, &fleet.truth)
+    });
     Run::begin(plan, agent, fleet, follower)
 }
 

@@ -29,12 +29,12 @@ use crate::support::etcd::end_of;
 use crate::support::relay::Flow;
 use crate::support::relay::Relay;
 
-const SERVICE: &str = "orders";
+pub(crate) const SERVICE: &str = "orders";
 
 /// A cluster of etcd; each call goes to the first member that answers.
 #[derive(Debug)]
-struct Cluster {
-    ports: Vec<u16>,
+pub(crate) struct Cluster {
+    pub(crate) ports: Vec<u16>,
 }
 
 impl Cluster {
@@ -85,10 +85,8 @@ impl Target for Cluster {
     }
 }
 
-fn source(wires: &[Relay], truth: &Arc<Truth>) -> (Registry, Driver) {
-    let urls = wires
-        .iter()
-        .map(|wire| format!("http://127.0.0.1:{}", wire.port));
+pub(crate) fn source(wires: &[Relay], truth: &Arc<Truth>) -> (Registry, Driver) {
+    let urls = wires.iter().map(|wire| format!("http://{}", wire.address));
     let client = Client::new(&Config::new(urls), Arc::new(|| 500)).unwrap();
     mesh_discovery::etcd::source(client, &SourceConfig::default(), registry("etcd", truth)).unwrap()
 }

@@ -90,8 +90,19 @@ impl Follower {
         truth: &Arc<Truth>,
         make: impl FnOnce() -> (Registry, Driver),
     ) -> Self {
+        Self::start_in(service, truth, || {}, make)
+    }
+
+    /// The same, and each thread of the runtime begins with `enter`.
+    pub(crate) fn start_in(
+        service: &str,
+        truth: &Arc<Truth>,
+        enter: impl Fn() + Send + Sync + 'static,
+        make: impl FnOnce() -> (Registry, Driver),
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
+            .on_thread_start(enter)
             .enable_all()
             .build()
             .unwrap();

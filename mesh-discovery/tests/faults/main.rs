@@ -11,6 +11,7 @@ mod dns;
 mod etcd;
 mod events;
 mod follower;
+mod partition;
 mod plan;
 #[path = "../support/mod.rs"]
 mod support;

@@ -27,6 +27,7 @@ pub(crate) enum Flow {
 #[derive(Debug)]
 pub(crate) struct Relay {
     pub(crate) port: u16,
+    pub(crate) address: String,
     wire: Arc<Wire>,
 }
 
@@ -40,8 +41,14 @@ struct Wire {
 impl Relay {
     /// Relays every connection to `to`. Where nobody listens there, connections are taken and closed.
     pub(crate) fn start(to: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on("127.0.0.1", to)
+    }
+
+    /// The same at another address of this machine.
+    pub(crate) fn start_on(address: &str, to: u16) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
+        let address = format!("{address}:{port}");
         let wire = Arc::new(Wire {
             flow: Mutex::new(Flow::Both),
             changed: Condvar::new(),
@@ -56,7 +63,11 @@ impl Relay {
                 shared.join(near, far);
             }
         });
-        Self { port, wire }
+        Self {
+            port,
+            address,
+            wire,
+        }
     }
 
     /// Lets only this pass from now on. What is held back passes when it may again, as over a wire that is mended.
