@@ -14,6 +14,7 @@ mod envelopes;
 mod keys;
 mod policy;
 mod session;
+mod sources;
 mod store;
 mod transport;
 
@@ -37,6 +38,8 @@ pub use session::record;
 pub use session::reply;
 pub use session::resumption;
 pub use session::resumption_reply;
+pub use sources::dns_answer;
+pub use sources::service_file;
 pub use store::encrypted_key;
 pub use store::key_store_names;
 pub use transport::grpc_frame;

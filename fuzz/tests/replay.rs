@@ -29,6 +29,7 @@ replays! {
     condition: "corpus/condition",
     consul_health: "corpus/consul_health",
     cookie: "corpus/cookie",
+    dns_answer: "corpus/dns_answer",
     encrypted_key: "corpus/encrypted_key",
     envelope: "corpus/envelope",
     envelope_header: "corpus/envelope_header",
@@ -48,6 +49,7 @@ replays! {
     resumption: "corpus/resumption",
     resumption_reply: "corpus/resumption_reply",
     sealed_head: "corpus/sealed_head",
+    service_file: "corpus/service_file",
     spki: "corpus/spki",
     xds_assignment: "corpus/xds_assignment",
 }

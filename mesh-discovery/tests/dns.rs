@@ -435,6 +435,7 @@ async fn fails(srv: bool, part: &str, answer: impl Fn() -> Reply + Send + Sync +
     assert_eq!(watch.current().standing(), Standing::Pending);
 }
 
+// threat 51
 #[tokio::test]
 async fn what_is_no_answer_is_a_failure_that_says_why_and_no_empty_list() {
     let many = || {

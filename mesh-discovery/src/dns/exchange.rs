@@ -1,4 +1,8 @@
 //! Questions to name servers, one after the other until one answers.
+//!
+//! The library's pool of connections is used, one for each server, and not the resolver that it has on top of that: a
+//! resolver takes a server's failure for the answer without asking the next server, aliases in a circle for an answer
+//! without data, and answers `localhost` and from its cache by itself.
 
 use std::fmt;
 use std::net::SocketAddr;
