@@ -52,8 +52,11 @@ pub(crate) fn sources(
     vitals: &Arc<Vitals>,
 ) -> Result<Sources, Error> {
     let lists = fixed::source(config)?;
+    let asks = |source: &SourceConfig| !matches!(source, SourceConfig::Static(_));
+    let looks_up = config.discovery.sources.iter().any(asks);
     let mut fixed = lists.services();
-    for upstream in &config.outbound.upstreams {
+    // Without a source to ask, one that is in no list is a mistake, which is said where its listener is opened.
+    for upstream in config.outbound.upstreams.iter().filter(|_| looks_up) {
         let name = ServiceName::parse(&upstream.service);
         fixed.push(name.map_err(|source| Error::config("outbound.upstreams", source))?);
     }
@@ -61,8 +64,7 @@ pub(crate) fn sources(
     fixed.dedup();
 
     let discovery = &config.discovery;
-    let asks = |source: &SourceConfig| !matches!(source, SourceConfig::Static(_));
-    let (cache, writer) = if discovery.sources.iter().any(asks) {
+    let (cache, writer) = if looks_up {
         cache::open(&discovery.cache).unzip()
     } else {
         (None, None)
@@ -95,7 +97,6 @@ pub(crate) fn sources(
             }
         }
     }
-    let looks_up = !drivers.is_empty();
     let discovery = match (all.len(), all.pop()) {
         (_, None) => Arc::new(lists),
         (1, Some(one)) => one,
