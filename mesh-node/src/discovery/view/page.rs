@@ -80,7 +80,8 @@ fn row_of(row: &Row, now: Instant) -> Value {
         "address": endpoint.to_string(),
         "state": row.state.as_str(),
         "reason": row.reason.as_deref(),
-        "source": endpoint.source.as_deref(),
+        // Only the configuration leaves it out.
+        "source": endpoint.source.as_deref().unwrap_or("static"),
         "ageSeconds": member.map(|member| ago(now, member.since)),
         "weight": endpoint.weight,
         "priority": endpoint.priority,
