@@ -58,7 +58,7 @@ fn names() -> String {
     )
 }
 
-const SOAKS: [Soak; 6] = [
+const SOAKS: [Soak; 7] = [
     Soak {
         name: "discovery-sets",
         package: "mesh-discovery",
@@ -94,5 +94,11 @@ const SOAKS: [Soak; 6] = [
         package: "mesh-node",
         test: "discovery_faults",
         cases: "poison",
+    },
+    Soak {
+        name: "discovery-start",
+        package: "mesh-node",
+        test: "discovery_faults",
+        cases: "start",
     },
 ];

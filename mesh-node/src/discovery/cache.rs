@@ -46,7 +46,8 @@ pub(crate) fn open(config: &CacheConfig) -> Option<(Arc<Cache>, Writer)> {
         Ok(services) => tracing::info!(services, "endpoints from before are known from disk"),
         Err(error) => {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the endpoints on disk are not used");
+            let path = config.path.display();
+            tracing::warn!(error, %path, "the endpoints on disk are not used");
         }
     }
     Some((cache, Writer { driver, storage }))

@@ -51,7 +51,7 @@ macro_rules! with_each_registry {
     };
 }
 
-with_each_registry!(outage, empty, flaps, change, poison);
+with_each_registry!(outage, empty, flaps, change, poison, start);
 
 mod scenarios {
     use super::*;
@@ -246,5 +246,42 @@ mod scenarios {
         ));
         assert_eq!(app.count(), 0);
         assert!(calls.failed.is_empty(), "{:?}", calls.failed);
+    }
+
+    /// D-6: the caller's node loses its power, the registry is away, and what is on disk may be damaged.
+    // threat 50
+    pub(super) fn start(kind: &str) {
+        let dir = TempDir::new().unwrap();
+        let Some(mut registry) = Registry::start(kind, dir.path()) else {
+            return;
+        };
+        let mut scene = Scene::new(&registry);
+        registry.add("one", scene.port(0));
+        scene.start();
+        let kept = scene.kept_on_disk();
+        registry.kill();
+        let ready = scene.power_cut(&kept);
+        assert_eq!(scene.call(), 200, "from disk");
+        let (first, second) = kept.split_at(kept.len() / 2);
+        let flipped = [first, &[second[0] ^ 1], &second[1..]].concat();
+        let mut damaged = vec![flipped, first.to_vec()];
+        if is_long() {
+            damaged.extend([b"{}".to_vec(), Vec::new(), vec![0xff; 4096]]);
+        }
+        for bytes in &damaged {
+            scene.power_cut(bytes);
+            assert_eq!(scene.call(), 503, "{}", String::from_utf8_lossy(bytes));
+            let log = scene.log();
+            assert!(log.contains("discovery.cache"), "{log}");
+        }
+        registry.start_again();
+        let back = Instant::now();
+        wait_until("calls come through again", || scene.call() == 200);
+        say(&format!(
+            "D-6 {kind}: ready without the registry after {}, {} damaged lists refused, calls {} after its return",
+            millis(ready),
+            damaged.len(),
+            millis(back.elapsed()),
+        ));
     }
 }

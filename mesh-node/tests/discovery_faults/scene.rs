@@ -1,9 +1,12 @@
 //! A caller that asks a registry, and two instances of the order service with an application each.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 use crate::load::App;
 use crate::load::Calls;
@@ -109,6 +112,42 @@ impl Scene {
             self.apps[index].count() == before
         });
         assert!(quiet, "requests go on\n{}", self.mesh.user.log());
+    }
+
+    /// What a call of the user service gets.
+    pub(crate) fn call(&self) -> u16 {
+        self.mesh.call("/", &["--max-time", "20"]).status
+    }
+
+    /// What the caller's node has written of lists, once it has.
+    #[track_caller]
+    pub(crate) fn kept_on_disk(&self) -> Vec<u8> {
+        let mut kept = Vec::new();
+        wait_until("the list is on disk", || {
+            kept = fs::read(self.kept()).unwrap_or_default();
+            String::from_utf8_lossy(&kept).contains("order-service")
+        });
+        kept
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.mesh.user.dir().join("state/discovery.cache")
+    }
+
+    /// Ends the caller's node as a power cut would, which leaves this on its disk, and starts it again. How long it takes
+    /// until it is ready.
+    pub(crate) fn power_cut(&mut self, kept: &[u8]) -> Duration {
+        self.mesh.user.process().kill();
+        fs::write(self.kept(), kept).unwrap();
+        fs::write(self.mesh.user.dir().join("node.err"), "").unwrap();
+        let start = Instant::now();
+        self.mesh.user.start();
+        start.elapsed()
+    }
+
+    /// What the caller's node said since it was started last.
+    pub(crate) fn log(&self) -> String {
+        self.mesh.user.log()
     }
 
     /// What the caller's node shows of the order service.
