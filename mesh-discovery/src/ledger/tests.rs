@@ -190,6 +190,7 @@ fn withdrawals_one_by_one_count_together() {
     assert_eq!(test.pass(4.0), "fresh [e f]");
 }
 
+// threat 50
 #[test]
 fn a_registry_that_lost_its_data_and_is_told_anew_takes_nothing_away_meanwhile() {
     let mut test = Test::new();

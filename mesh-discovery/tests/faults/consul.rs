@@ -125,6 +125,7 @@ fn whatever_befalls_an_agent_of_consul_who_follows_it_comes_to_its_set() {
     say(&format!("D-5 Consul\n{run}"));
 }
 
+// threat 50
 #[test]
 fn a_consul_that_lost_its_data_takes_nothing_away_while_it_is_told_anew() {
     let dir = TempDir::new().unwrap();

@@ -124,6 +124,7 @@ fn whatever_befalls_a_cluster_of_etcd_who_follows_it_comes_to_its_set() {
     say(&format!("D-5 etcd, three members\n{run}"));
 }
 
+// threat 50
 #[test]
 fn an_etcd_that_lost_its_data_takes_nothing_away_while_it_is_told_anew() {
     let dir = TempDir::new().unwrap();

@@ -96,6 +96,7 @@ mod scenarios {
     }
 
     /// D-2: everything is withdrawn.
+    // threat 50
     pub(super) fn empty(kind: &str) {
         let dir = TempDir::new().unwrap();
         let Some(registry) = Registry::start(kind, dir.path()) else {
@@ -127,6 +128,7 @@ mod scenarios {
     }
 
     /// D-3: ten endpoints come and go, 20 changes a second.
+    // threat 50
     pub(super) fn flaps(kind: &str) {
         let dir = TempDir::new().unwrap();
         let Some(registry) = Registry::start(kind, dir.path()) else {
