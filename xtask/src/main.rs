@@ -91,7 +91,8 @@ cargo xtask COMMAND
   flood [SECONDS]  flood a node with handshakes for a minute, and say what its callers notice
   fuzz [TARGET] [--secs N]
                    fuzz every parser of bytes from outside, or one, for a minute each (needs a C++ compiler)
-  soak NAME        inflict faults on running programs at length, and hold the figures against the goals: discovery
+  soak NAME [--rate N]
+                   inflict faults on running programs at length, and hold the figures against the goals: discovery
   transcripts [--count N]
                    change a million handshakes, resumptions and records; none may be accepted
   timing [--samples N]

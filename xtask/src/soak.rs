@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 
+use crate::flag;
 use crate::step::execute;
 use crate::step::timed;
 use crate::workspace::Workspace;
@@ -15,12 +16,13 @@ struct Soak {
     cases: &'static str,
 }
 
-/// Runs all soaks whose names begin with the one argument, against optimised programs, and fails with the first that
-/// falls short.
+/// Runs all soaks whose names begin with the argument, against optimised programs, and fails with the first that falls
+/// short. With a rate, each with that many calls a second.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<()> {
-    let [wanted] = arguments else {
-        bail!("soak takes one argument\n\n{}", names());
+    let Some((wanted, flags)) = arguments.split_first() else {
+        bail!("soak takes a name\n\n{}", names());
     };
+    let rate = flag::number(flags, "--rate", RATE)?;
     let chosen: Vec<_> = SOAKS
         .iter()
         .filter(|soak| {
@@ -45,6 +47,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
         let flags = ["--", soak.cases, "--nocapture", "--test-threads=1"];
         let mut command = workspace.cargo(&test);
         command.args(flags).env("MESH_SOAK", "1");
+        command.env("MESH_SOAK_RATE", rate.to_string());
         timed(soak.name, || execute(&mut command))?;
     }
     Ok(())
@@ -57,6 +60,9 @@ fn names() -> String {
         names.join(", ")
     )
 }
+
+/// Goal figures are held at half of what a machine carries: of two cores, about twice this.
+const RATE: u64 = 200;
 
 const SOAKS: [Soak; 7] = [
     Soak {

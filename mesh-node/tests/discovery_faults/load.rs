@@ -94,6 +94,17 @@ impl Calls {
     pub(crate) fn quantile(&self, per_cent: usize) -> Duration {
         quantile(&self.took, per_cent)
     }
+
+    /// Fails with the first calls that did.
+    #[track_caller]
+    pub(crate) fn assert_none_failed(&self) {
+        let some: Vec<_> = self.failed.iter().take(SHOWN).collect();
+        assert!(
+            some.is_empty(),
+            "{} failed, as {some:#?}",
+            self.failed.len()
+        );
+    }
 }
 
 /// Of a sorted list.
@@ -183,5 +194,6 @@ async fn call(outbound: u16, free: &Mutex<Vec<TcpStream>>) -> io::Result<()> {
     Ok(())
 }
 
+const SHOWN: usize = 3;
 /// Beyond every time limit of a node.
 const PATIENCE: Duration = Duration::from_mins(1);
