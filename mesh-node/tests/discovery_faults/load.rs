@@ -172,8 +172,7 @@ impl Load {
 }
 
 async fn call(outbound: u16, free: &Mutex<Vec<TcpStream>>) -> io::Result<()> {
-    let found = free.lock().unwrap().pop();
-    let mut stream = match found {
+    let mut stream = match open(free) {
         Some(stream) => stream,
         None => TcpStream::connect(("127.0.0.1", outbound)).await?,
     };
@@ -192,6 +191,17 @@ async fn call(outbound: u16, free: &Mutex<Vec<TcpStream>>) -> io::Result<()> {
     }
     free.lock().unwrap().push(stream);
     Ok(())
+}
+
+/// A connection that is free, and that the node has not closed meanwhile because it was free for too long.
+fn open(free: &Mutex<Vec<TcpStream>>) -> Option<TcpStream> {
+    loop {
+        let stream = free.lock().unwrap().pop()?;
+        let nothing = stream.try_read(&mut [0]).map_err(|error| error.kind());
+        if nothing == Err(ErrorKind::WouldBlock) {
+            return Some(stream);
+        }
+    }
 }
 
 const SHOWN: usize = 3;
