@@ -260,7 +260,7 @@ impl Recall for Cache {
                 let is_new = *list.endpoints != **endpoints;
                 list.endpoints = endpoints.clone();
                 list.seen = seen;
-                is_new || seen >= list.seen_on_disk + REFRESH.as_secs()
+                is_new || seen.saturating_sub(list.seen_on_disk) >= REFRESH.as_secs()
             }
             None => {
                 if table.lists.len() >= self.config.max_services {

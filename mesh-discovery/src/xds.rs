@@ -47,6 +47,7 @@ mod follower;
 mod ignored;
 mod message;
 mod pace;
+mod refusal;
 mod stream;
 mod topic;
 mod turns;
@@ -276,26 +277,8 @@ pub enum Error {
     PlainToken,
 }
 
-/// Why what a server says of a resource is not used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} {:?}: {reason}", shorten(.resource))]
-struct Refusal {
-    /// What it is.
-    kind: &'static str,
-    /// Its name.
-    resource: String,
-    /// What is wrong.
-    reason: String,
-}
-
-/// As much of a text from outside as an error shows.
-fn shorten(text: &str) -> String {
-    text.chars().take(MAX_SHOWN).collect()
-}
-
 /// How long a server has for its sign of life.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_SHOWN: usize = 200;
 
 #[cfg(test)]
 mod tests;

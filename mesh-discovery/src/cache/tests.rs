@@ -129,6 +129,23 @@ fn every_field_survives_a_restart() {
     assert!(cache.recall(&"dns".into(), &name("db")).is_none());
 }
 
+// threat 51
+#[test]
+fn a_list_from_the_end_of_time_is_followed_on() {
+    let test = Test::new();
+    let item = format::Item {
+        source: "dns".into(),
+        service: name("db"),
+        seen: u64::MAX,
+        endpoints: at(&[1]),
+    };
+    let (bytes, _) = format::encode(&[item], BEGUN, 1 << 20);
+    test.disk.store(&bytes).unwrap();
+    let (cache, _) = test.restarted().unwrap();
+    cache.remember(&"dns".into(), &name("db"), &at(&[1]));
+    assert_eq!(cache.recall(&"dns".into(), &name("db")).unwrap()[0].port, 1);
+}
+
 #[test]
 fn nothing_is_there_at_the_first_start() {
     assert_eq!(Test::new().restarted().unwrap().1, 0);

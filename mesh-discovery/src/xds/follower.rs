@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use super::Refusal;
 use super::assignment;
 use super::assignment::Assignment;
 use super::cluster;
@@ -18,6 +17,8 @@ use super::cluster::Cluster;
 use super::ignored::Ignored;
 use super::message::Request;
 use super::message::Response;
+use super::refusal::Refusal;
+use super::refusal::shorten;
 use super::topic::Kind;
 use super::topic::Topic;
 use super::topic::Verdict;
@@ -216,7 +217,7 @@ impl Follower {
             other => Err(Wrong::new(
                 super::message::response_type(self.is_delta),
                 4,
-                format!("is {:?}, which was not asked for", super::shorten(other)),
+                format!("is {:?}, which was not asked for", shorten(other)),
             )),
         }
     }

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use super::Refusal;
 use super::ignored::Ignored;
 use super::message::Body;
 use super::message::Received;
 use super::message::Request;
 use super::message::Response;
+use super::refusal::Refusal;
 use super::wire::Wrong;
 
 /// A type of resources.
@@ -275,11 +275,11 @@ impl<K: Kind> Topic<K> {
         response: &Response<'_>,
         ignored: &mut Ignored,
     ) -> Taken {
-        let (found, mut wrong) = self.read(&response.resources, ignored);
+        let (found, mut wrong) = self.read(response, ignored);
         let mut is_news =
             !wrong.is_empty() && self.stream.refused.as_deref() != Some(response.version);
         let is_whole = K::IS_WHOLE && !self.is_delta && wrong.is_empty();
-        let mut touched = self.remove(&response.removed, is_whole.then_some(&found));
+        let mut touched = self.remove(&response.removed, &found, is_whole);
         for (name, (version, outcome)) in found {
             let Some(entry) = self.entries.get_mut(name) else {
                 continue;
@@ -323,20 +323,27 @@ impl<K: Kind> Topic<K> {
     }
 
     /// What is gone: by name, or because it is not in what is the whole.
-    fn remove<T>(&mut self, removed: &[&str], whole: Option<&BTreeMap<&str, T>>) -> Vec<String> {
+    fn remove<T>(
+        &mut self,
+        removed: &[&str],
+        found: &BTreeMap<&str, T>,
+        is_whole: bool,
+    ) -> Vec<String> {
         let mut touched = Vec::new();
-        for name in removed {
+        for name in removed.iter().filter(|name| !found.contains_key(*name)) {
             if let Some(entry) = self.entries.get_mut(*name) {
                 entry.answered();
                 entry.remove();
                 touched.push((*name).to_owned());
             }
         }
-        let Some(whole) = whole else { return touched };
+        if !is_whole {
+            return touched;
+        }
         for (name, entry) in &mut self.entries {
             // One that was never seen may have been asked for after the server began to write this.
             let was_seen = entry.value.is_some() || entry.refusal.is_some();
-            if was_seen && !whole.contains_key(name.as_str()) {
+            if was_seen && !found.contains_key(name.as_str()) {
                 entry.answered();
                 entry.remove();
                 touched.push(name.clone());
@@ -349,7 +356,7 @@ impl<K: Kind> Topic<K> {
     #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
     fn read<'a>(
         &self,
-        resources: &[Received<'a>],
+        response: &Response<'a>,
         ignored: &mut Ignored,
     ) -> (
         BTreeMap<&'a str, (&'a str, Result<Option<K::Value>, String>)>,
@@ -357,7 +364,8 @@ impl<K: Kind> Topic<K> {
     ) {
         let mut found = BTreeMap::new();
         let mut nameless = Vec::new();
-        for (index, received) in resources.iter().enumerate() {
+        let removed: BTreeSet<_> = response.removed.iter().collect();
+        for (index, received) in response.resources.iter().enumerate() {
             let own = received.content.and_then(|(_, bytes)| K::name(bytes));
             let name = if received.name.is_empty() {
                 own.unwrap_or_default()
@@ -376,6 +384,8 @@ impl<K: Kind> Topic<K> {
             ignored.enter(name);
             let outcome = if found.contains_key(name) {
                 Err("is there twice".to_owned())
+            } else if removed.contains(&name) {
+                Err("is given and removed at once".to_owned())
             } else {
                 self.decode(name, own, received, ignored)
             };

@@ -167,6 +167,23 @@ fn what_was_not_asked_for_and_what_is_there_twice_is_not_taken() {
     );
 }
 
+// threat 51
+#[test]
+fn what_is_given_and_removed_at_once_stays_as_it_was() {
+    let mut topic = topic::<Assignments>(true, &["a"]);
+    next(&mut topic);
+    let good = assignment("a", &[1]);
+    take(&mut topic, &delta(EDS, "n1", &[("a", "1", good)], &[]));
+    let other = assignment("a", &[2]);
+    let both = delta(EDS, "n2", &[("a", "2", other)], &["a"]);
+    assert_eq!(take(&mut topic, &both).verdict, Verdict::Refused);
+    assert_eq!(take(&mut topic, &both).verdict, Verdict::RefusedAgain);
+    let known = topic.known("a").unwrap();
+    assert!(!known.is_absent);
+    assert_eq!(known.value.unwrap().endpoints[0].port, 1);
+    assert!(known.refusal.unwrap().to_string().contains("at once"));
+}
+
 #[test]
 fn incremental_requests_say_what_is_new_and_what_is_there_from_before() {
     let mut topic = topic::<Assignments>(true, &["a", "b"]);
