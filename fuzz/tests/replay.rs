@@ -26,6 +26,7 @@ macro_rules! replays {
 }
 
 replays! {
+    cache: "corpus/cache",
     condition: "corpus/condition",
     consul_health: "corpus/consul_health",
     cookie: "corpus/cookie",
@@ -40,6 +41,7 @@ replays! {
     framing: "corpus/framing",
     grpc_frame: "corpus/grpc_frame",
     key_offer: "corpus/key_offer",
+    key_set: "corpus/key_set",
     key_store_names: "corpus/key_store_names",
     policy: "corpus/policy",
     private_key: "corpus/private_key",
@@ -52,6 +54,7 @@ replays! {
     service_file: "corpus/service_file",
     spki: "corpus/spki",
     xds_assignment: "corpus/xds_assignment",
+    xds_stream: "corpus/xds_stream",
 }
 
 fn replay(corpus: &str, target: fn(&[u8])) {
