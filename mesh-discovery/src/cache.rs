@@ -50,7 +50,9 @@
 //! # Format
 //!
 //! A header in JSON on the first line (format, version, time in seconds since 1970, length and SHA-256 of the rest), then
-//! JSON. A file that is damaged, truncated, too old or of another version is refused whole.
+//! JSON. A file that is damaged, truncated, too old or of another version is refused whole. A service or endpoint in it that
+//! no registry may name is left out alone; that is also so of link-local addresses, which only the rules of the DNS source
+//! can let in: they are asked for anew.
 
 mod file;
 mod format;
@@ -179,7 +181,8 @@ impl Cache {
         (cache, driver)
     }
 
-    /// Takes in what was written before; gives the number of services. Waits for the disk.
+    /// Takes in what was written before; gives the number of services. Waits for the disk. What can't be used of a file that
+    /// is whole is left out, and logged.
     ///
     /// # Errors
     ///
@@ -189,7 +192,15 @@ impl Cache {
             return Ok(0);
         };
         let now = self.now();
-        let mut items = format::decode(&bytes, now, self.config.max_age)?;
+        let decoded = format::decode(&bytes, now, self.config.max_age)?;
+        if let Some(error) = &decoded.first {
+            tracing::warn!(
+                left_out = decoded.left_out,
+                error = chain(error),
+                "parts of the cache of endpoints can't be used"
+            );
+        }
+        let mut items = decoded.items;
         items.truncate(self.config.max_services);
         let count = items.len();
         let mut table = self.table();
@@ -454,14 +465,14 @@ pub enum CacheError {
         /// Why.
         source: serde_json::Error,
     },
-    /// A name in it is none.
-    #[error("the cache of endpoints names a service or host that is none; it is written anew")]
+    /// A name in it is none; the service or endpoint is left out.
+    #[error("the cache of endpoints names a service or host that can't be used")]
     Name {
         /// Why.
         source: BoxError,
     },
-    /// An endpoint in it can't be used.
-    #[error("the cache of endpoints holds a list that can't be used; it is written anew")]
+    /// An endpoint in it can't be used, and is left out.
+    #[error("the cache of endpoints holds an endpoint that can't be used")]
     List {
         /// Why.
         source: Error,

@@ -29,7 +29,8 @@
 //! had, those that it had last are used.
 //!
 //! Addresses that are loopback, link-local, a cloud's metadata service or a listener of our own are left out and named,
-//! unless [`Config::addresses`] allows them: a name server must not lead requests back into this machine.
+//! unless [`Config::addresses`] allows them: a name server must not lead requests back into this machine. Lists from before
+//! the start go through the same rules.
 //!
 //! # When it asks again
 //!
@@ -42,13 +43,15 @@
 //!
 //! # Bounds
 //!
-//! At most 1,000 records in one answer, 256 targets for one service, 8 aliases in a row, 32 queries at a time.
+//! At most 1,000 records in one answer, 256 targets for one service and 10,000 endpoints of all of them together, 8 aliases
+//! in a row, 32 queries at a time.
 //!
 //! # Sources
 //!
 //! RFC 1034 and 1035; RFC 2782 (SRV); RFC 2308 (negative answers); RFC 8767 (serving stale data); RFC 5452 (forged
 //! answers); RFC 6761 section 6.3 (`localhost`).
 
+mod admission;
 mod answer;
 mod exchange;
 mod follow;
@@ -72,6 +75,7 @@ use crate::registry::Driver;
 use crate::registry::Registry;
 use crate::registry::RegistryConfig;
 
+use self::admission::Ruled;
 use self::exchange::Exchange;
 use self::follow::Resolver;
 use self::naming::Naming;
@@ -173,9 +177,13 @@ impl Config {
 pub fn source(
     config: Config,
     random: Arc<RandomFor>,
-    registry: RegistryConfig,
+    mut registry: RegistryConfig,
 ) -> Result<(Registry, Driver), Error> {
     config.check()?;
+    registry.admission = Arc::new(Ruled {
+        rules: config.addresses.clone(),
+        next: registry.admission,
+    });
     let resolver = Arc::new(Resolver {
         naming: Naming::new(&config)?,
         exchange: Exchange::new(&config)?,
@@ -320,7 +328,7 @@ pub enum Error {
         limit: usize,
     },
     /// More than is taken.
-    #[error("{count} records or targets of {name} are more than the limit of {limit}")]
+    #[error("{count} records, targets or endpoints of {name} are more than the limit of {limit}")]
     TooMany {
         /// The name.
         name: String,

@@ -103,8 +103,18 @@ pub(super) fn encode(items: &[Item], written: u64, limit: usize) -> (Vec<u8>, us
     (bytes, left_out)
 }
 
-/// What [`encode`] wrote, without services that are older than `max_age`.
-pub(super) fn decode(bytes: &[u8], now: u64, max_age: Duration) -> Result<Vec<Item>, CacheError> {
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Decoded {
+    pub(super) items: Vec<Item>,
+    /// How many services and endpoints can't be used.
+    pub(super) left_out: usize,
+    /// What is wrong with the first of them.
+    pub(super) first: Option<CacheError>,
+}
+
+/// What [`encode`] wrote, without services that are older than `max_age`. One that can't be used takes no other with it.
+pub(super) fn decode(bytes: &[u8], now: u64, max_age: Duration) -> Result<Decoded, CacheError> {
     let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
     let header = parts.next().filter(|header| header.len() < MAX_HEADER);
     let header: Option<Header> = header.and_then(|header| serde_json::from_slice(header).ok());
@@ -137,8 +147,56 @@ pub(super) fn decode(bytes: &[u8], now: u64, max_age: Duration) -> Result<Vec<It
     let services: Vec<StoredService> =
         serde_json::from_slice(body).map_err(|source| CacheError::Content { source })?;
     let oldest = now.saturating_sub(max_age.as_secs());
-    let young = services.into_iter().filter(|one| one.seen >= oldest);
-    young.map(Item::try_from).collect()
+    let mut decoded = Decoded::default();
+    for stored in services.into_iter().filter(|one| one.seen >= oldest) {
+        decoded.take(stored);
+    }
+    Ok(decoded)
+}
+
+impl Decoded {
+    fn take(&mut self, stored: StoredService) {
+        let service = match ServiceName::parse(&stored.service) {
+            Ok(service) => service,
+            Err(source) => {
+                let source = source.into();
+                return self.leave_out(1, CacheError::Name { source });
+            }
+        };
+        let source: Arc<str> = stored.source.into();
+        let mut list = Vec::with_capacity(stored.endpoints.len());
+        for stored in stored.endpoints {
+            match Endpoint::try_from(stored) {
+                Ok(mut endpoint) => {
+                    endpoint.source = Some(Arc::clone(&source));
+                    list.push(endpoint);
+                }
+                Err(error) => self.leave_out(1, error),
+            }
+        }
+        let count = list.len();
+        match Endpoints::sift(list, 0) {
+            Ok((endpoints, refused)) => {
+                if let Some(source) = refused.first {
+                    self.leave_out(refused.count, CacheError::List { source });
+                }
+                if !endpoints.is_empty() {
+                    self.items.push(Item {
+                        source,
+                        service,
+                        seen: stored.seen,
+                        endpoints,
+                    });
+                }
+            }
+            Err(source) => self.leave_out(count, CacheError::List { source }),
+        }
+    }
+
+    fn leave_out(&mut self, count: usize, error: CacheError) {
+        self.left_out += count;
+        self.first.get_or_insert(error);
+    }
 }
 
 impl From<&Item> for StoredService {
@@ -149,32 +207,6 @@ impl From<&Item> for StoredService {
             seen: item.seen,
             endpoints: item.endpoints.iter().map(|one| (&**one).into()).collect(),
         }
-    }
-}
-
-impl TryFrom<StoredService> for Item {
-    type Error = CacheError;
-
-    fn try_from(stored: StoredService) -> Result<Self, CacheError> {
-        let service = ServiceName::parse(&stored.service);
-        let service = service.map_err(|source| CacheError::Name {
-            source: source.into(),
-        })?;
-        let source: Arc<str> = stored.source.into();
-        let endpoint = |stored: StoredEndpoint| {
-            let mut endpoint = Endpoint::try_from(stored)?;
-            endpoint.source = Some(Arc::clone(&source));
-            Ok(endpoint)
-        };
-        let list = stored.endpoints.into_iter().map(endpoint);
-        let endpoints = Endpoints::new(list.collect::<Result<_, _>>()?, 0)
-            .map_err(|source| CacheError::List { source })?;
-        Ok(Self {
-            source,
-            service,
-            seen: stored.seen,
-            endpoints,
-        })
     }
 }
 

@@ -242,22 +242,25 @@ fn what_no_registry_may_say_no_file_may_say() {
             hash.concat(),
         );
         format::decode(format!("{header}\n{body}").as_bytes(), BEGUN, MAX_AGE)
-            .map(|items| items.len())
+    };
+    let endpoints = |decoded: &format::Decoded| -> usize {
+        let items = decoded.items.iter();
+        items.map(|item| item.endpoints.len()).sum()
     };
     let endpoint = |host: &str, port: &str| {
         format!(
             r#"{{"id":"a","host":"{host}","port":{port},"weight":1,"priority":0,"zone":null,"version":null,"public_key_fingerprint":null,"tags":[],"metadata":{{}},"spiffe_id":null,"condition":"passing"}}"#
         )
     };
-    assert_eq!(body(&endpoint("10.0.0.7", "80")).unwrap(), 1);
-    assert!(matches!(
-        body(&endpoint("169.254.169.254", "80")),
-        Err(CacheError::Name { .. })
-    ));
-    assert!(matches!(
-        body(&endpoint("10.0.0.7", "0")),
-        Err(CacheError::List { .. })
-    ));
+    let good = endpoint("10.0.0.7", "80");
+    assert_eq!(endpoints(&body(&good).unwrap()), 1);
+    for bad in [endpoint("169.254.169.254", "80"), endpoint("10.0.0.7", "0")] {
+        let decoded = body(&bad).unwrap();
+        assert_eq!((decoded.items.len(), decoded.left_out), (0, 1));
+        let decoded = body(&format!("{bad},{good}")).unwrap();
+        assert_eq!((endpoints(&decoded), decoded.left_out), (1, 1));
+        assert!(decoded.first.is_some());
+    }
     assert!(matches!(
         body(&endpoint("10.0.0.7", "65536")),
         Err(CacheError::Content { .. })

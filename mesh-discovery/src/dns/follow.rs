@@ -22,6 +22,7 @@ use super::schedule::Life;
 use super::schedule::Schedule;
 use crate::address::AddressRules;
 use crate::endpoint::Endpoint;
+use crate::endpoint::MAX_ENDPOINTS_PER_SERVICE;
 use crate::registry::Reporter;
 
 /// What all services have in common.
@@ -191,24 +192,36 @@ impl Resolver {
             fresh.insert(question, addresses);
         }
         *memory = fresh;
-        let with_addresses = |srv: Srv| {
-            let of = |kind| {
-                memory
-                    .get(&(srv.target.clone(), kind))
-                    .into_iter()
-                    .flatten()
-            };
-            Target {
-                name: shown(&srv.target),
-                priority: srv.priority,
-                weight: srv.weight,
-                port: srv.port,
-                addresses: of(Kind::A).chain(of(Kind::Aaaa)).copied().collect(),
-            }
-        };
-        let targets = records.into_iter().map(with_addresses).collect();
+        let targets = with_addresses(name, &records, memory)?;
         gathered.map(name, targets, &self.addresses)
     }
+}
+
+/// The targets of all records with their addresses. Many records may share a target, so what they make together is counted
+/// before any of it is made.
+fn with_addresses(name: &Name, records: &[Srv], memory: &Memory) -> Result<Vec<Target>, Error> {
+    let of = |srv: &Srv| {
+        let of_kind = |kind| memory.get(&(srv.target.clone(), kind));
+        [of_kind(Kind::A), of_kind(Kind::Aaaa)]
+            .into_iter()
+            .flatten()
+    };
+    let count = records.iter().flat_map(of).map(Vec::len).sum();
+    if count > MAX_ENDPOINTS_PER_SERVICE {
+        return Err(Error::TooMany {
+            name: name.to_ascii(),
+            count,
+            limit: MAX_ENDPOINTS_PER_SERVICE,
+        });
+    }
+    let target = |srv: &Srv| Target {
+        name: shown(&srv.target),
+        priority: srv.priority,
+        weight: srv.weight,
+        port: srv.port,
+        addresses: of(srv).flatten().copied().collect(),
+    };
+    Ok(records.iter().map(target).collect())
 }
 
 /// The answers for all targets.
@@ -299,3 +312,6 @@ fn shown(name: &Name) -> String {
 const MAX_TARGETS: usize = 256;
 /// Of all that is wrong with an answer.
 const SHOWN: usize = 8;
+
+#[cfg(test)]
+mod tests;
