@@ -111,6 +111,7 @@ pub use self::registrar::RegistrarConfig;
 pub use self::source::Consistency;
 pub use self::source::SourceConfig;
 pub use self::source::source;
+use crate::origin::origin;
 use crate::tls::TlsConfig;
 
 /// Any error of what the caller supplies.
@@ -157,7 +158,7 @@ impl Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("url", &self.url)
+            .field("url", &origin(&self.url))
             .finish_non_exhaustive()
     }
 }
@@ -246,7 +247,7 @@ impl fmt::Debug for Client {
 impl Server {
     fn new(config: &Config) -> Result<Self, Error> {
         let wrong = |what: &'static str| Error::Url {
-            url: config.url.clone(),
+            url: origin(&config.url),
             what,
         };
         let uri: Uri = config

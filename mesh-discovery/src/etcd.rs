@@ -95,10 +95,11 @@ pub use self::registrar::RegistrarConfig;
 pub use self::source::SourceConfig;
 pub use self::source::source;
 pub use self::value::read as read_value;
+use crate::origin::origin;
 use crate::tls::TlsConfig;
 
 /// How to reach etcd.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
     /// Where its members take clients, as `http://127.0.0.1:2379` or `https://etcd.example.org:2379`; which one is talked
@@ -166,6 +167,15 @@ impl Credentials {
             user: user.into(),
             password,
         }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoints: Vec<_> = self.endpoints.iter().map(|one| origin(one)).collect();
+        f.debug_struct("Config")
+            .field("endpoints", &endpoints)
+            .finish_non_exhaustive()
     }
 }
 

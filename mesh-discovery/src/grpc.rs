@@ -30,6 +30,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::origin::origin;
 use crate::tls::TlsConfig;
 
 pub(crate) use self::channel::Channel;
@@ -156,13 +157,9 @@ impl Server {
         address: &str,
         tls: Option<&(&TlsConfig, Arc<ClientConfig>)>,
     ) -> Result<Self, DialError> {
-        let wrong = |what: &'static str| {
-            // What stands before it may be a password.
-            let shown = address.rsplit_once('@').map_or(address, |(_, rest)| rest);
-            DialError::Address {
-                address: shown.chars().take(MAX_SHOWN).collect(),
-                what,
-            }
+        let wrong = |what: &'static str| DialError::Address {
+            address: origin(address),
+            what,
         };
         let uri: Uri = address
             .parse()
@@ -244,7 +241,7 @@ pub(crate) enum DialError {
     /// The address is not one.
     #[error("{address:?} is no address of a grpc server: {what}")]
     Address {
-        /// The beginning of it.
+        /// Its scheme, host and port; the rest may be secret.
         address: String,
         /// What is wrong with it.
         what: &'static str,
@@ -275,9 +272,6 @@ pub(crate) enum DialError {
         source: BoxError,
     },
 }
-
-/// An address may come from a file and end in a log.
-const MAX_SHOWN: usize = 200;
 
 #[cfg(test)]
 mod tests;

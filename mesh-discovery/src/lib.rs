@@ -24,6 +24,11 @@
 //! good list stays, marked stale; what is withdrawn all at once is believed when checks or time confirm it; endpoints that
 //! come and go are left out until they are calm. [`Discover::reports`] says what is not as a registry says, and why.
 //!
+//! Who takes most of a service away on purpose says so in another way too, for as long as active checks of an endpoint pass
+//! it is not believed to be gone: stop the processes, so that the checks fail; or let them drain first (maintenance in
+//! Consul, [`Condition::Draining`]), which is believed after [`Belief::grace`]; or take away half or less at a time, with the
+//! grace between. Until then the list stays marked [`Staleness::Withdrawn`].
+//!
 //! # Which source to choose
 //!
 //! | you have | choose | a change is seen | who tells that an endpoint is gone |
@@ -128,6 +133,8 @@ mod ledger;
 mod memory;
 pub mod metadata;
 mod name;
+#[cfg(any(feature = "consul", feature = "etcd", feature = "xds"))]
+mod origin;
 mod recall;
 mod register;
 mod registry;

@@ -63,6 +63,7 @@ use self::stream::Stream;
 use crate::endpoint::Endpoint;
 use crate::grpc::Dialer;
 use crate::grpc::KeepAlive;
+use crate::origin::origin;
 use crate::registry::Driver;
 use crate::registry::Registry;
 use crate::registry::RegistryConfig;
@@ -135,7 +136,14 @@ impl Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("servers", &self.servers)
+            .field(
+                "servers",
+                &self
+                    .servers
+                    .iter()
+                    .map(|one| origin(one))
+                    .collect::<Vec<_>>(),
+            )
             .field("node", &self.node)
             .field("variant", &self.variant)
             .finish_non_exhaustive()

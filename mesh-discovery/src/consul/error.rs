@@ -12,7 +12,7 @@ pub enum Error {
     /// The address is not one.
     #[error("{url:?} is no address of consul: {what}")]
     Url {
-        /// As configured.
+        /// Its scheme, host and port; the rest may be secret.
         url: String,
         /// What is wrong with it.
         what: &'static str,

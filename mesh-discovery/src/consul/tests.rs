@@ -15,11 +15,13 @@ fn an_address_is_http_or_https_with_a_host_and_nothing_that_is_secret() {
         ("127.0.0.1:8500", "http://"),
         ("ftp://consul", "http://"),
         ("/v1", "http://"),
-        ("http://user:word@consul:8500", "password"),
-        ("http://consul:8500/?token=x", "parameters"),
+        ("http://user:secret@consul:8500", "password"),
+        ("http://consul:8500/?token=secret", "parameters"),
     ] {
-        let error = client(&Config::new(url)).unwrap_err().to_string();
+        let config = Config::new(url);
+        let error = client(&config).unwrap_err().to_string();
         assert!(error.contains(what), "{url}: {error}");
+        assert!(!format!("{error} {config:?}").contains("secret"), "{error}");
     }
     for (url, host, port, prefix) in [
         ("http://127.0.0.1:8500", "127.0.0.1", 8500, ""),

@@ -195,6 +195,10 @@ fn addresses_must_be_whole() {
         ("http://etcd:0", Some("it must name a port")),
         ("http://etcd:2379/v3", Some("it must end with the port")),
         (
+            "http://etcd:2379/?token=secret",
+            Some("it must end with the port"),
+        ),
+        (
             "http://root:secret@etcd:2379",
             Some("a name and password have no place in it"),
         ),

@@ -165,7 +165,15 @@ impl Follower {
 
     /// The stream works: what was said before it holds, as far as it need not say it again.
     fn confirm(&mut self) {
-        if !std::mem::take(&mut self.is_in_doubt) {
+        if std::mem::take(&mut self.is_in_doubt) {
+            self.reaffirm();
+        }
+    }
+
+    /// The stream lives, so what was said over it holds, however long ago that was: a server that is subscribed to says what
+    /// changes.
+    pub(super) fn reaffirm(&mut self) {
+        if self.is_in_doubt {
             return;
         }
         for (name, service) in &self.services {

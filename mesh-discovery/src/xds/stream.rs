@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -27,6 +28,7 @@ use super::follower::Report;
 use super::pace::Pace;
 use super::turns::Turns;
 use super::wire::Wrong;
+use crate::error::chain;
 use crate::grpc::Channel;
 use crate::grpc::Dialer;
 use crate::registry::Reporter;
@@ -80,7 +82,7 @@ impl Stream {
                 Err(error) if self.has_worked && !error.is_of_content() => {
                     // The next stream will tell whether anything is wrong.
                     tracing::info!(
-                        error = &error as &dyn std::error::Error,
+                        error = chain(&error),
                         "the stream of xds ended, beginning anew"
                     );
                     self.turns.worked(started, random);
@@ -151,7 +153,12 @@ impl Stream {
         let mut call = pin!(call);
         let mut responses: Option<Streaming<Bytes>> = None;
         let mut is_first = true;
+        let mut confirm_at = now() + CONFIRM_EVERY;
         loop {
+            if confirm_at <= now() {
+                confirm_at = now() + CONFIRM_EVERY;
+                self.follower.reaffirm();
+            }
             while self.follower.has_request()
                 && let Ok(permit) = requests.try_reserve()
                 && let Some(request) = self.follower.next_request(now())
@@ -164,7 +171,7 @@ impl Stream {
                 return Ok(());
             }
             let paced = self.pace.not_before().filter(|at| *at > now());
-            let due = [self.follower.next_due(), paced];
+            let due = [self.follower.next_due(), paced, Some(confirm_at)];
             let due = due.into_iter().flatten().min();
             tokio::select! {
                 opened = &mut call, if responses.is_none() => {
@@ -293,6 +300,8 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// How often what the server has said and not changed is taken as said again: lists on disk are as old as that.
+const CONFIRM_EVERY: Duration = Duration::from_secs(30);
 /// Requests that wait for the connection; what is behind them is made when there is room.
 const QUEUE: usize = 4;
 /// The methods of `envoy.service.discovery.v3.AggregatedDiscoveryService`.

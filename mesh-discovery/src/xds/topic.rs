@@ -2,7 +2,9 @@
 //!
 //! - Both variants: state of the world, where a response carries one version, and incremental, where each resource does.
 //! - A response is taken resource by resource. What is good in it is used, what is bad is refused by name with its last good
-//!   value kept, and the response as a whole is refused (NACK), once for a version.
+//!   value kept, and the response as a whole is refused (NACK): at once the first time, and where the same is sent again,
+//!   after a pause that doubles. Refusing it at once for ever would be a busy loop with a server that answers a refusal with
+//!   what was refused; never refusing it again would leave a server waiting that sends nothing before it has an answer.
 //! - The last good value of a resource stays until the server says that it is gone.
 //!
 //! # Sources
@@ -64,6 +66,10 @@ struct OfStream {
     dropped: BTreeSet<String>,
     /// Version of the last response that was refused since the names changed.
     refused: Option<String>,
+    /// The refusal of what was refused before, and when it is to be said again.
+    again: Option<(Instant, String)>,
+    /// How many such refusals there were in a row.
+    repeats: u32,
     trust: Trust,
 }
 
@@ -143,7 +149,7 @@ pub(super) enum Verdict {
     #[default]
     Accepted,
     Refused,
-    /// Refused as before: the server has been told, and telling it again would go on for ever.
+    /// Refused as before: the server has been told, and is told again after a while.
     RefusedAgain,
 }
 
@@ -218,7 +224,9 @@ impl<K: Kind> Topic<K> {
         if !self.has_request() {
             return None;
         }
-        let reply = self.stream.reply.take();
+        let again = self.stream.again.take();
+        let again = again.map(|(_, reason)| Reply::Refuse(reason));
+        let reply = self.stream.reply.take().or(again);
         let mut request = Request {
             type_url: K::TYPE_URL,
             ..Request::default()
@@ -310,13 +318,14 @@ impl<K: Kind> Topic<K> {
         let verdict = if wrong.is_empty() {
             response.version.clone_into(&mut self.version);
             self.stream.refused = None;
-            self.stream.reply = Some(Reply::Accept);
+            self.stream.answer(Reply::Accept);
             Verdict::Accepted
         } else if is_news {
             self.stream.refused = Some(response.version.to_owned());
-            self.stream.reply = Some(Reply::Refuse(detail(&wrong)));
+            self.stream.answer(Reply::Refuse(detail(&wrong)));
             Verdict::Refused
         } else {
+            self.stream.refuse_again(now, detail(&wrong));
             Verdict::RefusedAgain
         };
         Taken { touched, verdict }
@@ -426,6 +435,9 @@ impl<K: Kind> Topic<K> {
 
     /// Lets time pass; gives the resources of which something is to be said because of it.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<String> {
+        if let Some((_, reason)) = self.stream.again.take_if(|(due, _)| *due <= now) {
+            self.stream.reply = Some(Reply::Refuse(reason));
+        }
         let mut touched = Vec::new();
         for (name, entry) in &mut self.entries {
             let refuse = |reason: &str| {
@@ -468,7 +480,9 @@ impl<K: Kind> Topic<K> {
     /// When [`Self::expire`] has something to do.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let all = self.entries.values();
+        let again = self.stream.again.as_ref().map(|(due, _)| *due);
         all.flat_map(|entry| [entry.due, entry.stale_at])
+            .chain([again])
             .flatten()
             .min()
     }
@@ -479,6 +493,7 @@ impl<K: Kind> Topic<K> {
             entry.due = None;
         }
         self.stream.reply = None;
+        self.stream.again = None;
     }
 
     /// What is known of a resource that is followed.
@@ -489,6 +504,33 @@ impl<K: Kind> Topic<K> {
             refusal: entry.refusal.as_ref(),
             is_answered: entry.is_answered,
         })
+    }
+}
+
+impl OfStream {
+    /// Answers the last response as soon as possible.
+    fn answer(&mut self, reply: Reply) {
+        self.reply = Some(reply);
+        self.again = None;
+        self.repeats = 0;
+    }
+
+    /// Answers the last response, which was refused before, after a pause that doubles each time.
+    fn refuse_again(&mut self, now: Instant, reason: String) {
+        // What is about to be said is of an earlier response, but would carry the nonce of this one.
+        if let Some(reply) = &mut self.reply {
+            *reply = Reply::Refuse(reason);
+            return;
+        }
+        let due = match self.again.take() {
+            Some((due, _)) => due,
+            None => {
+                let pause = FIRST_REPEAT * (1 << self.repeats.min(MAX_DOUBLINGS));
+                self.repeats = self.repeats.saturating_add(1);
+                now + pause.min(LAST_REPEAT)
+            }
+        };
+        self.again = Some((due, reason));
     }
 }
 
@@ -533,6 +575,11 @@ fn detail(wrong: &[String]) -> String {
     text.chars().take(MAX_DETAIL).collect()
 }
 
+/// Before the same is refused again.
+const FIRST_REPEAT: Duration = Duration::from_secs(1);
+/// How long a server that waits for an answer may have to wait with what is better.
+const LAST_REPEAT: Duration = Duration::from_secs(30);
+const MAX_DOUBLINGS: u32 = 5;
 /// It is kept for each resource.
 const MAX_VERSION: usize = 1024;
 /// Of a response with a thousand bad resources, some are enough to begin with.

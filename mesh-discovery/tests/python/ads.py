@@ -14,6 +14,8 @@ Whoever connects to the control port writes one JSON object a line and reads one
     {"mode": "eager"}                                answers every request, refusals too, as a broken server does
     {"mode": "silent"}                               takes requests and answers none
     {"mode": "late"}                                 as usual, but sends no headers before the first response
+    {"mode": "watch"}                                sends nothing but in answer to a request, of which each brings one
+                                                     response, and answers a refusal with what was refused: go-control-plane
     {"mode": "normal"}
 
 Versions are hashes of what is served, so a server that is started again with the same resources has the same versions.
@@ -106,6 +108,8 @@ class Whole:
         self.names = None
         self.sent = None
         self.count = 0
+        # A request has come that no response has followed.
+        self.is_open = False
 
     def request(self, request, world):
         names = set(request.resource_names)
@@ -115,6 +119,10 @@ class Whole:
         is_first, is_new = self.names is None, self.names != names
         added = names - (self.names or set())
         self.names = names
+        self.is_open = True
+        if world.mode == "watch":
+            is_known = request.version_info == self.version(world)
+            return self.response(world) if added or not is_known else None
         if is_first and request.version_info == self.version(world):
             self.sent = request.version_info
             return None
@@ -124,6 +132,8 @@ class Whole:
 
     def changed(self, world):
         if self.names is None or self.sent == self.version(world):
+            return None
+        if world.mode == "watch" and not self.is_open:
             return None
         return self.response(world)
 
@@ -136,6 +146,7 @@ class Whole:
 
     def response(self, world):
         self.count += 1
+        self.is_open = False
         self.sent = self.version(world)
         response = discovery_pb2.DiscoveryResponse(
             version_info=self.sent, type_url=self.url, nonce=str(self.count)
@@ -157,25 +168,30 @@ class Delta:
         # Of each name the version that the client has; None where it has been told that there is none.
         self.known = {}
         self.count = 0
+        self.is_open = False
 
     def request(self, request, world):
+        self.is_open = True
         self.known.update(request.initial_resource_versions)
         for name in request.resource_names_subscribe:
             self.names.add(name)
         for name in request.resource_names_unsubscribe:
             self.names.discard(name)
             self.known.pop(name, None)
-        if world.mode == "eager":
+        if world.mode == "eager" or world.mode == "watch" and request.HasField("error_detail"):
             self.known.clear()
         return self.changed(world)
 
     def changed(self, world):
+        if world.mode == "watch" and not self.is_open:
+            return None
         have = {name: data for name, data in world.resources[self.url].items() if name in self.names}
         gone = [name for name in self.names if name not in have and self.known.get(name, "") is not None]
         new = {name: data for name, data in have.items() if self.known.get(name) != digest(data)}
         if not gone and not new:
             return None
         self.count += 1
+        self.is_open = False
         response = discovery_pb2.DeltaDiscoveryResponse(
             system_version_info=str(self.count),
             type_url=self.url,

@@ -353,6 +353,31 @@ fn ports(assignment: &Assignment) -> Vec<u16> {
         .collect()
 }
 
+#[test]
+fn what_was_said_holds_while_the_stream_lives_and_no_longer() {
+    for is_delta in [false, true] {
+        let mut world = World::new(is_delta);
+        for op in [
+            Op::Want(0),
+            Op::Want(1),
+            Op::Cluster(0, Some(Kinds::Assigned(0))),
+            Op::Assignment(0, Some(2)),
+            Op::Cluster(1, Some(Kinds::Bad)),
+            Op::Pump(9),
+        ] {
+            world.apply(&op);
+        }
+        world.listen();
+        world.follower.reaffirm();
+        let confirmed = vec![("0".to_owned(), Report::Confirmed)];
+        assert_eq!(world.follower.take_reports(), confirmed);
+        world.follower.end_stream(true);
+        world.follower.begin_stream(true);
+        world.follower.reaffirm();
+        assert_eq!(world.follower.take_reports(), []);
+    }
+}
+
 proptest! {
     /// D-7 of the reliability targets, without a network: final sets are equal.
     #[test]

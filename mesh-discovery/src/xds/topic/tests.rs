@@ -93,12 +93,52 @@ fn a_refusal_names_the_last_good_version_the_resource_and_the_field() {
     let known = topic.known("b").unwrap();
     assert!(known.value.is_some() && known.refusal.is_some());
     assert!(topic.known("a").unwrap().refusal.is_none());
-    // The same again is not answered, and its nonce is the next that counts.
+    // The same again is not answered at once, and its nonce is the next that counts.
     let again = whole(CDS, "2", "n3", &[eds_cluster("a", "x"), bad_cluster("b")]);
     assert_eq!(take(&mut topic, &again).verdict, Verdict::RefusedAgain);
     assert_eq!(next(&mut topic), None);
     topic.unwant("a");
-    assert_eq!(next(&mut topic), Some(said("1", &["b"], "n3", None)));
+    let both = said("1", &["b"], "n3", Some(reason));
+    assert_eq!(next(&mut topic), Some(both));
+    assert_eq!(topic.next_due(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_is_refused_again_after_pauses_that_double_so_that_no_nonce_stays_unanswered() {
+    for is_delta in [false, true] {
+        let mut topic = topic::<Clusters>(is_delta, &["a"]);
+        topic.next_request(start());
+        let bad = |nonce: &str| {
+            if is_delta {
+                delta(CDS, nonce, &[("a", "2", bad_cluster("a"))], &[])
+            } else {
+                whole(CDS, "2", nonce, &[bad_cluster("a")])
+            }
+        };
+        assert_eq!(take(&mut topic, &bad("n0")).verdict, Verdict::Refused);
+        assert!(topic.next_request(start()).unwrap().refusal.is_some());
+        for (nonce, pause) in [
+            ("n1", 1),
+            ("n2", 2),
+            ("n3", 4),
+            ("n4", 8),
+            ("n5", 16),
+            ("n6", 30),
+            ("n7", 30),
+        ] {
+            let due = start() + Duration::from_secs(pause);
+            assert_eq!(take(&mut topic, &bad(nonce)).verdict, Verdict::RefusedAgain);
+            assert_eq!(topic.next_due(), Some(due));
+            assert!(!topic.has_request());
+            topic.expire(due);
+            let request = topic.next_request(start()).unwrap();
+            assert_eq!(request.nonce, nonce);
+            assert!(request.refusal.is_some());
+        }
+        take(&mut topic, &bad("n8"));
+        topic.end_stream();
+        assert_eq!(topic.next_due(), None);
+    }
 }
 
 #[test]
