@@ -4,6 +4,8 @@
 //! talks to the registry: it says which services are watched, and gives a [`Reporter`] for each, which takes the answers.
 //! Between the two stands a [`Ledger`](crate::Ledger) for each service, so no source can empty a list by accident.
 
+mod told;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -40,6 +42,8 @@ use crate::subscription::Subscriptions;
 use crate::subscription::now;
 use crate::watch::Discover;
 use crate::watch::Watch;
+
+use self::told::Told;
 
 /// How a registry's answers are taken.
 #[derive(Clone)]
@@ -154,6 +158,7 @@ struct State {
     answered_at: Option<Instant>,
     failure: Option<Arc<str>>,
     refused: Refused,
+    told: Told,
     /// It is in the list of those for which something is due.
     is_timed: bool,
     /// How many endpoints were kept against the registry, and left out, when that was logged.
@@ -264,7 +269,8 @@ impl Reporter {
         let mut state = self.entry.state();
         match Endpoints::sift_more(list, refused, 0) {
             Ok((endpoints, refused)) => {
-                if let Some(error) = refused.first.as_ref().filter(|_| refused != state.refused) {
+                let is_news = state.told.is_news(now, &refused);
+                if let Some(error) = refused.first.as_ref().filter(|_| is_news) {
                     tracing::warn!(%service, source = %self.source(), count = refused.count,
                         error = error as &dyn StdError, "endpoints of the registry are left out");
                 }
@@ -390,6 +396,7 @@ impl State {
             answered_at: None,
             failure: None,
             refused: Refused::default(),
+            told: Told::default(),
             is_timed: false,
             logged: (0, 0),
         }

@@ -96,12 +96,30 @@ struct Work {
 }
 
 /// What is under way on one connection.
+#[derive(Default)]
 struct Session {
     asking: FuturesUnordered<BoxFuture<'static, Answer>>,
     to_ask: VecDeque<(ServiceName, i64)>,
     to_send: VecDeque<WatchOp>,
     /// etcd has answered something.
     is_good: bool,
+    /// How often etcd was asked whether the watches are up to date since it last said anything about them.
+    unanswered: u32,
+}
+
+impl Session {
+    /// Asks whether the watches are up to date. A member may answer pings and calls, and no longer the stream of watches.
+    fn ask_progress(&mut self) -> Result<(), Error> {
+        if self.unanswered >= MAX_UNANSWERED {
+            return Err(Error::Unexpected {
+                what: "no answer twice in a row when asked whether its watches are up to date",
+            });
+        }
+        self.unanswered += 1;
+        self.to_send
+            .push_back(WatchOp::Progress(WatchProgressRequest {}));
+        Ok(())
+    }
 }
 
 struct Answer {
@@ -174,12 +192,7 @@ impl Work {
         self.refused.clear();
         let (sender, receiver) = mpsc::channel(1);
         let mut messages = self.client.watch(receiver);
-        let mut session = Session {
-            asking: FuturesUnordered::new(),
-            to_ask: VecDeque::new(),
-            to_send: VecDeque::new(),
-            is_good: false,
-        };
+        let mut session = Session::default();
         let mut confirm_at = Instant::now() + CONFIRM_EVERY;
         loop {
             self.tracker.settle();
@@ -198,7 +211,10 @@ impl Work {
                     Ok(())
                 }
                 Some(answer) = session.asking.next() => self.answered(answer, &mut session),
-                message = messages.next() => self.heard(message, &mut messages),
+                message = messages.next() => {
+                    session.unanswered = 0;
+                    self.heard(message, &mut messages)
+                }
                 Ok(permit) = sender.reserve(), if !session.to_send.is_empty() => {
                     let op = session.to_send.pop_front();
                     permit.send(WatchRequest { op });
@@ -213,9 +229,10 @@ impl Work {
                 () = sleep_until(confirm_at) => {
                     confirm_at += CONFIRM_EVERY;
                     if self.tracker.watched().next().is_some() {
-                        session.to_send.push_back(WatchOp::Progress(WatchProgressRequest {}));
+                        session.ask_progress()
+                    } else {
+                        Ok(())
                     }
-                    Ok(())
                 }
             };
             if let Err(error) = outcome {
@@ -317,6 +334,8 @@ const MAX_ASKING: usize = 8;
 const MAX_AT_ONCE: usize = 256;
 /// How often etcd is asked whether the watches are up to date, which shows in reports as the age of the answer.
 const CONFIRM_EVERY: Duration = Duration::from_secs(30);
+/// After so many questions without a word, another stream of watches is begun.
+const MAX_UNANSWERED: u32 = 2;
 /// A connection that lasted so long and breaks is no reason to be slow about the next.
 const STEADY: Duration = Duration::from_secs(5);
 /// When to ask again for what was not permitted or too large.
@@ -326,3 +345,6 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// With a call that is under way when etcd returns, and takes 3 s to fail, this still leaves time within 10 s.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+#[cfg(test)]
+mod tests;

@@ -88,8 +88,17 @@ impl Seen {
             return true;
         };
         self.reading = None;
-        let Ok((digest, parsed)) = ended else {
-            return false;
+        let (digest, parsed) = match ended {
+            Ok(looked) => looked,
+            // The thread that read it has panicked, or its runtime ends.
+            Err(error) => {
+                self.error = Some(Error::Read {
+                    path: config.path.clone(),
+                    source: Arc::new(io::Error::other(error)),
+                });
+                self.digest = None;
+                return true;
+            }
         };
         let is_late = matches!(self.error, Some(Error::Slow { .. }));
         self.digest = digest.filter(|_| parsed.is_some() || !is_late);

@@ -88,9 +88,9 @@ impl Fleet {
         let agree = holds_within(Duration::from_secs(30), || follower.set() == self.present);
         assert!(
             agree,
-            "does not come to the registry's set: {}\n{:#?}",
+            "does not come to the registry's set: {}\n{}",
             difference(&follower.set(), &self.present),
-            follower.report()
+            follower.says()
         );
         let mut held = None;
         let is_there = holds_within(Duration::from_secs(5), || {

@@ -149,14 +149,29 @@ impl Follower {
         reports.pop().unwrap()
     }
 
-    /// How long it takes from now until the registry has answered it.
-    pub(crate) fn takes_until_answer(&self, limit: Duration) -> Option<Duration> {
+    /// What the source says of itself, in a line: a hundred endpoints that are kept are no help.
+    pub(crate) fn says(&self) -> String {
+        let report = self.report();
+        format!(
+            "{}, {} endpoints, {} exceptions, failure {:?}",
+            report.standing,
+            report.endpoints,
+            report.exceptions.len(),
+            report.failure
+        )
+    }
+
+    /// How long it takes from now until the registry has answered it, which could not answer at the moment `down` and may
+    /// have done so since.
+    #[track_caller]
+    pub(crate) fn takes_until_answer(&self, down: Instant, limit: Duration) -> Duration {
         let start = Instant::now();
         let has_answered = || {
             let answered_at = self.report().answered_at;
-            answered_at.is_some_and(|at| at > start.into_std())
+            answered_at.is_some_and(|at| at > down.into_std())
         };
-        holds_within(limit, has_answered).then(|| start.elapsed())
+        assert!(holds_within(limit, has_answered), "{}", self.says());
+        start.elapsed()
     }
 }
 

@@ -121,8 +121,8 @@ impl<'a> Run<'a> {
     }
 
     /// Another figure than that of a round.
-    pub(crate) fn note(&mut self, what: &str, took: Option<Duration>) {
-        self.rounds.extend(took.map(|took| (what.to_owned(), took)));
+    pub(crate) fn note(&mut self, what: &str, took: Duration) {
+        self.rounds.push((what.to_owned(), took));
     }
 
     /// Events, a fault and its end, events; and how long it takes from the fault's end until all agree.

@@ -180,3 +180,18 @@ proptest! {
         drop(json(&text));
     }
 }
+
+#[tokio::test]
+async fn a_look_that_ends_without_a_result_is_an_error_until_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.json");
+    std::fs::write(&path, "[]").unwrap();
+    let config = Config::new(&path);
+    let mut seen = Seen::default();
+    assert!(seen.look(&config, Format::Json).await && seen.error.is_none());
+    let broken = tokio::task::spawn_blocking(|| std::panic::resume_unwind(Box::new(())));
+    seen.reading = Some(broken);
+    assert!(seen.look(&config, Format::Json).await);
+    assert!(matches!(seen.error, Some(Error::Read { .. })));
+    assert!(seen.look(&config, Format::Json).await && seen.error.is_none());
+}
