@@ -23,7 +23,7 @@
 //! | `load_balancing_weight` | `weight`: the locality's share times the endpoint's share in it, scaled to 65,535 |
 //! | `health_status` | `condition`: `UNHEALTHY` and `TIMEOUT` critical, `DRAINING` draining, `DEGRADED` warning, others passing |
 //! | `LbEndpoint.metadata`, filter `mesh` | as in [`metadata`](crate::metadata); `weight` only where there is no `load_balancing_weight` |
-//! | `Policy.drop_overloads` | [`Findings::drops`]; whoever sends requests applies them with [`dropped_by`] |
+//! | `Policy.drop_overloads` | [`Findings::drops`]; whoever sends requests asks [`Findings::drops_now`] of each |
 //! | `Policy.endpoint_stale_after` | the list turns stale when no other came for that long |
 //!
 //! Everything else has no effect, and [`Findings::ignored`] lists what of it was received, by full name.

@@ -87,8 +87,11 @@ impl Admin {
             "/health/ready" => text(StatusCode::SERVICE_UNAVAILABLE, &Self::not_ready(shared)),
             "/health/services" => json_page(StatusCode::OK, &each_service(shared, page::summary)),
             "/services" => {
-                let services = each_service(shared, |view| page::whole(view, MOST_ENDPOINTS));
-                json_page(StatusCode::OK, &json!({ "services": services }))
+                let control_planes = &shared.outbound.control_planes;
+                let whole = |view: &View| page::whole(view, control_planes, MOST_ENDPOINTS);
+                let services = each_service(shared, whole);
+                let page = json!({ "services": services, "controlPlanes": control_planes.page() });
+                json_page(StatusCode::OK, &page)
             }
             _ if path.starts_with(SERVICES) => service(path, shared),
             "/stats" => json_page(StatusCode::OK, &self.stats(shared)),
@@ -210,7 +213,11 @@ fn service(path: &str, shared: &Shared) -> Response<Body> {
     match services.iter().find(|service| &*service.name == name) {
         Some(service) => json_page(
             StatusCode::OK,
-            &page::whole(&view(service, shared), usize::MAX),
+            &page::whole(
+                &view(service, shared),
+                &shared.outbound.control_planes,
+                usize::MAX,
+            ),
         ),
         None => text(
             StatusCode::NOT_FOUND,

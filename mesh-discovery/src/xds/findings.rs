@@ -7,19 +7,32 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
+use arc_swap::ArcSwap;
+
 use super::drops::DropOverload;
+use super::drops::dropped_by;
 use super::ignored::Ignored;
 use super::ignored::IgnoredField;
 use super::topic::Verdict;
+use crate::name::ServiceName;
 
 /// What a source received besides endpoints, for people and for whoever sends requests. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Findings(Arc<Mutex<Inner>>);
+pub struct Findings(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Read at every request, so without a lock. Changed by the one stream alone.
+    drops: ArcSwap<Drops>,
+}
+
+/// Services of which the control plane wants requests dropped.
+type Drops = HashMap<String, Arc<[DropOverload]>>;
 
 #[derive(Default)]
 struct Inner {
     ignored: Ignored,
-    drops: HashMap<String, Arc<[DropOverload]>>,
     counts: Counts,
     server: Option<Arc<str>>,
 }
@@ -45,9 +58,22 @@ impl Findings {
     }
 
     /// Which shares of the requests to a service the control plane wants dropped; none where it says nothing.
-    pub fn drops(&self, service: &crate::ServiceName) -> Arc<[DropOverload]> {
-        let drops = self.inner().drops.get(service.as_str()).map(Arc::clone);
+    pub fn drops(&self, service: &ServiceName) -> Arc<[DropOverload]> {
+        let drops = self.0.drops.load();
+        let drops = drops.get(service.as_str()).map(Arc::clone);
         drops.unwrap_or_default()
+    }
+
+    /// Which share a request to a service that is made now belongs to, if to one; `random` gives a new number at each call.
+    /// Takes no lock. See [`dropped_by`].
+    pub fn drops_now(
+        &self,
+        service: &ServiceName,
+        random: impl FnMut() -> u64,
+    ) -> Option<DropOverload> {
+        let drops = self.0.drops.load();
+        let drops = drops.get(service.as_str())?;
+        dropped_by(drops, random).cloned()
     }
 
     /// What happened since the source began.
@@ -61,12 +87,17 @@ impl Findings {
     }
 
     pub(super) fn set_drops(&self, service: &str, drops: &[DropOverload]) {
-        let mut inner = self.inner();
-        if drops.is_empty() {
-            inner.drops.remove(service);
-        } else {
-            inner.drops.insert(service.to_owned(), Arc::from(drops));
+        let before = self.0.drops.load_full();
+        if before.get(service).map_or(&[][..], |drops| drops) == drops {
+            return;
         }
+        let mut after = Drops::clone(&before);
+        if drops.is_empty() {
+            after.remove(service);
+        } else {
+            after.insert(service.to_owned(), Arc::from(drops));
+        }
+        self.0.drops.store(Arc::new(after));
     }
 
     pub(super) fn begun(&self, server: &Arc<str>) {
@@ -95,7 +126,7 @@ impl Findings {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // What is in there is whole between any two statements.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -107,7 +107,35 @@ fn all(page: &Value) -> String {
         let reason = service["reason"].as_str()?;
         Some(format!("\n{}: {reason}", shown(&service["service"])))
     });
-    table(&rows) + &reasons.collect::<String>()
+    let without_effect = list(&page["controlPlanes"]).iter().map(without_effect);
+    table(&rows) + &reasons.chain(without_effect).collect::<String>()
+}
+
+/// What a control plane sent that has no effect; nothing where it sent no such thing.
+fn without_effect(plane: &Value) -> String {
+    let fields = list(&plane["ignored"]);
+    if fields.is_empty() {
+        return String::new();
+    }
+    let lines = fields.iter().take(MAX_FIELDS).map(|field| {
+        let (name, count) = (shown(&field["field"]), shown(&field["count"]));
+        // Whoever fills the control plane writes to this terminal.
+        let first = shown(&field["first"]);
+        format!(
+            "\n  {name} ({count} times, first in {})",
+            first.escape_debug()
+        )
+    });
+    let left_out = plane["ignoredLeftOut"].as_u64().unwrap_or_default();
+    let more = match fields.len().saturating_sub(MAX_FIELDS) {
+        0 if left_out == 0 => String::new(),
+        _ => "\n  and more, see --json".to_owned(),
+    };
+    let source = shown(&plane["source"]);
+    format!(
+        "\n{source}: fields that have no effect here:{}{more}",
+        lines.collect::<String>()
+    )
 }
 
 /// A service with its sources and endpoints.
@@ -122,6 +150,7 @@ fn one(service: &Value) -> String {
     if service["usesAll"] == true && service["endpoints"] != 0 {
         text.push_str("  No endpoint may be used, so all are.\n");
     }
+    text.extend(list(&service["drops"]).iter().map(dropped));
     let mut rows = vec![row([
         "ADDRESS",
         "STATE",
@@ -158,6 +187,17 @@ fn one(service: &Value) -> String {
         .collect();
     text.extend(expected.iter().map(|id| format!("\nexpected: {id}")));
     text
+}
+
+/// A share of the requests that is dropped.
+fn dropped(share: &Value) -> String {
+    let per_million = share["perMillion"].as_f64().unwrap_or_default();
+    format!(
+        "  {} wants {} % of the requests dropped ({})\n",
+        shown(&share["source"]),
+        per_million / 1e4,
+        shown(&share["category"]),
+    )
 }
 
 /// What a source says.
@@ -265,6 +305,8 @@ fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Enough to see what a control plane expects in vain; `--json` has more.
+const MAX_FIELDS: usize = 20;
 const NOTHING: &str = "-";
 /// A page is held whole to be printed; one of 10,000 endpoints has some 10 MiB.
 const MAX_PAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -293,6 +335,23 @@ users: consul: connection refused";
         assert_eq!(
             [7_199, 7_200, 172_800].map(|s| age(&json!(s))),
             ["119m", "2h", "2d"]
+        );
+    }
+
+    #[test]
+    fn what_a_control_plane_sends_without_effect_writes_to_no_terminal_and_fills_none() {
+        let field = json!({ "field": "a.B.c", "count": 2, "first": "order\u{1b}[2J" });
+        let plane = json!({ "source": "xds", "ignored": [field], "ignoredLeftOut": 0 });
+        let expected =
+            "\nxds: fields that have no effect here:\n  a.B.c (2 times, first in order\\u{1b}[2J)";
+        assert_eq!(without_effect(&plane), expected);
+        let many = json!({ "source": "xds", "ignored": vec![field; 100], "ignoredLeftOut": 9 });
+        let text = without_effect(&many);
+        assert!(text.ends_with("\n  and more, see --json"), "{text}");
+        assert_eq!(text.matches("a.B.c").count(), MAX_FIELDS);
+        assert_eq!(
+            without_effect(&json!({ "source": "xds", "ignored": [] })),
+            ""
         );
     }
 }

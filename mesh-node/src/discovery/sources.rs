@@ -19,6 +19,7 @@ use self::registries::Builder;
 pub(super) use self::registries::announced;
 use super::cache;
 use super::cache::Writer;
+use super::control_planes::ControlPlanes;
 use super::registration::Registrar;
 use crate::config::Combine;
 use crate::config::DiscoveryConfig;
@@ -37,6 +38,7 @@ pub(crate) struct Sources {
     pub(crate) looks_up: bool,
     /// The registries that this node registers with, by the names of their sources.
     pub(crate) registrars: Vec<Registrar>,
+    pub(crate) control_planes: ControlPlanes,
     /// Keeps the lists on disk.
     pub(crate) cache: Option<Writer>,
 }
@@ -78,6 +80,7 @@ pub(crate) fn sources(
     };
     let mut all: Vec<Arc<dyn Discover>> = Vec::new();
     let (mut drivers, mut registrars, mut has_lists) = (Vec::new(), Vec::new(), false);
+    let mut control_planes = Vec::new();
     for (source, index) in discovery.sources.iter().zip(0..) {
         match builder.source(source) {
             // All lists are one source, where the first of them stands.
@@ -92,6 +95,7 @@ pub(crate) fn sources(
                 })?;
                 let name = Arc::clone(built.registry.name());
                 registrars.extend(built.registrar.map(|registrar| (name, registrar)));
+                control_planes.extend(built.control_plane);
                 all.push(Arc::new(built.registry));
                 drivers.push(built.driver);
             }
@@ -113,6 +117,7 @@ pub(crate) fn sources(
         fixed,
         looks_up,
         registrars,
+        control_planes: ControlPlanes::new(control_planes, Arc::clone(random)),
         cache: writer,
     })
 }

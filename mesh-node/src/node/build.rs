@@ -176,6 +176,7 @@ pub(super) fn parts(
     let outbound = Outbound {
         own_name: Arc::clone(&own.name),
         services,
+        control_planes: sources.control_planes,
         limits: Limits::default(),
         ids: Ids::new(Arc::clone(&own.seed)),
         token: tokens.cloned(),

@@ -97,6 +97,8 @@ pub(crate) struct List {
     /// Those that get none.
     spare: Vec<Slot>,
     found: mesh_discovery::Endpoints,
+    /// Where they come from, each once: one source, or a few.
+    sources: Vec<Arc<str>>,
     is_panic: bool,
     common: Arc<Common>,
 }
@@ -169,6 +171,11 @@ impl Endpoints {
             }
         }
         self.changing.lock().health = None;
+    }
+
+    /// The service.
+    pub(crate) fn name(&self) -> &ServiceName {
+        &self.common.name
     }
 
     /// How often something changed.
@@ -341,11 +348,18 @@ impl List {
         let (slots, levels, spare) = level::arrange(slots, |slot| {
             (slot.endpoint.priority, is_usable(&slot.endpoint))
         });
+        let mut sources: Vec<Arc<str>> = Vec::new();
+        for source in found.iter().filter_map(|endpoint| endpoint.source.as_ref()) {
+            if !sources.contains(source) {
+                sources.push(Arc::clone(source));
+            }
+        }
         Self {
             slots,
             levels,
             spare,
             found,
+            sources,
             is_panic,
             common,
         }
@@ -397,6 +411,11 @@ impl List {
             fallback.get_or_insert(index);
         }
         fallback
+    }
+
+    /// Whether some of them come from that source.
+    pub(crate) fn are_from(&self, source: &str) -> bool {
+        self.sources.iter().any(|known| &**known == source)
     }
 
     /// Whether none may be used, so that all are.

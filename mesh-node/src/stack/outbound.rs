@@ -5,12 +5,13 @@
 //! | 1 | normalise | `bad_request`, `headers_too_large` | what is routed is what is sent |
 //! | 2 | route | `no_route` | all below is per service |
 //! | 3 | token | – | after identity headers of the caller are gone |
-//! | 4 | timeout | `timeout` | one deadline over all attempts |
-//! | 5 | retry | – | each attempt passes the breaker anew |
-//! | 6 | breaker | `circuit_open` | spares a service that fails, and our bulkhead |
-//! | 7 | attempt timeout | `timeout` | below the breaker, so that silence counts as a failure |
-//! | 8 | bulkhead | `overloaded` | holds its place until the answer's body is over |
-//! | 9 | send | `no_endpoints`, `upstream_failed` | picks, connects, seals |
+//! | 4 | drop | `overloaded` | a share that a control plane asks for; no attempt, so no retry and no failure of the service |
+//! | 5 | timeout | `timeout` | one deadline over all attempts |
+//! | 6 | retry | – | each attempt passes the breaker anew |
+//! | 7 | breaker | `circuit_open` | spares a service that fails, and our bulkhead |
+//! | 8 | attempt timeout | `timeout` | below the breaker, so that silence counts as a failure |
+//! | 9 | bulkhead | `overloaded` | holds its place until the answer's body is over |
+//! | 10 | send | `no_endpoints`, `upstream_failed` | picks, connects, seals |
 
 use std::fmt;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ use mesh_transport::app::is_grpc;
 use tower::ServiceExt as _;
 use tower_layer::Layer as _;
 
+use crate::discovery::control_planes::ControlPlanes;
+use crate::discovery::control_planes::Dropped;
 use crate::discovery::services::FIRST_ANSWER;
 use crate::discovery::services::NotFound;
 use crate::discovery::services::Services;
@@ -91,6 +94,8 @@ type Stack = Timeout<Retry<Attempt, Judge>, Total>;
 pub(crate) struct Outbound {
     pub(crate) own_name: Arc<str>,
     pub(crate) services: Services<Service>,
+    /// What control planes want dropped.
+    pub(crate) control_planes: ControlPlanes,
     pub(crate) limits: Limits,
     pub(crate) ids: Ids,
     pub(crate) token: Option<Arc<ServiceTokens>>,
@@ -206,7 +211,13 @@ impl Outbound {
         let body = body.with_trailer_rule(trailer_rule);
         let call = OutboundCall::new(parts, body, deadline);
         let may_be_processed = call.may_be_processed();
-        let result = service.stack.clone().oneshot(call).await;
+        let result = match self.control_planes.drops(&service.endpoints) {
+            None => service.stack.clone().oneshot(call).await,
+            Some(dropped) => {
+                self.recorder.telemetry.discovery.dropped(&dropped);
+                Err(dropped.into())
+            }
+        };
         // What one attempt proved says nothing of the others.
         let is_unprocessed = !may_be_processed.load(Ordering::Relaxed);
         let (mut response, keep) = match result {
@@ -352,6 +363,10 @@ fn failed(service: &Service, error: &BoxError) -> Refusal {
     if find_cause::<BulkheadFull>(error).is_some() {
         let message = format!("too many requests to {name} are under way; try again later");
         return Refusal::new(Code::Overloaded, message).with_retry_after(Duration::from_secs(1));
+    }
+    if let Some(dropped) = find_cause::<Dropped>(error) {
+        let refusal = Refusal::new(Code::Overloaded, dropped.to_string());
+        return refusal.with_retry_after(Duration::from_secs(1));
     }
     if let Some(timed_out) = find_cause::<TimedOut>(error) {
         let message = format!("{name} gave no answer within {:?}", timed_out.after);

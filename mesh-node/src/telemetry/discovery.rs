@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::Names;
 use super::ServiceLabel;
+use crate::discovery::control_planes::Dropped;
 
 /// The metrics of discovery. Services are those that are called here, sources and states those there are.
 pub(crate) struct DiscoveryMetrics {
@@ -18,6 +19,7 @@ pub(crate) struct DiscoveryMetrics {
     updates: Family<ServiceLabel, Counter>,
     failures: Family<SourceLabel, Counter>,
     checks: Family<CheckLabels, Counter>,
+    dropped: Family<SourceLabels, Counter>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -67,6 +69,10 @@ impl DiscoveryMetrics {
                 "Times that a source stopped to answer about a service, or gave another reason",
             ),
             checks: names.register("mesh_health_checks", "Active checks of endpoints"),
+            dropped: names.register(
+                "mesh_discovery_dropped_requests",
+                "Requests to a service that were not sent, because a control plane wants a share of them dropped",
+            ),
         }
     }
 
@@ -113,6 +119,14 @@ impl DiscoveryMetrics {
     pub(crate) fn failed(&self, source: &Arc<str>) {
         let source = Arc::clone(source);
         self.failures.get_or_create(&SourceLabel { source }).inc();
+    }
+
+    /// Counts a request that a control plane wanted dropped.
+    pub(crate) fn dropped(&self, dropped: &Dropped) {
+        let (service, source) = (Arc::clone(&dropped.service), Arc::clone(&dropped.plane));
+        self.dropped
+            .get_or_create(&SourceLabels { service, source })
+            .inc();
     }
 
     /// Counts an active check.

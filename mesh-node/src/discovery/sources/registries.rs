@@ -29,6 +29,7 @@ use mesh_transport::BoxError;
 
 use super::super::admission::Own;
 use super::super::admission::Rules;
+use super::super::control_planes::ControlPlane;
 use crate::config::ConsulSourceConfig;
 use crate::config::DnsSourceConfig;
 use crate::config::EtcdSourceConfig;
@@ -59,6 +60,7 @@ pub(super) struct Built {
     pub(super) registry: Registry,
     pub(super) driver: Driver,
     pub(super) registrar: Option<Arc<dyn Register>>,
+    pub(super) control_plane: Option<ControlPlane>,
 }
 
 impl Builder<'_> {
@@ -99,6 +101,7 @@ impl Builder<'_> {
             registry,
             driver,
             registrar,
+            control_plane: None,
         })
     }
 
@@ -130,6 +133,7 @@ impl Builder<'_> {
             registry,
             driver,
             registrar,
+            control_plane: None,
         })
     }
 
@@ -158,6 +162,7 @@ impl Builder<'_> {
             registry,
             driver,
             registrar: None,
+            control_plane: None,
         })
     }
 
@@ -169,6 +174,7 @@ impl Builder<'_> {
             registry,
             driver,
             registrar: None,
+            control_plane: None,
         })
     }
 
@@ -188,11 +194,16 @@ impl Builder<'_> {
         };
         asked.token = secret(None, config.token_file.as_ref());
         let registry = self.registry(&config.name, &config.may_name_identities);
+        let control_plane = ControlPlane {
+            source: Arc::from(&*config.name),
+            findings: asked.findings.clone(),
+        };
         let (registry, driver) = xds::source(asked, registry)?;
         Ok(Built {
             registry,
             driver,
             registrar: None,
+            control_plane: Some(control_plane),
         })
     }
 

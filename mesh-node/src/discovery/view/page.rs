@@ -12,6 +12,7 @@ use serde_json::json;
 use super::Row;
 use super::State;
 use super::View;
+use crate::discovery::control_planes::ControlPlanes;
 
 /// One line of `/health/services`.
 pub(crate) fn summary(view: &View) -> Value {
@@ -42,11 +43,12 @@ pub(crate) fn summary(view: &View) -> Value {
 }
 
 /// All of it, with at most `most` endpoints.
-pub(crate) fn whole(view: &View, most: usize) -> Value {
+pub(crate) fn whole(view: &View, control_planes: &ControlPlanes, most: usize) -> Value {
     let mut page = summary(view);
     let rows = view.rows.iter().take(most);
     let more = json!({
         "usesAll": view.is_panic,
+        "drops": control_planes.shares(&view.service.endpoints),
         "endpointList": rows.map(|row| row_of(row, view.now)).collect::<Vec<_>>(),
         "endpointsLeftOut": view.rows.len().saturating_sub(most),
     });
