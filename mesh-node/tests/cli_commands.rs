@@ -264,6 +264,55 @@ fn the_check_warns_of_what_is_allowed_but_unwise() {
 }
 
 #[test]
+fn the_check_warns_of_registries_that_others_can_change_and_of_what_they_may_say() {
+    let place = Place::new();
+    place.run("ca init --trust-domain example.org").done();
+    place.run("ca issue orders").done();
+    let near = "{ mode: consul, name: near, url: 'http://127.0.0.1:8500', token: t }";
+    let far = "{ mode: consul, name: far, url: 'http://10.0.0.7:8500', token: 2f1c-secret }";
+    let named = "{ mode: etcd, name: named, endpoints: ['http://localhost:2379'], \
+                 may_name_identities: ['spiffe://example.org/*'] }";
+    let plain = "{ mode: xds, name: plain, servers: ['http://xds.example.org:18000'] }";
+    let file = format!("{FILES}\ndiscovery: {{ sources: [ {near}, {far}, {named}, {plain} ] }}");
+    place.write("mesh.yaml", &file);
+    let answer = place.run("check --json").done().json();
+    let warnings: Vec<_> = answer["warnings"].as_array().unwrap().iter().collect();
+    let about = |name: &str| {
+        let of = |warning: &&&Value| warning.to_string().contains(name);
+        let mut found = warnings.iter().filter(of).map(ToString::to_string);
+        (found.next().unwrap_or_default(), found.count())
+    };
+    let changed = "whoever is on the way can change what it says";
+    assert_eq!(about("near"), (String::new(), 0));
+    let (far, 0) = about("far") else {
+        panic!("{warnings:?}")
+    };
+    assert!(
+        far.contains(&format!("{changed}, and with it our secret")) && !far.contains("2f1c"),
+        "{far}"
+    );
+    let (plain, 0) = about("plain") else {
+        panic!("{warnings:?}")
+    };
+    assert!(
+        plain.contains(changed) && !plain.contains("our secret"),
+        "{plain}"
+    );
+    let (named, 0) = about("named") else {
+        panic!("{warnings:?}")
+    };
+    assert!(
+        named.contains("can lead calls for any service to spiffe://example.org/*"),
+        "{named}"
+    );
+    let found = answer["checked"].to_string();
+    assert!(
+        found.contains("near, far, named, plain is asked when the node runs"),
+        "{found}"
+    );
+}
+
+#[test]
 fn the_check_says_what_does_not_protect_a_tcp_port() {
     let place = Place::new();
     place.run("ca init --trust-domain example.org").done();

@@ -1,6 +1,9 @@
 """A gRPC server with the health service, by gRPC's own library; the message is written by hand (health.proto).
 
-Prints its port. `orders` is SERVING, `broken` NOT_SERVING, anything else is not known.
+    health.py [PORT [STATUS]]
+
+Prints its port, which by default is one that is free. `orders` is SERVING, or what STATUS says as a number; `broken` is
+NOT_SERVING, anything else is not known.
 """
 
 import concurrent.futures
@@ -8,7 +11,8 @@ import sys
 
 import grpc
 
-STATUSES = {b"": 1, b"orders": 1, b"broken": 2}
+PORT = sys.argv[1] if sys.argv[1:] else "0"
+STATUSES = {b"": 1, b"orders": int(sys.argv[2]) if sys.argv[2:] else 1, b"broken": 2}
 
 
 def check(request, context):
@@ -25,7 +29,7 @@ handler = grpc.method_handlers_generic_handler(
 )
 server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
 server.add_generic_rpc_handlers((handler,))
-port = server.add_insecure_port("127.0.0.1:0")
+port = server.add_insecure_port(f"127.0.0.1:{PORT}")
 server.start()
 print(port, flush=True)
 sys.stdin.read()

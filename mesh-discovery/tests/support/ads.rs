@@ -16,6 +16,9 @@ use super::process::wait_until;
 use super::tools::python;
 use super::tools::tool;
 
+/// From the folder of Python programs of any crate whose tests use this.
+const PROGRAM: &str = "../../../mesh-discovery/tests/python/ads.py";
+
 #[derive(Debug)]
 pub(crate) struct Ads {
     pub(crate) port: u16,
@@ -29,7 +32,7 @@ impl Ads {
         let (port, control) = (free_port(), free_port());
         let ports = [port.to_string(), control.to_string()];
         let args = [ports[0].as_str(), ports[1].as_str()];
-        let command = python(&program, "ads.py", &args);
+        let command = python(&program, PROGRAM, &args);
         let server = Server::start(command, dir, &format!("ads-{port}"));
         let ads = Self {
             port,

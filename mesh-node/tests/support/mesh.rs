@@ -42,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) outbound: u16,
     pub(crate) admin: u16,
     pub(crate) secret: String,
+    /// Variables that it is started with beside the secret.
+    pub(crate) environment: Vec<(&'static str, String)>,
     dir: PathBuf,
     process: Option<Process>,
 }
@@ -146,6 +148,7 @@ impl Node {
             outbound,
             admin,
             secret: SECRET.to_owned(),
+            environment: Vec::new(),
             dir,
             process: None,
         }
@@ -191,7 +194,8 @@ impl Node {
             .arg("-c")
             .arg(self.dir.join("mesh.yaml"))
             .current_dir(&self.dir)
-            .env_clear();
+            .env_clear()
+            .envs(self.environment.iter().cloned());
         // The variable alone would switch tokens on.
         if self.config["auth"]["jwt"].is_object() {
             command.env("JWT_SECRET", &self.secret);

@@ -11,6 +11,8 @@
 #![allow(clippy::panic, reason = "a test helper may panic")]
 
 // The registries and what starts them serve the tests of mesh-discovery too.
+#[path = "../../../mesh-discovery/tests/support/ads.rs"]
+pub(crate) mod ads;
 #[path = "../../../mesh-discovery/tests/support/certificates.rs"]
 pub(crate) mod certificates;
 #[path = "../../../mesh-discovery/tests/support/client.rs"]
