@@ -29,7 +29,8 @@ use sha2::Sha256;
 pub fn cache(data: &[u8]) {
     check(data, &[]);
     let digest = Sha256::digest(data);
-    let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = digest.iter().map(|byte| format!("{byte:02x}"));
+    let hash: String = hex.collect();
     let length = data.len();
     let header = format!(
         r#"{{"format":"mesh-discovery-cache","version":1,"written":{NOW},"length":{length},"sha256":"{hash}"}}"#

@@ -28,7 +28,10 @@ pub fn xds_stream(data: &[u8]) {
         let detail = step >> 3;
         match step & 7 {
             0 => stream.wait(Duration::from_secs(detail.into())),
-            1 => stream.begin(detail & 1 == 1, detail & 2 == 2),
+            1 => {
+                stream.follower.end_stream(detail & 1 == 1);
+                stream.begin(detail & 2 == 2);
+            }
             2 => stream.toggle(usize::from(detail & 1)),
             3 => {
                 let length = usize::from(rest.byte()) << 8 | usize::from(rest.byte());
@@ -89,6 +92,7 @@ struct Stream {
 }
 
 impl Stream {
+    #[expect(clippy::disallowed_methods, reason = "only what is added to it counts")]
     fn new(is_delta: bool) -> Self {
         let mut stream = Self {
             is_delta,
@@ -118,13 +122,13 @@ impl Stream {
         self.follower.expire(self.now);
         assert!(self.follower.next_due().is_none_or(|due| due > self.now));
         if self.follower.needs_stream() {
-            self.begin(false, true);
+            self.follower.end_stream(false);
+            self.begin(true);
         }
         self.check();
     }
 
-    fn begin(&mut self, is_bad: bool, is_same_server: bool) {
-        self.follower.end_stream(is_bad);
+    fn begin(&mut self, is_same_server: bool) {
         self.follower.begin_stream(is_same_server);
         assert!(!self.follower.needs_stream());
         self.check();
@@ -149,7 +153,8 @@ impl Stream {
                     line.len() < 4000 && !line.contains(char::is_control),
                     "{line}"
                 );
-                self.begin(true, true);
+                self.follower.end_stream(true);
+                self.begin(true);
             }
         }
         assert!(self.ignored.list().len() <= 257);

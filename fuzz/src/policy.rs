@@ -59,9 +59,10 @@ fn decide(rule: &RuleConfig) {
     };
     let open = RuleConfig::new("open", &["*"], "*");
     let elsewhere = RuleConfig::new("elsewhere", &["*"], "elsewhere");
-    let denied = rule.clone().with_action(Action::Deny);
+    let forbidden = rule.clone().with_action(Action::Deny);
     // A rule about anonymous callers can only allow.
-    let (Ok(allows), Ok(denies)) = (build([elsewhere, rule.clone()]), build([open, denied])) else {
+    let (Ok(allows), Ok(denies)) = (build([elsewhere, rule.clone()]), build([open, forbidden]))
+    else {
         return;
     };
     let user = User::new("https://login.example.org", "ada")
