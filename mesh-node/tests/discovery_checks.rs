@@ -157,23 +157,26 @@ fn a_node_asks_by_grpc_who_serves_and_calls_only_those(encryption: &str) {
     mesh.user.discover("order-service", &ports);
     mesh.user.configure(json!({ "discovery": { "health_check": {
             "protocol": "grpc", "grpc_service": "orders",
-            "interval": "200ms", "timeout": "200ms", "rise": 1, "fall": 1,
+            "interval": "500ms", "timeout": "500ms", "rise": 1, "fall": 2,
         } } }));
     second.spawn();
     mesh.start();
     second.wait_ready();
     let one_serves = json!({ "healthy": 1, "unhealthy": 1 });
-    wait_until("the check finds who serves", || states(&mesh) == one_serves);
-    let list = mesh.user.admin("/services/order-service").expect(200);
-    let list = list.json()["endpointList"].clone();
     let found = |port: u16| {
+        let page = mesh.user.admin("/services/order-service").expect(200);
+        let list = page.json()["endpointList"].as_array().unwrap().clone();
         let address = format!("127.0.0.1:{port}");
-        let mut all = list.as_array().unwrap().iter();
+        let mut all = list.into_iter();
         all.find(|one| one["address"] == address).unwrap()
     };
+    // Before, it may have been that the node was not there yet.
+    wait_until("the check finds who does not serve", || {
+        let reason = found(ports[1])["reason"].clone();
+        reason.to_string().contains("NOT_SERVING")
+    });
+    wait_until("the check finds who serves", || states(&mesh) == one_serves);
     assert_eq!(found(ports[0])["state"], "healthy");
-    let reason = found(ports[1])["reason"].as_str().unwrap();
-    assert!(reason.contains("NOT_SERVING"), "{reason}");
 
     other.process.kill();
     assert!(!is_open(other.port));
