@@ -205,7 +205,7 @@ impl AppClient {
     }
 
     async fn connect(&self) -> Result<TcpStream, Error> {
-        tcp(&self.0.config.address, self.0.config.connect_timeout).await
+        tcp(&self.0.config.address, self.0.config.connect_timeout, None).await
     }
 
     fn refused(&self, source: hyper::Error) -> Error {

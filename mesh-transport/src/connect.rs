@@ -1,6 +1,8 @@
 //! Opening connections: TCP with a deadline, and the settings that every HTTP/2 client here shares.
 
+use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper::client::conn::http2;
@@ -8,6 +10,7 @@ use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
+use crate::error::BoxError;
 use crate::error::Error;
 use crate::server::CONNECTION_WINDOW_BYTES;
 use crate::server::KEEP_ALIVE_INTERVAL;
@@ -41,17 +44,32 @@ impl Failures {
     }
 }
 
-/// Connects to `destination` (host and port; a name is looked up), within `timeout`.
+/// Says where the name of a destination may lead. An address that stands there itself is not asked about: whoever wrote it
+/// down meant it.
+pub trait JudgeAddress: fmt::Debug + Send + Sync {
+    /// Looks at an address that a name led to, before it is connected to.
+    ///
+    /// # Errors
+    ///
+    /// Why it must not be.
+    fn judge(&self, address: SocketAddr) -> Result<(), BoxError>;
+}
+
+/// Connects to `destination` (host and port; a name is looked up, and leads where `judge` lets it), within `timeout`.
 ///
 /// # Errors
 ///
 /// [`Error::Connect`].
-pub(crate) async fn tcp(destination: &str, timeout: Duration) -> Result<TcpStream, Error> {
+pub(crate) async fn tcp(
+    destination: &str,
+    timeout: Duration,
+    judge: Option<&dyn JudgeAddress>,
+) -> Result<TcpStream, Error> {
     let refused = |source: io::Error| Error::Connect {
         destination: destination.to_owned(),
         source: Box::new(source),
     };
-    let stream = tokio::time::timeout(timeout, TcpStream::connect(destination)).await;
+    let stream = tokio::time::timeout(timeout, connect(destination, judge)).await;
     let stream = stream
         .unwrap_or_else(|_| {
             Err(io::Error::new(
@@ -62,6 +80,25 @@ pub(crate) async fn tcp(destination: &str, timeout: Duration) -> Result<TcpStrea
         .map_err(refused)?;
     stream.set_nodelay(true).map_err(refused)?;
     Ok(stream)
+}
+
+async fn connect(destination: &str, judge: Option<&dyn JudgeAddress>) -> io::Result<TcpStream> {
+    let Some(judge) = judge.filter(|_| destination.parse::<SocketAddr>().is_err()) else {
+        return TcpStream::connect(destination).await;
+    };
+    let mut failure = None;
+    // One after the other, in the order of the system's resolver (RFC 6724).
+    for address in tokio::net::lookup_host(destination).await? {
+        if let Err(refused) = judge.judge(address) {
+            failure = Some(io::Error::other(refused));
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| io::Error::other("the name has no address")))
 }
 
 pub(crate) fn h2_client(tasks: &Tasks) -> http2::Builder<Tasks> {

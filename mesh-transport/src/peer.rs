@@ -29,6 +29,7 @@ use crate::app::absolute;
 use crate::body::Body;
 use crate::coalesce::Coalesce;
 use crate::connect::Failures;
+pub use crate::connect::JudgeAddress;
 use crate::connect::h2_client;
 use crate::connect::tcp;
 use crate::error::Error;
@@ -105,6 +106,7 @@ pub struct Dialer {
     tls: Arc<TlsStore>,
     config: PeerConfig,
     tasks: Tasks,
+    judge: Option<Arc<dyn JudgeAddress>>,
 }
 
 /// The connections to one endpoint. The pool key of the mesh is all in it: destination, expected peer, settings, and,
@@ -134,7 +136,21 @@ pub struct PeerConnection {
 impl Dialer {
     /// A dialer that presents what `tls` holds at the time of each connection.
     pub fn new(tls: Arc<TlsStore>, config: PeerConfig, tasks: Tasks) -> Self {
-        Self { tls, config, tasks }
+        Self {
+            tls,
+            config,
+            tasks,
+            judge: None,
+        }
+    }
+
+    /// With a judge of where names of destinations may lead. Default anywhere.
+    #[must_use]
+    pub fn with_judge(self, judge: Arc<dyn JudgeAddress>) -> Self {
+        Self {
+            judge: Some(judge),
+            ..self
+        }
     }
 
     /// The identity that connections are made with.
@@ -263,7 +279,8 @@ impl Dialer {
         destination: &str,
         expected: &PeerId,
     ) -> Result<(TlsStream<TcpStream>, LivePeer), Error> {
-        let stream = tcp(destination, self.config.connect_timeout).await?;
+        let limit = self.config.connect_timeout;
+        let stream = tcp(destination, limit, self.judge.as_deref()).await?;
         // The name is not what is verified (a SPIFFE id is); TLS only asks that there be one.
         let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
         let connector = TlsConnector::from(client);

@@ -2,15 +2,21 @@
 #![cfg(feature = "spiffe")]
 #![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
+use std::error::Error as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Response;
 use http_body_util::BodyExt;
 use mesh_transport::Body;
+use mesh_transport::BoxError;
 use mesh_transport::Error;
 use mesh_transport::drain::Phase;
 use mesh_transport::peer::Dialer;
+use mesh_transport::peer::JudgeAddress;
 use mesh_transport::peer::PeerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -42,6 +48,54 @@ async fn requests_share_one_connection() {
         assert!(together.join_all().await.iter().all(Result::is_ok));
     }
     assert_eq!((served.connections(), pool.open_connections()), (1, 1));
+}
+
+/// Refuses the IPv6 address of this machine, and all of them where `is_closed` is true.
+#[derive(Debug)]
+struct Picky {
+    is_closed: bool,
+    asked: AtomicUsize,
+}
+
+impl JudgeAddress for Picky {
+    fn judge(&self, address: SocketAddr) -> Result<(), BoxError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.is_closed || address.is_ipv6() {
+            return Err(format!("{address} is not for us").into());
+        }
+        Ok(())
+    }
+}
+
+// threat 49
+#[tokio::test]
+async fn a_name_leads_only_where_the_judge_lets_it_and_an_address_is_taken_as_it_stands() {
+    let pki = Pki::new("example.org");
+    let served = serve(&pki.store("orders"), |_, _| async {
+        Response::new(Body::empty())
+    });
+    let address = served.address.to_string();
+    let name = format!("localhost:{}", served.address.port());
+    for (destination, is_closed, is_reached) in [
+        (&name, false, true),
+        (&name, true, false),
+        (&address, true, true),
+    ] {
+        let judge = Arc::new(Picky {
+            is_closed,
+            asked: AtomicUsize::new(0),
+        });
+        let dialer = Dialer::new(pki.store("users"), PeerConfig::default(), tasks())
+            .with_judge(Arc::clone(&judge) as Arc<_>);
+        let dialed = dialer.dial(destination, &pki.id("orders")).await;
+        assert_eq!(dialed.is_ok(), is_reached, "{destination}: {dialed:?}");
+        if let Err(error) = dialed {
+            let why = error.source().unwrap().to_string();
+            assert!(why.contains("is not for us"), "{why}");
+        }
+        let asked = judge.asked.load(Ordering::Relaxed);
+        assert_eq!(asked > 0, *destination == name, "{destination}");
+    }
 }
 
 #[tokio::test]
