@@ -77,7 +77,7 @@ impl SecureMesh {
         Builder::new(config)
     }
 
-    /// A client for `service`. Costs two reference counts: make one wherever it is needed, or keep it.
+    /// A client for `service`. Costs little: make one wherever it is needed, or keep it.
     ///
     /// # Errors
     ///
@@ -90,10 +90,8 @@ impl SecureMesh {
             return Err(CallError::unknown_service(service, &services.known()));
         }
         let (shared, calls) = (Arc::clone(&self.shared), Arc::clone(&self.calls));
-        let name = found
-            .as_ref()
-            .map_or_else(|| Arc::from(service), |found| Arc::clone(&found.name));
-        Client::new(shared, (name, found), calls, self.max_answer_bytes)
+        let name = found.map_or_else(|| Arc::from(service), |found| Arc::clone(&found.name));
+        Client::new(shared, name, calls, self.max_answer_bytes)
     }
 
     /// Answers calls of `method` with `handler`, in place of the handler that it had; JSON in and out.

@@ -25,6 +25,7 @@ use mesh_node::config::Environment;
 use mesh_node::config::NodeConfig;
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
@@ -78,17 +79,27 @@ fn config(
             )
         })
         .collect();
+    let source = format!("{{ mode: static, services: [{}] }}", known.join(", "));
+    with_source(dir, service, (security, rules), &source)
+}
+
+/// Likewise, with any source of endpoints.
+fn with_source(
+    dir: &Path,
+    service: &str,
+    (security, rules): (&str, &str),
+    source: &str,
+) -> NodeConfig {
     let text = format!(
         "service: {{ id: {service}, listen: '127.0.0.1:0' }}\n\
          outbound: {{ listen: '127.0.0.1:0' }}\n\
          admin: {{ listen: '127.0.0.1:0' }}\n\
          identity: {{ trust_domain: example.org, source: builtin, ca_dir: ca }}\n\
          security: {security}\n\
-         discovery: {{ sources: [ {{ mode: static, services: [{}] }} ] }}\n\
+         discovery: {{ sources: [ {source} ], cache: {{ enabled: false }} }}\n\
          policy: {{ default: deny, rules: [{rules}] }}\n\
          audit: {{ path: {service}.log }}\n\
          drain: {{ timeout: 10s }}\n",
-        known.join(", "),
     );
     // Each node has a key folder of its own, as two programs on two machines have.
     let text = text.replace(
@@ -221,6 +232,32 @@ async fn calls_pass_sealed() {
 #[tokio::test]
 async fn calls_pass_over_mtls_alone() {
     check_calls(MTLS).await;
+}
+
+// A client once held the service that it had found, which stayed as it was when the node forgot it; and a client that had
+// found none yet went by the host of its requests.
+#[tokio::test]
+async fn a_client_calls_its_service_by_name_whatever_host_a_request_names() {
+    let dir = folder();
+    let orders = orders(dir.path(), MTLS).await;
+    let address = orders.addresses().inbound;
+    let (host, port) = (address.ip().to_string(), address.port());
+    let list = json!([{ "id": "order-service", "host": host, "port": port }]);
+    let path = dir.path().join("services.json");
+    fs::write(&path, list.to_string()).unwrap();
+    let source = format!("{{ mode: file, path: '{}' }}", path.display());
+    let config = with_source(dir.path(), "user-service", (MTLS, ""), &source);
+    let users = SecureMesh::builder(config).start().await.unwrap();
+    let client = users.connect("order-service").unwrap();
+    for _ in 0..2 {
+        let request = Request::post("/echo")
+            .header("host", "another-service")
+            .header("content-type", "application/json")
+            .body(Body::from("\"hello\""))
+            .unwrap();
+        let response = client.request(request).await.unwrap();
+        assert_eq!(response.status(), 200, "{:?}", response.headers());
+    }
 }
 
 #[tokio::test]

@@ -200,22 +200,26 @@ impl<S: Send + Sync + 'static> Services<S> {
         let before = self.table.load_full();
         let is_kept = |entry: &Entry<S>| {
             let was_used = entry.is_used.swap(false, Ordering::Relaxed);
-            // A call that is under way, or a client of an embedding program, holds the service too.
-            entry.is_fixed || was_used || Arc::strong_count(&entry.service) > 1
+            entry.is_fixed || was_used || is_held(entry)
         };
-        let kept: Table<S> = before
+        let (mut kept, left): (Table<S>, Table<S>) = before
             .iter()
-            .filter(|(_, entry)| is_kept(entry))
             .map(|(name, entry)| (name.clone(), Arc::clone(entry)))
-            .collect();
-        if kept.len() < before.len() {
-            tracing::info!(
-                count = before.len() - kept.len(),
-                "services that nobody calls are forgotten"
-            );
+            .partition(|(_, entry)| is_kept(entry));
+        if left.is_empty() {
+            return;
+        }
+        self.table.store(Arc::new(kept.clone()));
+        // A call that found one before that goes on with it, so it must stay alive, and be the only one of its name.
+        let (taken, left): (Table<S>, Table<S>) =
+            left.into_iter().partition(|(_, entry)| is_held(entry));
+        if !taken.is_empty() {
+            kept.extend(taken);
             self.table.store(Arc::new(kept));
         }
         drop(asked);
+        let count = left.len();
+        tracing::info!(count, "services that nobody calls are forgotten");
     }
 
     fn add(&self, name: &ServiceName, watch: Watch) -> Result<Arc<S>, NotFound> {
@@ -297,6 +301,11 @@ impl<S> fmt::Debug for Services<S> {
         let table = self.table.load();
         f.debug_set().entries(table.keys()).finish()
     }
+}
+
+/// Whether a call that is under way holds the service too.
+fn is_held<S>(entry: &Entry<S>) -> bool {
+    Arc::strong_count(&entry.service) > 1
 }
 
 fn forget_asked(asked: &mut HashMap<Box<str>, Instant>, now: Instant) {

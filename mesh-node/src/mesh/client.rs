@@ -28,15 +28,14 @@ use serde::de::DeserializeOwned;
 use super::error::CallError;
 use crate::node::Shared;
 use crate::respond::X_MESH_ERROR;
-use crate::stack::outbound::Service;
+use crate::stack::outbound::To;
 
 /// Calls one service through the node that is part of this program. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    /// Looked up at each call: a service that nobody called for a while is forgotten, and another one of that name made.
     name: Arc<str>,
-    /// Absent where it is looked up at each call.
-    service: Option<Arc<Service>>,
     host: HeaderValue,
     calls: Arc<DrainSignal>,
     max_answer_bytes: usize,
@@ -45,7 +44,7 @@ pub struct Client {
 impl Client {
     pub(super) fn new(
         shared: Arc<Shared>,
-        (name, service): (Arc<str>, Option<Arc<Service>>),
+        name: Arc<str>,
         calls: Arc<DrainSignal>,
         max_answer_bytes: usize,
     ) -> Result<Self, CallError> {
@@ -54,7 +53,6 @@ impl Client {
         Ok(Self {
             shared,
             name,
-            service,
             host,
             calls,
             max_answer_bytes,
@@ -113,7 +111,7 @@ impl Client {
         let response = self
             .shared
             .outbound
-            .handle(request, self.service.as_ref())
+            .handle(request, To::Name(&self.name))
             .await;
         let (head, body) = response.into_parts();
         let about = (head.status, &head.headers);
@@ -157,7 +155,7 @@ impl Client {
         let response = self
             .shared
             .outbound
-            .handle(request, self.service.as_ref())
+            .handle(request, To::Name(&self.name))
             .await;
         Ok(response.map(|body| {
             Body::boxed(Held {

@@ -60,6 +60,7 @@ use crate::stack::inbound::Inbound;
 use crate::stack::inbound::Peer;
 use crate::stack::now;
 use crate::stack::outbound::Service;
+use crate::stack::outbound::To;
 use crate::stack::outbound::chain;
 use crate::tcp;
 use crate::tcp::TcpApp;
@@ -282,10 +283,8 @@ impl Shared {
             let (shared, bound, phase) = (Arc::clone(&shared), bound.clone(), phase.clone());
             Box::pin(async move {
                 let version = request.version();
-                let mut response = shared
-                    .outbound
-                    .handle(request.map(Body::from), bound.as_ref())
-                    .await;
+                let to = bound.as_ref().map_or(To::Host, To::Service);
+                let mut response = shared.outbound.handle(request.map(Body::from), to).await;
                 if phase.phase() >= Phase::Leaving || is_malformed(&response) {
                     close_after(&mut response, version);
                 }

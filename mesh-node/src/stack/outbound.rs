@@ -102,6 +102,17 @@ pub(crate) struct Outbound {
     pub(crate) recorder: Arc<Recorder>,
 }
 
+/// Where a request of this node's application is meant to go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum To<'a> {
+    /// Where its host or its path says.
+    Host,
+    /// To the service of that name, whatever its host says.
+    Name(&'a str),
+    /// To the service of a listener that has one of its own.
+    Service(&'a Arc<Service>),
+}
+
 /// One service that can be called, with the state that all calls to it share.
 pub(crate) struct Service {
     pub(crate) name: Arc<str>,
@@ -176,12 +187,8 @@ impl Outbound {
         }
     }
 
-    /// Answers one request of the local application. `bound` is the service of a listener that has one of its own.
-    pub(crate) async fn handle(
-        &self,
-        request: Request<Body>,
-        bound: Option<&Arc<Service>>,
-    ) -> Response<Body> {
+    /// Answers one request of the local application.
+    pub(crate) async fn handle(&self, request: Request<Body>, to: To<'_>) -> Response<Body> {
         let started = now();
         let is_grpc = is_grpc(&request);
         let (parts, body) = request.into_parts();
@@ -192,7 +199,7 @@ impl Outbound {
         strip_identity_headers(request.headers_mut(), &[]);
         self.ids.ensure(request.headers_mut());
         let id = request.headers().get(X_REQUEST_ID).cloned();
-        let service = match self.route(&mut request, bound).await {
+        let service = match self.route(&mut request, to).await {
             Ok(service) => service,
             Err(refusal) => return self.refuse(&refusal, is_grpc, id.as_ref()),
         };
@@ -252,14 +259,16 @@ impl Outbound {
         record.attach(response, keep)
     }
 
-    /// Which service a request is for: the listener's own, the host's, or the one that a JSON call names.
+    /// Which service a request is for: the one that was said, the host's, or the one that a JSON call names.
     async fn route(
         &self,
         request: &mut CanonicalRequest,
-        bound: Option<&Arc<Service>>,
+        to: To<'_>,
     ) -> Result<Arc<Service>, Refusal> {
-        if let Some(service) = bound {
-            return Ok(Arc::clone(service));
+        match to {
+            To::Service(service) => return Ok(Arc::clone(service)),
+            To::Name(name) => return self.named(name).await,
+            To::Host => {}
         }
         if let Some(service) = self.services.get(request.host()) {
             return Ok(service);
@@ -295,6 +304,9 @@ impl Outbound {
     }
 
     async fn named(&self, name: &str) -> Result<Arc<Service>, Refusal> {
+        if let Some(service) = self.services.get(name) {
+            return Ok(service);
+        }
         // Boxed: it is rare, and must not make every call larger.
         let found = Box::pin(self.services.find(name)).await;
         found.map_err(|why| {
