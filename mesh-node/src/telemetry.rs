@@ -1,14 +1,17 @@
 //! The node's metrics: what is counted, under which names, and the text that Prometheus reads.
 //!
 //! Names and labels follow Istio's standard metrics and the gRPC client metrics of DESIGN, so that existing
-//! dashboards work; the rest is `mesh_*`. No label takes its value from a request, so the number of series is
-//! bounded by the number of services and of rules.
+//! dashboards work; the rest is `mesh_*`. No label takes its value from a request, but for the names of services that a
+//! registry knows; what is counted of a service that is called goes when the service is forgotten. So the number of series
+//! is bounded by the number of services and of rules.
 
 mod credentials;
 mod discovery;
 mod policy;
 mod tcp;
 
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -20,6 +23,7 @@ use std::time::SystemTime;
 use http::StatusCode;
 use mesh_resilience::breaker::State;
 use mesh_session::LimiterStats;
+use parking_lot::Mutex;
 use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -45,6 +49,8 @@ pub(crate) struct Telemetry {
     client_failures: Family<ServiceLabel, Counter>,
     breaker_states: Family<ServiceLabel, Gauge>,
     retries: Family<ServiceLabel, Counter>,
+    /// The services that are called, by name; held while series of theirs are taken away.
+    called: Mutex<HashMap<Arc<str>, Called>>,
     /// What is counted about policy.
     pub(crate) policy: PolicyMetrics,
     /// What is counted about credentials.
@@ -85,6 +91,14 @@ pub(crate) struct Totals {
     pub(crate) requests: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) micros: AtomicU64,
+}
+
+/// Whose series are to go with a service.
+#[derive(Default)]
+struct Called {
+    /// More than one while a service that was forgotten is still in use and another one of its name is made.
+    holders: usize,
+    seen: HashSet<RequestLabels>,
 }
 
 /// What was asked for in handshakes, and refused.
@@ -157,7 +171,8 @@ pub(crate) struct Outcome {
     pub(crate) is_failure: bool,
 }
 
-/// The series of one pair of services, looked up once and then only counted up.
+/// The series of one pair of services, looked up once and then only counted up. Those of a service that is called are gone
+/// when the last one of these for it is.
 pub(crate) struct PairSeries {
     ends: Ends,
     telemetry: Arc<Telemetry>,
@@ -200,6 +215,7 @@ impl Telemetry {
                 "Circuit breaker of a service: 0 closed, 1 open, 2 half-open",
             ),
             retries: names.register("mesh_resilience_retries", "Attempts beyond the first"),
+            called: Mutex::default(),
             policy: PolicyMetrics::new(&mut names),
             credentials: CredentialMetrics::new(&mut names),
             discovery: DiscoveryMetrics::new(&mut names),
@@ -257,7 +273,37 @@ impl Telemetry {
         load.under_way.set(i64::from(now.under_way));
     }
 
-    /// Counts the retries of calls to one service.
+    /// Takes away what was counted of a service that is called no more, unless somebody else calls one of its name.
+    // threat 51
+    fn forget(&self, service: &Arc<str>) {
+        let mut called = self.called.lock();
+        let Some(one) = called.get_mut(service) else {
+            return;
+        };
+        one.holders = one.holders.saturating_sub(1);
+        if one.holders > 0 {
+            return;
+        }
+        let seen = called.remove(service).unwrap_or_default().seen;
+        for labels in &seen {
+            self.requests.remove(labels);
+            self.durations.remove(labels);
+            self.client_requests.remove(&ClientLabels {
+                service: Arc::clone(service),
+                code: labels.response_code,
+            });
+        }
+        let label = ServiceLabel {
+            service: Arc::clone(service),
+        };
+        self.client_durations.remove(&label);
+        self.client_failures.remove(&label);
+        self.breaker_states.remove(&label);
+        self.retries.remove(&label);
+        self.discovery.forget(service);
+    }
+
+    /// Counts the retries of calls to one service, whose series must live as long.
     pub(crate) fn retries_of(&self, service: &Arc<str>) -> Retries {
         Retries(
             self.retries
@@ -380,8 +426,14 @@ impl PairSeries {
         let service = ServiceLabel {
             service: Arc::clone(&ends.destination),
         };
-        let breaker = (ends.reporter == "source")
-            .then(|| telemetry.breaker_states.get_or_create(&service).clone());
+        let breaker = (ends.reporter == "source").then(|| {
+            let mut called = telemetry.called.lock();
+            called
+                .entry(Arc::clone(&ends.destination))
+                .or_default()
+                .holders += 1;
+            telemetry.breaker_states.get_or_create(&service).clone()
+        });
         Self {
             ends,
             telemetry,
@@ -463,6 +515,11 @@ impl PairSeries {
         };
         let telemetry = &self.telemetry;
         let client = (ends.reporter == "source").then(|| {
+            let mut called = telemetry.called.lock();
+            if let Some(one) = called.get_mut(&ends.destination) {
+                one.seen.insert(labels.clone());
+            }
+            drop(called);
             let service = Arc::clone(&ends.destination);
             let requests = telemetry.client_requests.get_or_create(&ClientLabels {
                 service: Arc::clone(&service),
@@ -485,6 +542,14 @@ impl PairSeries {
             known.push((is_grpc, code, series.clone()));
         }
         series
+    }
+}
+
+impl Drop for PairSeries {
+    fn drop(&mut self) {
+        if self.ends.reporter == "source" {
+            self.telemetry.forget(&self.ends.destination);
+        }
     }
 }
 
@@ -550,26 +615,73 @@ fn classic(open: &str) -> Result<String, fmt::Error> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn counts_once_for_each_end_and_writes_the_classic_format() {
-        let telemetry = Arc::new(Telemetry::new());
+    fn calls_to(service: &str, telemetry: &Arc<Telemetry>) -> PairSeries {
         let ends = Ends {
             reporter: "source",
             source: "user".into(),
             source_principal: "spiffe://t/user".into(),
-            destination: "order".into(),
-            destination_principal: "spiffe://t/order".into(),
+            destination: service.into(),
+            destination_principal: format!("spiffe://t/{service}").into(),
             security: "mutual_tls",
         };
-        let series = PairSeries::new(ends, Arc::clone(&telemetry));
+        PairSeries::new(ends, Arc::clone(telemetry))
+    }
+
+    fn call(series: &PairSeries, code: StatusCode) {
+        let outcome = Outcome {
+            is_grpc: false,
+            code,
+            is_failure: code.is_server_error(),
+        };
+        series.record(outcome, Duration::from_millis(3));
+    }
+
+    // threat 51
+    #[test]
+    fn three_thousand_services_that_were_called_and_forgotten_leave_the_page_no_longer() {
+        let telemetry = Arc::new(Telemetry::new());
+        let before = telemetry.text().unwrap();
+        for number in 0..3000 {
+            let name = format!("made-up-{number}");
+            let series = calls_to(&name, &telemetry);
+            let service = Arc::clone(&series.ends().destination);
+            call(&series, StatusCode::OK);
+            call(&series, StatusCode::BAD_GATEWAY);
+            series.show_breaker(State::Open);
+            drop(telemetry.retries_of(&service));
+            telemetry.discovery.updated(&service, 1);
+            telemetry.discovery.checked(&service, true);
+            telemetry.discovery.checked(&service, false);
+            if number == 0 {
+                assert!(telemetry.text().unwrap().contains(&name));
+            }
+        }
+        assert_eq!(telemetry.text().unwrap(), before);
+        assert!(telemetry.called.lock().is_empty());
+    }
+
+    #[test]
+    fn a_service_that_is_made_anew_while_the_one_before_is_still_in_use_keeps_its_series() {
+        let telemetry = Arc::new(Telemetry::new());
+        let before = calls_to("order", &telemetry);
+        call(&before, StatusCode::OK);
+        let after = calls_to("order", &telemetry);
+        call(&after, StatusCode::NOT_FOUND);
+        drop(before);
+        call(&after, StatusCode::OK);
+        let text = telemetry.text().unwrap();
+        let counted = "grpc_client_requests_total{service=\"order\",code=\"200\"} 2\n";
+        assert!(text.contains(counted), "{text}");
+        drop(after);
+        assert!(!telemetry.text().unwrap().contains("order"));
+    }
+
+    #[test]
+    fn counts_once_for_each_end_and_writes_the_classic_format() {
+        let telemetry = Arc::new(Telemetry::new());
+        let series = calls_to("order", &telemetry);
         for code in [StatusCode::OK, StatusCode::OK, StatusCode::BAD_GATEWAY] {
-            let is_failure = code.is_server_error();
-            let outcome = Outcome {
-                is_grpc: false,
-                code,
-                is_failure,
-            };
-            series.record(outcome, Duration::from_millis(3));
+            call(&series, code);
         }
         let text = telemetry.text().unwrap();
         assert!(

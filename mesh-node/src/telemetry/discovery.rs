@@ -1,7 +1,9 @@
 //! What is counted about endpoints: where they come from, how they do, and what checks find.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -20,6 +22,8 @@ pub(crate) struct DiscoveryMetrics {
     failures: Family<SourceLabel, Counter>,
     checks: Family<CheckLabels, Counter>,
     dropped: Family<SourceLabels, Counter>,
+    /// The control planes that wanted requests dropped, for whoever takes that away again.
+    planes: Mutex<HashSet<Arc<str>>>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -73,6 +77,7 @@ impl DiscoveryMetrics {
                 "mesh_discovery_dropped_requests",
                 "Requests to a service that were not sent, because a control plane wants a share of them dropped",
             ),
+            planes: Mutex::default(),
         }
     }
 
@@ -124,17 +129,37 @@ impl DiscoveryMetrics {
     /// Counts a request that a control plane wanted dropped.
     pub(crate) fn dropped(&self, dropped: &Dropped) {
         let (service, source) = (Arc::clone(&dropped.service), Arc::clone(&dropped.plane));
+        self.planes.lock().insert(Arc::clone(&source));
         self.dropped
             .get_or_create(&SourceLabels { service, source })
             .inc();
     }
 
+    /// Takes away what was counted of a service.
+    pub(super) fn forget(&self, service: &Arc<str>) {
+        let label = ServiceLabel {
+            service: Arc::clone(service),
+        };
+        self.updates.remove(&label);
+        for source in self.planes.lock().iter() {
+            let (service, source) = (Arc::clone(service), Arc::clone(source));
+            self.dropped.remove(&SourceLabels { service, source });
+        }
+        for outcome in [GOOD, BAD] {
+            let service = Arc::clone(service);
+            self.checks.remove(&CheckLabels { service, outcome });
+        }
+    }
+
     /// Counts an active check.
     pub(crate) fn checked(&self, service: &Arc<str>, is_good: bool) {
-        let outcome = if is_good { "success" } else { "failure" };
+        let outcome = if is_good { GOOD } else { BAD };
         let service = Arc::clone(service);
         self.checks
             .get_or_create(&CheckLabels { service, outcome })
             .inc();
     }
 }
+
+const GOOD: &str = "success";
+const BAD: &str = "failure";
