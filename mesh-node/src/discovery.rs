@@ -8,6 +8,7 @@
 pub(crate) mod admission;
 pub(crate) mod cache;
 pub(crate) mod control_planes;
+pub(crate) mod own;
 pub(crate) mod registration;
 pub(crate) mod services;
 pub(crate) mod sources;

@@ -45,7 +45,9 @@ use crate::policy_store::Shown;
 use crate::stack::now;
 use crate::stack::outbound::Outbound;
 use crate::stack::outbound::Service;
+use crate::tasks::Ended;
 use crate::tasks::every;
+use crate::tasks::supervised;
 use crate::tasks::until_drain;
 use crate::tcp::TcpApp;
 use crate::workload_api::WorkloadApi;
@@ -69,7 +71,7 @@ pub struct Node {
     audit_driver: Option<mesh_audit::Driver>,
     rotation: Rotation,
     workload_api: Option<WorkloadApi>,
-    drivers: Vec<mesh_discovery::Driver>,
+    drivers: Vec<(Arc<str>, mesh_discovery::Driver)>,
     registrations: Option<Registrations>,
     cache: Option<Writer>,
     policies: Arc<Shown>,
@@ -256,8 +258,11 @@ impl Node {
             until_drain(&shared.tasks, from_here.clone(), reload.run());
         }
         let cached = cache.map(|cache| cache.start(&shared.tasks, from_here.clone()));
-        for driver in drivers {
-            until_drain(&shared.tasks, from_here.clone(), driver);
+        for (source, driver) in drivers {
+            let health = Arc::clone(&shared.health);
+            supervised(&shared.tasks, from_here.clone(), driver, move |how| {
+                source_ended(&health, &source, how);
+            });
         }
         upkeep.start(&shared.tasks, &from_here);
         if let Some(source) = intentions {
@@ -363,6 +368,14 @@ fn start(shared: &Arc<Shared>, drain: &Drain, rotation: Rotation) {
     every(&shared.tasks, drain.clone(), FLUSH_EVERY, move || {
         tick(&ticking);
     });
+}
+
+/// A source that nobody works for any more keeps its lists, and they do not change again.
+fn source_ended(health: &Board, source: &str, how: Ended) {
+    tracing::error!(source, %how, "a source of endpoints works no more, its lists stay as they are");
+    let message =
+        format!("{source} {how}: its lists stay as they are until the node is started anew");
+    health.degraded(SOURCE_WORK, message);
 }
 
 /// Keeps the node's entries in registries, and tells them how it does.
@@ -516,6 +529,8 @@ const CLOSE_SESSIONS: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_millis(500);
 /// What `/health` calls the entries in registries.
 const REGISTRATION: &str = "registration";
+/// The part of `/health` that says that nobody works for a source any more.
+const SOURCE_WORK: &str = "discovery_source";
 /// How often registries may hear of a change in how this node does.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How stale a line of the access log may be.

@@ -39,6 +39,7 @@ use crate::config::PolicyDefault;
 use crate::config::SecurityMode;
 use crate::config::SourceConfig;
 use crate::consul::identity::Consul;
+use crate::discovery::own::Own;
 use crate::discovery::sources::sources;
 use crate::error::Error;
 use crate::policy_store::PolicyStore;
@@ -438,9 +439,10 @@ fn discovery(
     let mut unkept = config.clone();
     unkept.discovery.cache.enabled = false;
     let random: Arc<dyn mesh_resilience::random::Random> = Arc::new(|| 0);
-    let built = sources(&unkept, &random, &Arc::default()).map_err(|error| {
-        Failure::because(document.error("discovery.sources", "is not usable"), error)
-    })?;
+    let built =
+        sources(&unkept, &Own::new(&unkept), &random, &Arc::default()).map_err(|error| {
+            Failure::because(document.error("discovery.sources", "is not usable"), error)
+        })?;
     let endpoints: Vec<&str> = config
         .discovery
         .static_endpoints()
@@ -466,7 +468,9 @@ fn discovery(
         }
     }
     let sources = config.discovery.sources.iter();
-    findings.warnings.extend(sources.flat_map(doubts));
+    findings
+        .warnings
+        .extend(sources.flat_map(SourceConfig::doubts));
     Ok(())
 }
 
@@ -479,53 +483,6 @@ fn asked(config: &NodeConfig) -> String {
     } else {
         format!("; {} is asked when the node runs", names.join(", "))
     }
-}
-
-/// What is worth a second look in how a registry is reached, and in what it may say.
-fn doubts(source: &SourceConfig) -> Vec<String> {
-    let (name, urls, has_secret, may_name) = match source {
-        SourceConfig::Consul(consul) => (
-            &consul.name,
-            std::slice::from_ref(&consul.url),
-            consul.token.is_some() || consul.token_file.is_some(),
-            &consul.may_name_identities,
-        ),
-        SourceConfig::Etcd(etcd) => (
-            &etcd.name,
-            &etcd.endpoints[..],
-            etcd.username.is_some(),
-            &etcd.may_name_identities,
-        ),
-        SourceConfig::Xds(xds) => (&xds.name, &xds.servers[..], false, &xds.may_name_identities),
-        _ => return Vec::new(),
-    };
-    let mut doubts = Vec::new();
-    if let Some(url) = urls.iter().find(|url| is_plain_and_far(url)) {
-        let shown = if has_secret {
-            ", and with it our secret"
-        } else {
-            ""
-        };
-        doubts.push(format!(
-            "discovery.sources: {name} is asked without TLS at {url}: whoever is on the way can change what it says{shown}"
-        ));
-    }
-    if !may_name.is_empty() {
-        doubts.push(format!(
-            "discovery.sources: whoever can write to {name} can lead calls for any service to {}",
-            may_name.join(", ")
-        ));
-    }
-    doubts
-}
-
-/// Whether an address is reached in plaintext and over a network.
-fn is_plain_and_far(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("http://") else {
-        return false;
-    };
-    let near = ["127.", "localhost", "[::1]"];
-    !near.iter().any(|host| rest.starts_with(host))
 }
 
 fn identity_keys(

@@ -1,5 +1,6 @@
 //! Where services are.
 
+mod doubts;
 mod register;
 mod registry;
 mod source;

@@ -10,14 +10,12 @@
 //!
 //! Static lists are configuration; they do not come through here.
 
-use std::net::IpAddr;
-use std::net::SocketAddr;
-
 use mesh_discovery::Admission;
 use mesh_discovery::Endpoint;
 use mesh_discovery::Error;
 use mesh_discovery::ServiceName;
 
+use super::own::Own;
 use crate::config::ExpectedIds;
 
 /// What one source may say.
@@ -27,16 +25,6 @@ pub(crate) struct Rules {
     /// Ids that this source may name for any service: whole ones, or all below a path that ends in `/*`.
     pub(crate) may_name: Vec<String>,
     pub(crate) own: Own,
-}
-
-/// This node's own listeners.
-#[derive(Clone, Debug)]
-pub(crate) struct Own {
-    pub(crate) service: String,
-    /// Where other nodes reach it.
-    pub(crate) inbound: SocketAddr,
-    /// All others.
-    pub(crate) others: Vec<SocketAddr>,
 }
 
 impl Admission for Rules {
@@ -58,32 +46,6 @@ impl Admission for Rules {
     }
 }
 
-impl Own {
-    /// The listener of ours that `endpoint` is, unless it is where it belongs. A name that leads to us is not found here; who
-    /// answers then is us, and does not prove to be the service.
-    fn listener(&self, service: &str, endpoint: &Endpoint) -> Option<SocketAddr> {
-        let ip = match endpoint.host.name() {
-            Some("localhost") => IpAddr::from([127, 0, 0, 1]),
-            Some(_) => return None,
-            None => endpoint.host.ip()?,
-        };
-        let is_it = |listener: &&SocketAddr| {
-            listener.port() == endpoint.port
-                && (listener.ip() == ip || (listener.ip().is_unspecified() && is_ours(ip)))
-        };
-        let others = self.others.iter().find(is_it);
-        let inbound = [&self.inbound]
-            .into_iter()
-            .find(|listener| service != self.service && is_it(listener));
-        others.or(inbound).copied()
-    }
-}
-
-/// Whether an address is this machine's: only those can be bound to.
-fn is_ours(ip: IpAddr) -> bool {
-    ip.is_loopback() || std::net::UdpSocket::bind((ip, 0)).is_ok()
-}
-
 /// Whether `id` is `allowed`, or below it where it ends in `/*`.
 fn covers(allowed: &str, id: &str) -> bool {
     match allowed.strip_suffix('*') {
@@ -96,6 +58,7 @@ fn covers(allowed: &str, id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::own::Machine;
 
     fn rules(may_name: &[&str]) -> Rules {
         Rules {
@@ -107,7 +70,9 @@ mod tests {
                 others: vec![
                     "127.0.0.1:9090".parse().unwrap(),
                     "127.0.0.1:15001".parse().unwrap(),
+                    "[::]:15006".parse().unwrap(),
                 ],
+                machine: Machine::with(&[("10.0.0.77", 32), ("fd00::7", 128)]),
             },
         }
     }
@@ -145,6 +110,13 @@ mod tests {
             ("payments", "10.9.9.9", 50051, true),
             ("payments", "127.0.0.1", 50051, false),
             ("payments", "localhost", 50051, false),
+            ("payments", "localhost.", 50051, false),
+            ("payments", "any.localhost", 50051, false),
+            ("payments", "10.0.0.77", 50051, false),
+            ("payments", "10.0.0.8", 50051, true),
+            ("payments", "10.0.0.77", 15006, false),
+            ("payments", "fd00::7", 15006, false),
+            ("payments", "fd00::8", 15006, true),
             ("payments", "127.0.0.1", 50052, true),
             ("orders", "127.0.0.1", 50051, true),
             ("orders", "127.0.0.1", 9090, false),

@@ -20,6 +20,7 @@ pub(super) use self::registries::announced;
 use super::cache;
 use super::cache::Writer;
 use super::control_planes::ControlPlanes;
+use super::own::Own;
 use super::registration::Registrar;
 use crate::config::Combine;
 use crate::config::DiscoveryConfig;
@@ -30,8 +31,8 @@ use crate::error::Error;
 /// Where services are, and the work that keeps it true.
 pub(crate) struct Sources {
     pub(crate) discovery: Arc<dyn Discover>,
-    /// To be run for as long as the sources are asked.
-    pub(crate) drivers: Vec<Driver>,
+    /// To be run for as long as the sources are asked, by the names of their sources.
+    pub(crate) drivers: Vec<(Arc<str>, Driver)>,
     /// The services that the configuration names: they are followed from the start.
     pub(crate) fixed: Vec<ServiceName>,
     /// Whether a source may know other services.
@@ -50,6 +51,7 @@ pub(crate) struct Sources {
 /// [`Error::Config`], with the source that can't be used.
 pub(crate) fn sources(
     config: &NodeConfig,
+    own: &Own,
     random: &Arc<dyn Random>,
     vitals: &Arc<Vitals>,
 ) -> Result<Sources, Error> {
@@ -77,11 +79,15 @@ pub(crate) fn sources(
         belief: belief(discovery)?,
         vitals,
         cache: cache.as_ref(),
+        own,
     };
     let mut all: Vec<Arc<dyn Discover>> = Vec::new();
     let (mut drivers, mut registrars, mut has_lists) = (Vec::new(), Vec::new(), false);
     let mut control_planes = Vec::new();
     for (source, index) in discovery.sources.iter().zip(0..) {
+        if let Some(doubt) = source.plaintext() {
+            tracing::warn!("{doubt}");
+        }
         match builder.source(source) {
             // All lists are one source, where the first of them stands.
             None if has_lists => {}
@@ -94,10 +100,14 @@ pub(crate) fn sources(
                     Error::config(format!("discovery.sources[{index}] can't be used"), source)
                 })?;
                 let name = Arc::clone(built.registry.name());
-                registrars.extend(built.registrar.map(|registrar| (name, registrar)));
                 control_planes.extend(built.control_plane);
+                registrars.extend(
+                    built
+                        .registrar
+                        .map(|registrar| (Arc::clone(&name), registrar)),
+                );
                 all.push(Arc::new(built.registry));
-                drivers.push(built.driver);
+                drivers.push((name, built.driver));
             }
         }
     }
@@ -107,7 +117,7 @@ pub(crate) fn sources(
         (_, Some(last)) => {
             all.push(last);
             let (combined, driver) = Combined::new(all, combination(discovery));
-            drivers.push(driver);
+            drivers.push((Arc::from("all sources together"), driver));
             Arc::new(combined)
         }
     };

@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use parking_lot::RwLock;
 
 use crate::access_log::AccessLog;
+use crate::adapt::address::Elsewhere;
 use crate::audit::Auditor;
 use crate::config::AuditEvent;
 use crate::config::Durability;
@@ -40,6 +41,7 @@ use crate::consul;
 use crate::consul::intentions::Intentions;
 use crate::consul::names::Names;
 use crate::discovery::cache::Writer;
+use crate::discovery::own::Own as Listeners;
 use crate::discovery::registration::Registrar;
 use crate::error::Error;
 use crate::identity::Identity;
@@ -87,7 +89,7 @@ pub(super) struct Built {
     pub(super) audit_driver: Option<mesh_audit::Driver>,
     pub(super) rotation: Rotation,
     pub(super) workload_api: Option<WorkloadApi>,
-    pub(super) drivers: Vec<Driver>,
+    pub(super) drivers: Vec<(Arc<str>, Driver)>,
     pub(super) registrars: Vec<Registrar>,
     pub(super) cache: Option<Writer>,
     pub(super) random: Arc<SplitMix64>,
@@ -169,10 +171,18 @@ pub(super) fn parts(
     let (session_identity, client, server) = sessions.map_or((None, None, None), |s| {
         (Some(s.identity), Some(s.client), Some(s.server))
     });
-    let dialer = Dialer::new(Arc::clone(&tls), peer_config(config), tasks.clone());
+    let listeners = Listeners::new(config);
+    let dialer = Dialer::new(Arc::clone(&tls), peer_config(config), tasks.clone())
+        .with_judge(Arc::new(Elsewhere(listeners.clone())));
     let parts = (dialer, client, tokens.cloned());
     let vitals = Arc::new(Vitals::new());
-    let (services, sources) = services(config, own, parts, (&telemetry, &vitals), tasks)?;
+    let (services, sources) = services(
+        config,
+        (own, &listeners),
+        parts,
+        (&telemetry, &vitals),
+        tasks,
+    )?;
     let outbound = Outbound {
         own_name: Arc::clone(&own.name),
         services,

@@ -24,6 +24,7 @@ use futures_core::future::BoxFuture;
 use mesh_discovery::EndpointHealth;
 use mesh_discovery::Health;
 use mesh_discovery::ServiceName;
+use mesh_discovery::Staleness;
 use mesh_discovery::Standing;
 use mesh_discovery::Status;
 use mesh_discovery::Vitals;
@@ -42,6 +43,7 @@ use self::check::Checks;
 use self::level::Level;
 pub(crate) use self::member::Links;
 pub(crate) use self::member::Member;
+pub(crate) use self::member::Pins;
 use self::member::is_trusted_by_pin;
 use crate::stack::now;
 
@@ -148,7 +150,8 @@ impl Endpoints {
         endpoints
     }
 
-    /// Takes over every change, and checks the endpoints where that is configured, until the source is gone.
+    /// Takes over every change, and checks the endpoints where that is configured, until the source is gone. Its last list
+    /// then stays, and is said to be stale.
     pub(crate) async fn follow(self: &Arc<Self>, mut watch: Watch) {
         self.update(watch.latest());
         let (health, checking) = check::start(self, &watch);
@@ -171,6 +174,7 @@ impl Endpoints {
             }
         }
         self.changing.lock().health = None;
+        self.update(&last(&watch));
     }
 
     /// The service.
@@ -286,6 +290,20 @@ impl Endpoints {
     /// The list now.
     pub(crate) fn current(&self) -> Arc<List> {
         self.current.load_full()
+    }
+}
+
+/// What a source leaves that is gone.
+fn last(watch: &Watch) -> mesh_discovery::Endpoints {
+    let list = watch.current();
+    match list.standing() {
+        Standing::Fresh => {
+            let revision = list.revision();
+            list.with_standing(Standing::Stale(Staleness::Unreachable), revision)
+        }
+        // It will never answer.
+        Standing::Pending => mesh_discovery::Endpoints::absent(),
+        _ => list,
     }
 }
 

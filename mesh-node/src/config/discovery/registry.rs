@@ -36,11 +36,11 @@ pub struct ConsulSourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub token_file: Option<PathBuf>,
-    /// PEM roots that its certificate must lead to; the system's are not used. Required with `https`.
+    /// PEM roots that its certificate must lead to, read once at the start; the system's are not used. Required with `https`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub ca_file: Option<PathBuf>,
-    /// PEM certificate that we show it, where it asks for one. Default none.
+    /// PEM certificate that we show it, where it asks for one; read once, so a new one needs a new start. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub cert_file: Option<PathBuf>,
@@ -99,11 +99,11 @@ pub struct EtcdSourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub password_file: Option<PathBuf>,
-    /// PEM roots that its certificate must lead to; the system's are not used. Required with `https`.
+    /// PEM roots that its certificate must lead to, read once at the start; the system's are not used. Required with `https`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub ca_file: Option<PathBuf>,
-    /// PEM certificate that we show it, where it asks for one. Default none.
+    /// PEM certificate that we show it, where it asks for one; read once, so a new one needs a new start. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub cert_file: Option<PathBuf>,
@@ -162,11 +162,11 @@ pub struct XdsSourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub token_file: Option<PathBuf>,
-    /// PEM roots that its certificate must lead to; the system's are not used. Required with `https`.
+    /// PEM roots that its certificate must lead to, read once at the start; the system's are not used. Required with `https`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub ca_file: Option<PathBuf>,
-    /// PEM certificate that we show it, where it asks for one. Default none.
+    /// PEM certificate that we show it, where it asks for one; read once, so a new one needs a new start. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub cert_file: Option<PathBuf>,

@@ -27,9 +27,9 @@ use mesh_discovery::xds;
 use mesh_resilience::random::Random;
 use mesh_transport::BoxError;
 
-use super::super::admission::Own;
 use super::super::admission::Rules;
 use super::super::control_planes::ControlPlane;
+use super::super::own::Own;
 use crate::config::ConsulSourceConfig;
 use crate::config::DnsSourceConfig;
 use crate::config::EtcdSourceConfig;
@@ -53,6 +53,8 @@ pub(super) struct Builder<'a> {
     pub(super) vitals: &'a Arc<Vitals>,
     /// The last good lists, where they are kept.
     pub(super) cache: Option<&'a Arc<Cache>>,
+    /// What no registry may lead calls to.
+    pub(super) own: &'a Own,
 }
 
 /// A source, its work, and the way to register with it, where that is asked for.
@@ -154,7 +156,7 @@ impl Builder<'_> {
         let ranges = config.allow.iter().map(|range| AddressRange::parse(range));
         let mut addresses = AddressRules::default();
         addresses.allow = ranges.collect::<Result<_, _>>()?;
-        addresses.own = self.own().others;
+        addresses.own = self.own.others.clone();
         asked.addresses = addresses;
         let (registry, driver) =
             dns::source(asked, self.random(), self.registry(&config.name, &[]))?;
@@ -167,8 +169,11 @@ impl Builder<'_> {
     }
 
     fn file(&self, config: &FileSourceConfig) -> Result<Built, BoxError> {
-        // As much configuration as the file that names it.
-        let registry = self.registry(&config.name, &[EVERYBODY.to_owned()]);
+        // As much configuration as the file that names it, so it may say who somebody is; the cache may not, and is not
+        // needed: this is a file already.
+        // threat 48
+        let mut registry = self.registry(&config.name, &[EVERYBODY.to_owned()]);
+        registry.cache = None;
         let (registry, driver) = file::source(file::Config::new(&config.path), registry)?;
         Ok(Built {
             registry,
@@ -212,7 +217,7 @@ impl Builder<'_> {
         let rules = Rules {
             ids: self.config.expected_ids(),
             may_name: may_name.to_vec(),
-            own: self.own(),
+            own: self.own.clone(),
         };
         let registry = RegistryConfig::new(name)
             .with_belief(self.belief.clone())
@@ -266,19 +271,6 @@ impl Builder<'_> {
                 interval,
             },
         })
-    }
-
-    fn own(&self) -> Own {
-        let config = self.config;
-        let mut others = vec![config.outbound.listen, config.admin.listen];
-        let upstreams = config.outbound.upstreams.iter();
-        others.extend(upstreams.map(|upstream| upstream.bind));
-        others.extend(config.service.tcp.iter().map(|tcp| tcp.listen));
-        Own {
-            service: config.service.id.clone(),
-            inbound: config.service.listen,
-            others,
-        }
     }
 
     fn random(&self) -> Arc<dyn Fn() -> u64 + Send + Sync> {
@@ -360,4 +352,60 @@ fn tls(
 
 fn read(path: &Path) -> Result<Vec<u8>, BoxError> {
     std::fs::read(path).map_err(|source| format!("{}: {source}", path.display()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_discovery::Belief;
+    use mesh_discovery::Discover as _;
+    use mesh_discovery::Endpoint;
+    use mesh_discovery::Endpoints;
+    use mesh_discovery::Recall as _;
+    use mesh_resilience::random::SplitMix64;
+
+    use super::*;
+    use crate::config::Document;
+    use crate::config::Environment;
+    use crate::node::wall_clock;
+
+    // threat 48
+    #[tokio::test]
+    async fn what_lies_in_the_cache_names_nobody_in_the_place_of_a_file() {
+        let (cache, _driver) = Cache::new(
+            mesh_discovery::cache::CacheConfig::default(),
+            Arc::new(wall_clock),
+        );
+        let orders = ServiceName::parse("orders").unwrap();
+        let mut endpoint = Endpoint::new("10.0.0.7".parse().unwrap(), 50051);
+        endpoint.spiffe_id = Some("spiffe://example.org/somebody-else".to_owned());
+        let list = Endpoints::new(vec![endpoint], 1).unwrap();
+        for source in ["file", "consul"] {
+            cache.remember(&Arc::from(source), &orders, &list);
+        }
+        let text = "service: { id: users }\nidentity: { trust_domain: example.org, source: builtin, ca_dir: ca }\ndiscovery: { sources: [\
+            { mode: file, path: /nonexistent/services.yaml }, \
+            { mode: consul, may_name_identities: ['spiffe://example.org/*'] } ] }";
+        let document = Document::parse(text, Path::new("mesh.yaml"), &Environment::new());
+        let config = document.unwrap().config().unwrap();
+        let builder = Builder {
+            config: &config,
+            random: &(Arc::new(SplitMix64::new(7)) as Arc<dyn Random>),
+            belief: Belief::default(),
+            vitals: &Arc::new(Vitals::new()),
+            cache: Some(&cache),
+            own: &Own::new(&config),
+        };
+        let restored: Vec<usize> = config
+            .discovery
+            .sources
+            .iter()
+            .map(|source| builder.source(source).unwrap().unwrap())
+            .map(|built| built.registry.watch(&orders).current().len())
+            .collect();
+        assert_eq!(
+            restored,
+            [0, 1],
+            "only a registry begins with what was before"
+        );
+    }
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use mesh_discovery::GrpcProbe;
+use mesh_discovery::Host;
 use mesh_discovery::ProbeLimit;
 use mesh_discovery::ServiceName;
 use mesh_discovery::Vitals;
@@ -31,6 +32,7 @@ use crate::config::ExpectedIds;
 use crate::config::HealthProtocol;
 use crate::config::NodeConfig;
 use crate::config::ResilienceConfig;
+use crate::discovery::own::Own as Listeners;
 use crate::discovery::services::Services;
 use crate::discovery::services::Work;
 use crate::discovery::sources::Sources;
@@ -42,6 +44,7 @@ use crate::service_token::ServiceTokens;
 use crate::stack::endpoints::Endpoints;
 use crate::stack::endpoints::Links;
 use crate::stack::endpoints::Parts;
+use crate::stack::endpoints::Pins;
 use crate::stack::endpoints::check::Checks;
 use crate::stack::endpoints::check::Protocol;
 use crate::stack::outbound::Layers;
@@ -67,16 +70,17 @@ pub(super) fn peer_config(config: &NodeConfig) -> PeerConfig {
 /// The services that can be called: those of the configuration, and all that registries know.
 pub(super) fn services(
     config: &NodeConfig,
-    own: &Own,
+    (own, listeners): (&Own, &Listeners),
     (dialer, sessions, tokens): (Dialer, Option<SessionClient>, Option<Arc<ServiceTokens>>),
     (telemetry, vitals): (&Arc<Telemetry>, &Arc<Vitals>),
     tasks: &Tasks,
 ) -> Result<(Services<Service>, Sources), Error> {
     let random = Arc::clone(&own.seed) as Arc<_>;
-    let sources = sources(config, &random, vitals)?;
+    let sources = sources(config, listeners, &random, vitals)?;
     let maker = Maker {
         own: own.clone(),
         ids: config.expected_ids(),
+        pins: pins(config),
         resilience: config.resilience.clone(),
         dialer,
         sessions,
@@ -95,6 +99,7 @@ pub(super) fn services(
 struct Maker {
     own: Own,
     ids: ExpectedIds,
+    pins: Arc<Pins>,
     resilience: ResilienceConfig,
     dialer: Dialer,
     sessions: Option<SessionClient>,
@@ -119,6 +124,7 @@ impl Maker {
             sessions: self.sessions.clone(),
             handshake_token: tokens.map(|tokens| Arc::clone(&tokens.handshakes)),
             expected: PeerId::new(expected),
+            pins: Arc::clone(&self.pins),
         };
         let shared: Arc<str> = Arc::from(name.as_str());
         let outliers = Outliers::new(OutlierConfig::default());
@@ -142,12 +148,27 @@ impl Maker {
             },
             Arc::clone(&self.telemetry),
         );
+        let series = Arc::new(series);
         let layers = layers(&self.resilience, own, (&self.telemetry, &shared))?;
-        let following = Arc::clone(&endpoints);
-        let work = Box::pin(async move { following.follow(watch).await });
-        let service = Service::new(shared, &layers, endpoints, Arc::new(series));
+        // Checks are counted for as long as they are made, so the series must not go before.
+        let (following, counted) = (Arc::clone(&endpoints), Arc::clone(&series));
+        let work = Box::pin(async move {
+            following.follow(watch).await;
+            drop(counted);
+        });
+        let service = Service::new(shared, &layers, endpoints, series);
         Ok((Arc::new(service), work))
     }
+}
+
+/// The keys that the configuration pins.
+fn pins(config: &NodeConfig) -> Arc<Pins> {
+    let pins = config.discovery.static_endpoints().filter_map(|endpoint| {
+        let host = Host::parse(&endpoint.host).ok()?;
+        let pin = endpoint.public_key_fingerprint.clone()?;
+        Some(((host, endpoint.port.get()), pin))
+    });
+    Arc::new(pins.collect())
 }
 
 /// How endpoints are checked; nothing where they are not.

@@ -1,5 +1,6 @@
 //! One peer: the connections to it, and what is known of how it does.
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Instant;
 
 use http::Request;
 use http::Response;
+use mesh_discovery::Host;
 use mesh_resilience::balance::EndpointState;
 use mesh_transport::Body;
 use mesh_transport::Error;
@@ -36,7 +38,12 @@ pub(crate) struct Links {
     pub(crate) handshake_token: Option<Arc<TokenCheck>>,
     /// The identity expected of an endpoint for which discovery names none.
     pub(crate) expected: PeerId,
+    /// The keys that the configuration pins, by where they are. Such a pin binds also where a registry says that place.
+    pub(crate) pins: Arc<Pins>,
 }
+
+/// Fingerprints of keys, by host and port.
+pub(crate) type Pins = HashMap<(Host, u16), String>;
 
 /// One peer with its connections and what is known of how it does; kept from list to list for as long as it is the same.
 #[derive(Debug)]
@@ -78,12 +85,7 @@ impl Links {
         let link = match &self.sessions {
             None => Link::Mtls(Box::new(pool)),
             Some(client) => {
-                let pin = if is_trusted_by_pin(endpoint) {
-                    Pin::Enough
-                } else {
-                    Pin::Besides
-                };
-                let pinned = endpoint.public_key_fingerprint.clone().map(pin);
+                let pinned = self.pin(endpoint);
                 let (tls, token) = (Arc::clone(self.dialer.tls()), self.handshake_token.clone());
                 Link::Hybrid(Box::new(client.pool(
                     pool,
@@ -98,6 +100,17 @@ impl Links {
             since: now,
             last_failure: Mutex::default(),
         }
+    }
+
+    /// The key that an endpoint must have.
+    pub(super) fn pin(&self, endpoint: &mesh_discovery::Endpoint) -> Option<Pin> {
+        let said = endpoint.public_key_fingerprint.clone();
+        if is_trusted_by_pin(endpoint) {
+            return said.map(Pin::Enough);
+        }
+        // threat 48: a registry takes no pin away by leaving it out or by another one.
+        let place = (endpoint.host.clone(), endpoint.port);
+        self.pins.get(&place).cloned().or(said).map(Pin::Besides)
     }
 }
 

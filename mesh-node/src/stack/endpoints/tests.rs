@@ -20,6 +20,7 @@ use mesh_transport::tls::certificates;
 use tokio::runtime::Handle;
 
 use super::*;
+use crate::adapt::peer_key::Pin;
 use crate::node::wall_clock;
 
 /// A service and the source of its endpoints.
@@ -33,12 +34,7 @@ impl World {
     fn new(list: Vec<Endpoint>) -> Self {
         let publisher = Publisher::new(found(list));
         let vitals = Arc::new(Vitals::new());
-        let links = Links {
-            dialer: dialer(),
-            sessions: None,
-            handshake_token: None,
-            expected: PeerId::new("spiffe://example.org/orders"),
-        };
+        let links = links();
         let parts = Parts {
             outliers: Arc::new(Outliers::new(OutlierConfig::default()).unwrap()),
             random: Arc::new(SplitMix64::new(7)),
@@ -75,6 +71,16 @@ impl World {
         ports.sort_unstable();
         ports.dedup();
         ports
+    }
+}
+
+fn links() -> Links {
+    Links {
+        dialer: dialer(),
+        sessions: None,
+        handshake_token: None,
+        expected: PeerId::new("spiffe://example.org/orders"),
+        pins: Arc::default(),
     }
 }
 
@@ -245,4 +251,43 @@ async fn who_is_taken_away_finishes_its_calls_and_who_comes_back_in_time_is_as_b
         () = world.endpoints.follow(watch) => {}
         () = script => {}
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_list_of_a_source_that_is_gone_stays_and_is_said_to_be_stale() {
+    let World {
+        endpoints,
+        publisher,
+        ..
+    } = World::new(vec![at(1)]);
+    let watch = publisher.watch();
+    assert_eq!(endpoints.current().found().standing(), Standing::Fresh);
+    drop(publisher);
+    endpoints.follow(watch).await;
+    let list = endpoints.current();
+    let unreachable = Standing::Stale(Staleness::Unreachable);
+    assert_eq!((list.found().standing(), list.len()), (unreachable, 1));
+}
+
+// threat 48
+#[tokio::test]
+async fn a_pin_of_the_configuration_binds_also_where_a_registry_says_that_place() {
+    let mut links = links();
+    let pins = [((at(1).host, 1), "configured".to_owned())];
+    links.pins = Arc::new(HashMap::from(pins));
+    let mut said = at(1);
+    said.source = Some("consul".into());
+    for fingerprint in [None, Some("another".to_owned())] {
+        said.public_key_fingerprint = fingerprint;
+        let pin = links.pin(&said);
+        assert!(
+            matches!(&pin, Some(Pin::Besides(key)) if key == "configured"),
+            "{pin:?}"
+        );
+    }
+    said.port = 2;
+    assert!(matches!(links.pin(&said), Some(Pin::Besides(key)) if key == "another"));
+    let mut configured = at(1);
+    configured.public_key_fingerprint = Some("configured".to_owned());
+    assert!(matches!(links.pin(&configured), Some(Pin::Enough(key)) if key == "configured"));
 }
