@@ -64,6 +64,7 @@ pub use self::discovery::StaticConfig;
 pub use self::discovery::WithdrawalConfig;
 pub use self::discovery::XdsSourceConfig;
 pub use self::discovery::XdsVariant;
+pub(crate) use self::discovery::doubts;
 pub use self::error::ConfigError;
 pub use self::error::Place;
 pub(crate) use self::expectations::ExpectedUser;

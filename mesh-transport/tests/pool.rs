@@ -87,9 +87,9 @@ async fn a_name_leads_only_where_the_judge_lets_it_and_an_address_is_taken_as_it
         });
         let dialer = Dialer::new(pki.store("users"), PeerConfig::default(), tasks())
             .with_judge(Arc::clone(&judge) as Arc<_>);
-        let dialed = dialer.dial(destination, &pki.id("orders")).await;
-        assert_eq!(dialed.is_ok(), is_reached, "{destination}: {dialed:?}");
-        if let Err(error) = dialed {
+        let found = dialer.dial(destination, &pki.id("orders")).await;
+        assert_eq!(found.is_ok(), is_reached, "{destination}: {found:?}");
+        if let Err(error) = found {
             let why = error.source().unwrap().to_string();
             assert!(why.contains("is not for us"), "{why}");
         }

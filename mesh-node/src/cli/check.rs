@@ -37,7 +37,7 @@ use crate::config::IdentitySource;
 use crate::config::NodeConfig;
 use crate::config::PolicyDefault;
 use crate::config::SecurityMode;
-use crate::config::SourceConfig;
+use crate::config::doubts;
 use crate::consul::identity::Consul;
 use crate::discovery::own::Own;
 use crate::discovery::sources::sources;
@@ -468,9 +468,7 @@ fn discovery(
         }
     }
     let sources = config.discovery.sources.iter();
-    findings
-        .warnings
-        .extend(sources.flat_map(SourceConfig::doubts));
+    findings.warnings.extend(sources.flat_map(doubts::doubts));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Where services are.
 
-mod doubts;
+pub(crate) mod doubts;
 mod register;
 mod registry;
 mod source;

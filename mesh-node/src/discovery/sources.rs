@@ -26,6 +26,7 @@ use crate::config::Combine;
 use crate::config::DiscoveryConfig;
 use crate::config::NodeConfig;
 use crate::config::SourceConfig;
+use crate::config::doubts;
 use crate::error::Error;
 
 /// Where services are, and the work that keeps it true.
@@ -85,7 +86,7 @@ pub(crate) fn sources(
     let (mut drivers, mut registrars, mut has_lists) = (Vec::new(), Vec::new(), false);
     let mut control_planes = Vec::new();
     for (source, index) in discovery.sources.iter().zip(0..) {
-        if let Some(doubt) = source.plaintext() {
+        if let Some(doubt) = doubts::plaintext(source) {
             tracing::warn!("{doubt}");
         }
         match builder.source(source) {

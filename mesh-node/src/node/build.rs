@@ -20,7 +20,6 @@ use mesh_resilience::limit::Window;
 use mesh_resilience::random::SplitMix64;
 use mesh_transport::app::AppClient;
 use mesh_transport::app::AppConfig;
-use mesh_transport::peer::Dialer;
 use mesh_transport::server::Server;
 use mesh_transport::server::ServerConfig;
 use mesh_transport::session::SessionServer;
@@ -30,7 +29,6 @@ use parking_lot::Mutex;
 use parking_lot::RwLock;
 
 use crate::access_log::AccessLog;
-use crate::adapt::address::Elsewhere;
 use crate::audit::Auditor;
 use crate::config::AuditEvent;
 use crate::config::Durability;
@@ -41,7 +39,6 @@ use crate::consul;
 use crate::consul::intentions::Intentions;
 use crate::consul::names::Names;
 use crate::discovery::cache::Writer;
-use crate::discovery::own::Own as Listeners;
 use crate::discovery::registration::Registrar;
 use crate::error::Error;
 use crate::identity::Identity;
@@ -76,7 +73,6 @@ pub(super) use self::credentials::Upkeep;
 use self::credentials::credentials;
 use self::policies::authorizer;
 use self::policies::policies;
-use self::services::peer_config;
 use self::services::services;
 use self::sessions::sessions;
 use self::workload_api::workload_api;
@@ -147,11 +143,10 @@ pub(super) async fn intentions(
 
 pub(super) fn parts(
     config: &NodeConfig,
-    (own, identity, intentions): (&Own, (Identity, Intake), Vec<IntentionConfig>),
+    (own, (identity, intake), intentions): (&Own, (Identity, Intake), Vec<IntentionConfig>),
     tasks: &Tasks,
     methods: Option<Arc<Methods>>,
 ) -> Result<Built, Error> {
-    let (identity, intake) = identity;
     let tls = Arc::new(identity.store()?);
     let telemetry = Arc::new(Telemetry::new());
     telemetry.show_certificate_end(identity.validity().not_after);
@@ -171,18 +166,9 @@ pub(super) fn parts(
     let (session_identity, client, server) = sessions.map_or((None, None, None), |s| {
         (Some(s.identity), Some(s.client), Some(s.server))
     });
-    let listeners = Listeners::new(config);
-    let dialer = Dialer::new(Arc::clone(&tls), peer_config(config), tasks.clone())
-        .with_judge(Arc::new(Elsewhere(listeners.clone())));
-    let parts = (dialer, client, tokens.cloned());
+    let links = (&tls, client, tokens.cloned());
     let vitals = Arc::new(Vitals::new());
-    let (services, sources) = services(
-        config,
-        (own, &listeners),
-        parts,
-        (&telemetry, &vitals),
-        tasks,
-    )?;
+    let (services, sources) = services(config, own, links, (&telemetry, &vitals), tasks)?;
     let outbound = Outbound {
         own_name: Arc::clone(&own.name),
         services,

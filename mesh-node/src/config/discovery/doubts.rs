@@ -6,47 +6,45 @@ use http::Uri;
 
 use super::SourceConfig;
 
-impl SourceConfig {
-    /// All of it, for `mesh-node check`.
-    pub(crate) fn doubts(&self) -> Vec<String> {
-        let mut doubts: Vec<String> = self.plaintext().into_iter().collect();
-        let (name, may_name) = match self {
-            Self::Consul(consul) => (&consul.name, &consul.may_name_identities),
-            Self::Etcd(etcd) => (&etcd.name, &etcd.may_name_identities),
-            Self::Xds(xds) => (&xds.name, &xds.may_name_identities),
-            _ => return doubts,
-        };
-        if !may_name.is_empty() {
-            doubts.push(format!(
-                "discovery.sources: whoever can write to {name} can lead calls for any service to {}",
-                may_name.join(", ")
-            ));
-        }
-        doubts
+/// All of it, for `mesh-node check`.
+pub(crate) fn doubts(source: &SourceConfig) -> Vec<String> {
+    let mut doubts: Vec<String> = plaintext(source).into_iter().collect();
+    let (name, may_name) = match source {
+        SourceConfig::Consul(consul) => (&consul.name, &consul.may_name_identities),
+        SourceConfig::Etcd(etcd) => (&etcd.name, &etcd.may_name_identities),
+        SourceConfig::Xds(xds) => (&xds.name, &xds.may_name_identities),
+        _ => return doubts,
+    };
+    if !may_name.is_empty() {
+        doubts.push(format!(
+            "discovery.sources: whoever can write to {name} can lead calls for any service to {}",
+            may_name.join(", ")
+        ));
     }
+    doubts
+}
 
-    /// That it is reached in plaintext and over a network, which is said at each start as well.
-    pub(crate) fn plaintext(&self) -> Option<String> {
-        let (name, urls, has_secret) = match self {
-            Self::Consul(consul) => (
-                &consul.name,
-                std::slice::from_ref(&consul.url),
-                consul.token.is_some() || consul.token_file.is_some(),
-            ),
-            Self::Etcd(etcd) => (&etcd.name, &etcd.endpoints[..], etcd.username.is_some()),
-            Self::Xds(xds) => (&xds.name, &xds.servers[..], xds.token_file.is_some()),
-            _ => return None,
-        };
-        let url = urls.iter().find(|url| is_plain_and_far(url))?;
-        let shown = if has_secret {
-            ", and with it our secret"
-        } else {
-            ""
-        };
-        Some(format!(
-            "discovery.sources: {name} is asked without TLS at {url}: whoever is on the way can change what it says{shown}"
-        ))
-    }
+/// That it is reached in plaintext and over a network, which is said at each start as well.
+pub(crate) fn plaintext(source: &SourceConfig) -> Option<String> {
+    let (name, urls, has_secret) = match source {
+        SourceConfig::Consul(consul) => (
+            &consul.name,
+            std::slice::from_ref(&consul.url),
+            consul.token.is_some() || consul.token_file.is_some(),
+        ),
+        SourceConfig::Etcd(etcd) => (&etcd.name, &etcd.endpoints[..], etcd.username.is_some()),
+        SourceConfig::Xds(xds) => (&xds.name, &xds.servers[..], xds.token_file.is_some()),
+        _ => return None,
+    };
+    let url = urls.iter().find(|url| is_plain_and_far(url))?;
+    let shown = if has_secret {
+        ", and with it our secret"
+    } else {
+        ""
+    };
+    Some(format!(
+        "discovery.sources: {name} is asked without TLS at {url}: whoever is on the way can change what it says{shown}"
+    ))
 }
 
 /// Whether an address is reached in plaintext and over a network.

@@ -156,7 +156,7 @@ impl Builder<'_> {
         let ranges = config.allow.iter().map(|range| AddressRange::parse(range));
         let mut addresses = AddressRules::default();
         addresses.allow = ranges.collect::<Result<_, _>>()?;
-        addresses.own = self.own.others.clone();
+        addresses.own.clone_from(&self.own.others);
         asked.addresses = addresses;
         let (registry, driver) =
             dns::source(asked, self.random(), self.registry(&config.name, &[]))?;

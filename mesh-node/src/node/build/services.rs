@@ -25,7 +25,9 @@ use mesh_transport::peer::PeerConfig;
 use mesh_transport::session::SessionClient;
 use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::PeerId;
+use mesh_transport::tls::TlsStore;
 
+use crate::adapt::address::Elsewhere;
 use crate::config::Alpn;
 use crate::config::Backoff;
 use crate::config::ExpectedIds;
@@ -54,7 +56,7 @@ use crate::telemetry::Ends;
 use crate::telemetry::PairSeries;
 use crate::telemetry::Telemetry;
 
-pub(super) fn peer_config(config: &NodeConfig) -> PeerConfig {
+fn peer_config(config: &NodeConfig) -> PeerConfig {
     let mut peers = PeerConfig::default();
     peers.requires_alpn = config.security.alpn == Alpn::Required;
     // A connection is served by one thread at a time, so a second one pays only where there is a second thread.
@@ -70,13 +72,20 @@ pub(super) fn peer_config(config: &NodeConfig) -> PeerConfig {
 /// The services that can be called: those of the configuration, and all that registries know.
 pub(super) fn services(
     config: &NodeConfig,
-    (own, listeners): (&Own, &Listeners),
-    (dialer, sessions, tokens): (Dialer, Option<SessionClient>, Option<Arc<ServiceTokens>>),
+    own: &Own,
+    (tls, sessions, tokens): (
+        &Arc<TlsStore>,
+        Option<SessionClient>,
+        Option<Arc<ServiceTokens>>,
+    ),
     (telemetry, vitals): (&Arc<Telemetry>, &Arc<Vitals>),
     tasks: &Tasks,
 ) -> Result<(Services<Service>, Sources), Error> {
     let random = Arc::clone(&own.seed) as Arc<_>;
-    let sources = sources(config, listeners, &random, vitals)?;
+    let listeners = Listeners::new(config);
+    let sources = sources(config, &listeners, &random, vitals)?;
+    let dialer = Dialer::new(Arc::clone(tls), peer_config(config), tasks.clone())
+        .with_judge(Arc::new(Elsewhere(listeners)));
     let maker = Maker {
         own: own.clone(),
         ids: config.expected_ids(),
