@@ -614,6 +614,7 @@ fn classic(open: &str) -> Result<String, fmt::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::control_planes::Dropped;
 
     fn calls_to(service: &str, telemetry: &Arc<Telemetry>) -> PairSeries {
         let ends = Ends {
@@ -652,6 +653,11 @@ mod tests {
             telemetry.discovery.updated(&service, 1);
             telemetry.discovery.checked(&service, true);
             telemetry.discovery.checked(&service, false);
+            telemetry.discovery.dropped(&Dropped {
+                plane: "xds".into(),
+                service,
+                category: "lottery".to_owned(),
+            });
             if number == 0 {
                 assert!(telemetry.text().unwrap().contains(&name));
             }

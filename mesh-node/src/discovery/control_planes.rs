@@ -32,7 +32,7 @@ pub(super) struct ControlPlane {
 pub(crate) struct Dropped {
     pub(crate) plane: Arc<str>,
     pub(crate) service: Arc<str>,
-    category: String,
+    pub(crate) category: String,
 }
 
 impl ControlPlanes {
