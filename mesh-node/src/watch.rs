@@ -50,8 +50,9 @@ impl Folders {
         let told = self.told.clone();
         let tell = move |event: notify::Result<notify::Event>| {
             let is_change = event.is_ok_and(|event| !event.kind.is_access());
-            if is_change && told.try_send(()).is_err() {
-                tracing::trace!("a change is already waiting");
+            if is_change {
+                // One that waits already will do. Not a word of it here: a log in this folder would feed itself.
+                let _ = told.try_send(());
             }
         };
         let unwatched = |error: &notify::Error| {

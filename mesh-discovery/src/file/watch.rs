@@ -52,8 +52,9 @@ impl FileWatch {
                 let paths = &event.paths;
                 !event.kind.is_access() && (paths.is_empty() || paths.iter().any(is_wanted))
             });
-            if is_change && tell.try_send(()).is_err() {
-                tracing::trace!("a change is already waiting");
+            if is_change {
+                // One that waits already will do. Not a word of it here: a log in this folder would feed itself.
+                let _ = tell.try_send(());
             }
         };
         let watcher = notify::recommended_watcher(on_event)

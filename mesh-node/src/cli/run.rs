@@ -76,7 +76,8 @@ fn runtime(config: &NodeConfig) -> std::io::Result<Runtime> {
 }
 
 fn log_to_stderr(config: &NodeConfig) {
-    let filter = EnvFilter::new(config.log.level.as_str());
+    // What watches files tells of each change at the lowest level: a log beside the configuration would feed itself.
+    let filter = EnvFilter::new(format!("{},notify=info", config.log.level.as_str()));
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
