@@ -52,7 +52,7 @@ impl Folders {
             let is_change = event.is_ok_and(|event| !event.kind.is_access());
             if is_change {
                 // One that waits already will do. Not a word of it here: a log in this folder would feed itself.
-                let _ = told.try_send(());
+                told.try_send(()).ok();
             }
         };
         let unwatched = |error: &notify::Error| {

@@ -54,7 +54,7 @@ impl FileWatch {
             });
             if is_change {
                 // One that waits already will do. Not a word of it here: a log in this folder would feed itself.
-                let _ = tell.try_send(());
+                tell.try_send(()).ok();
             }
         };
         let watcher = notify::recommended_watcher(on_event)
