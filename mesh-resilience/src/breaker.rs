@@ -38,6 +38,8 @@ use crate::error::ConfigError;
 use crate::random::{Random, SplitMix64};
 
 pub use self::config::{BreakerConfig, SuccessRate};
+pub use crate::refusal::BreakerOpen;
+
 pub use self::service::{BreakerLayer, BreakerService, ResponseFuture};
 
 /// What a breaker does with the next call.
@@ -66,22 +68,6 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
-    }
-}
-
-/// The breaker let no call through.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("circuit breaker is open, try again in {retry_after:?}")]
-pub struct BreakerOpen {
-    /// How long until a call may pass: the rest of the open time, or 1 s while all half-open slots are taken.
-    pub retry_after: Duration,
-}
-
-impl BreakerOpen {
-    /// Creates the error.
-    pub const fn new(retry_after: Duration) -> Self {
-        Self { retry_after }
     }
 }
 

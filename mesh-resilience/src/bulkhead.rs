@@ -24,6 +24,8 @@ use parking_lot::Mutex;
 
 use self::queue::{Queue, Turn, WaiterId};
 
+pub use crate::refusal::BulkheadFull;
+
 pub use self::service::{
     BulkheadLayer, BulkheadService, HoldPermit, ReleaseOnResponse, ResponseFuture,
 };
@@ -62,19 +64,6 @@ impl Default for BulkheadConfig {
             max_concurrent: DEFAULT_MAX_CONCURRENT,
             max_waiting: DEFAULT_MAX_WAITING,
         }
-    }
-}
-
-/// All places, to run and to wait, are taken.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, thiserror::Error)]
-#[error("too many calls are running and waiting, try again later")]
-pub struct BulkheadFull;
-
-impl BulkheadFull {
-    /// Creates the error.
-    pub const fn new() -> Self {
-        Self
     }
 }
 

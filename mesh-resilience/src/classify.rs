@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use crate::breaker::BreakerOpen;
 use crate::error::{BoxError, find_cause, is_refusal};
-use crate::limit::Limited;
+use crate::refusal::BreakerOpen;
+use crate::refusal::Limited;
 
 #[cfg(feature = "http")]
 mod http;
@@ -143,8 +143,8 @@ impl<Res> Classify<Res> for ErrorClassifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bulkhead::BulkheadFull;
-    use crate::timeout::TimedOut;
+    use crate::refusal::BulkheadFull;
+    use crate::refusal::TimedOut;
 
     fn of(error: impl Into<BoxError>) -> Classified {
         Classify::<()>::classify(&ErrorClassifier, Err(&error.into()))

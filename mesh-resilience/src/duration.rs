@@ -1,20 +1,26 @@
-//! Durations as people write them (`60s`, `1h 30m`) in serialised configuration.
+//! Durations as people write them (`60s`, `1h 30m`) in serialised configuration: for serde's attribute
+//! `#[serde(with = "mesh_resilience::duration")]`.
 
 use std::time::Duration;
 
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::ser::Serializer;
 
-pub(crate) fn serialize<S: Serializer>(
-    duration: &Duration,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+/// Writes a duration as text.
+///
+/// # Errors
+///
+/// Those of the serializer.
+pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_duration(*duration))
 }
 
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Duration, D::Error> {
+/// Reads a duration from text.
+///
+/// # Errors
+///
+/// The deserializer's "invalid value" for text that is no duration.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     deserializer.deserialize_str(Text)
 }
 

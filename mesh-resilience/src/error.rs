@@ -2,9 +2,9 @@
 
 use std::error::Error;
 
-use crate::breaker::BreakerOpen;
-use crate::bulkhead::BulkheadFull;
-use crate::limit::Limited;
+use crate::refusal::BreakerOpen;
+use crate::refusal::BulkheadFull;
+use crate::refusal::Limited;
 
 /// The error type of every layer in this crate.
 ///
@@ -82,10 +82,12 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn check_duration(
-        field: &'static str,
-        value: std::time::Duration,
-    ) -> Result<(), Self> {
+    /// Checks that a duration is longer than nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZeroDuration`] that names `field`.
+    pub fn check_duration(field: &'static str, value: std::time::Duration) -> Result<(), Self> {
         if value.is_zero() {
             Err(Self::ZeroDuration { field })
         } else {
@@ -93,12 +95,12 @@ impl ConfigError {
         }
     }
 
-    pub(crate) fn check_range(
-        field: &'static str,
-        value: f64,
-        min: f64,
-        max: f64,
-    ) -> Result<(), Self> {
+    /// Checks that a number lies in a range, bounds included.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::OutOfRange`] that names `field`.
+    pub fn check_range(field: &'static str, value: f64, min: f64, max: f64) -> Result<(), Self> {
         // A NaN is in no range.
         if (min..=max).contains(&value) {
             Ok(())
@@ -120,7 +122,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::timeout::TimedOut;
+    use crate::refusal::TimedOut;
 
     #[derive(Debug, thiserror::Error)]
     #[error("call failed")]

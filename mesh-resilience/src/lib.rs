@@ -22,8 +22,8 @@
 //! ```
 //!
 //! Layers work with any request and response. What one answers itself is a small public error, found behind the
-//! [`BoxError`] with [`find_cause`]: [`BreakerOpen`](breaker::BreakerOpen), [`BulkheadFull`](bulkhead::BulkheadFull),
-//! [`Limited`](limit::Limited), [`TimedOut`](timeout::TimedOut). Clock and randomness are parameters of the state machines;
+//! [`BoxError`] with [`find_cause`]: [`BreakerOpen`](refusal::BreakerOpen), [`BulkheadFull`](refusal::BulkheadFull),
+//! [`Limited`](refusal::Limited), [`TimedOut`](refusal::TimedOut). Clock and randomness are parameters of the state machines;
 //! the layers read tokio's clock, so that a paused clock drives them in tests.
 //!
 //! *Cancel safety*: dropping a response future at any point gives back what it held: a probe slot, a permit, a place in
@@ -49,31 +49,45 @@
 //! | [`breaker`] | stops calling what fails, and tries again with a few probes |
 //! | [`bulkhead`] | so many calls at a time, so many waiting |
 //! | [`classify`] | what a result says, and whether a call may be repeated |
+//! | [`deadline`] | by when a call must be answered |
 //! | [`fallback`] | an answer of one's own for an error |
 //! | [`limit`] | so many calls a key in any stretch of time |
 //! | [`random`] | where jitter and draws come from |
+//! | [`refusal`] | what layers answer in place of the service below them |
 //! | [`retry`] | again, slower, within a budget and a deadline |
 //! | [`timeout`] | a limit a call, and one deadline over all attempts |
 //!
 //! # Features
 //!
+//! None is on by default. Each layer is a feature of its own: `balance`, `breaker`, `bulkhead`, `fallback`, `limit`, `retry`,
+//! `timeout`.
+//!
 //! | feature | adds |
 //! |---|---|
-//! | `http` | [`classify`] gains `HttpClassifier`; `http::Request` carries a [`Deadline`](timeout::Deadline) in its extensions |
+//! | `http` | [`classify`] gains `HttpClassifier`; `http::Request` carries a [`Deadline`](deadline::Deadline) in its extensions |
 //! | `serde` | `Deserialize` and `Serialize` for the configuration, durations written as `30s` or `1h` |
 
+#[cfg(feature = "balance")]
 pub mod balance;
+#[cfg(feature = "breaker")]
 pub mod breaker;
+#[cfg(feature = "bulkhead")]
 pub mod bulkhead;
 pub mod classify;
+pub mod deadline;
+#[cfg(feature = "serde")]
+pub mod duration;
+#[cfg(feature = "fallback")]
 pub mod fallback;
+#[cfg(feature = "limit")]
 pub mod limit;
 pub mod random;
+pub mod refusal;
+#[cfg(feature = "retry")]
 pub mod retry;
+#[cfg(feature = "timeout")]
 pub mod timeout;
 
-#[cfg(feature = "serde")]
-mod duration;
 mod error;
 
 pub use self::error::{BoxError, ConfigError, find_cause, find_cause_in, is_refusal};

@@ -36,6 +36,8 @@ use self::table::Shard;
 use self::window::Rule;
 use crate::error::ConfigError;
 
+pub use crate::refusal::Limited;
+
 pub use self::service::{KeyOf, Limit, LimitLayer, ResponseFuture};
 
 /// How many windows one limiter can have.
@@ -117,30 +119,6 @@ pub struct Verdict {
     pub reset_after: Duration,
     /// Time until the next call can pass; zero if it can now (`Retry-After`).
     pub retry_after: Duration,
-}
-
-/// The caller made too many calls.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("more than {limit} calls in the time allowed for them, try again in {retry_after:?}")]
-pub struct Limited {
-    /// Calls that the exceeded window allows.
-    pub limit: u32,
-    /// Time until all of the window is free again.
-    pub reset_after: Duration,
-    /// Time until the next call can pass.
-    pub retry_after: Duration,
-}
-
-impl Limited {
-    /// Creates the error from the verdict that refused.
-    pub const fn new(verdict: &Verdict) -> Self {
-        Self {
-            limit: verdict.limit,
-            reset_after: verdict.reset_after,
-            retry_after: verdict.retry_after,
-        }
-    }
 }
 
 /// Counts calls by key. Shared by reference; one lock for each of 16 shards, held for well under a microsecond.

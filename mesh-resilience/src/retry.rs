@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use self::budget::Ledger;
+use crate::deadline::Deadline;
 use crate::error::ConfigError;
-use crate::timeout::Deadline;
 
 pub use self::config::{BudgetConfig, RetryConfig};
 pub use self::policy::Stop;

@@ -81,7 +81,7 @@ struct Program {
     needs_libraries: bool,
 }
 
-const PROGRAMS: [Program; 7] = [
+const PROGRAMS: [Program; 8] = [
     Program {
         name: "curl",
         at_least: (7, 88),
@@ -124,6 +124,13 @@ const PROGRAMS: [Program; 7] = [
         package: "etcd-server",
         suite: None,
         needs_libraries: false,
+    },
+    Program {
+        name: "redis-server",
+        at_least: (7, 0),
+        package: "redis-server",
+        suite: None,
+        needs_libraries: true,
     },
     // A name server with real TTLs, which reads its zones anew when told.
     Program {

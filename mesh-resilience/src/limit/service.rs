@@ -94,7 +94,7 @@ where
             }
         } else {
             CallState::Refused {
-                refusal: Limited::new(&verdict),
+                refusal: Limited::new(verdict.limit, verdict.reset_after, verdict.retry_after),
             }
         };
         ResponseFuture { state }

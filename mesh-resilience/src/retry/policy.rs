@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::RetryConfig;
 use crate::classify::{Classified, Outcome, Retryable};
-use crate::timeout::Deadline;
+use crate::deadline::Deadline;
 
 /// Why a call that failed is not repeated.
 #[non_exhaustive]

@@ -208,7 +208,7 @@ where
 #[derive(Debug)]
 struct Facts {
     is_idempotent: bool,
-    deadline: Option<crate::timeout::Deadline>,
+    deadline: Option<crate::deadline::Deadline>,
     attempts: u32,
 }
 

@@ -1,0 +1,32 @@
+//! How many calls run at once, with the defaults of DESIGN section 7.
+
+use std::num::NonZeroU32;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::config::value;
+
+/// How many calls run at once.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BulkheadConfig {
+    /// Calls to one service at the same time. Default 100.
+    pub max_concurrent: NonZeroU32,
+    /// Calls that may wait for a place; more are refused at once. Default 50.
+    pub max_waiting: u32,
+}
+
+impl Default for BulkheadConfig {
+    fn default() -> Self {
+        Self {
+            max_concurrent: value::nonzero(BULKHEAD_CONCURRENT),
+            max_waiting: BULKHEAD_WAITING,
+        }
+    }
+}
+
+const BULKHEAD_CONCURRENT: u32 = 100;
+const BULKHEAD_WAITING: u32 = 50;
