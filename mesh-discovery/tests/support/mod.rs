@@ -17,5 +17,6 @@ pub(crate) mod consul;
 pub(crate) mod etcd;
 pub(crate) mod knot;
 pub(crate) mod process;
+pub(crate) mod redis;
 pub(crate) mod relay;
 pub(crate) mod tools;

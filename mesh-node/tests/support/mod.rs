@@ -25,6 +25,8 @@ pub(crate) mod etcd;
 pub(crate) mod knot;
 #[path = "../../../mesh-discovery/tests/support/process.rs"]
 pub(crate) mod process;
+#[path = "../../../mesh-discovery/tests/support/redis.rs"]
+pub(crate) mod redis;
 #[path = "../../../mesh-discovery/tests/support/relay.rs"]
 pub(crate) mod relay;
 #[path = "../../../mesh-discovery/tests/support/tools.rs"]
