@@ -148,7 +148,7 @@ pub(super) fn health(shared: &Arc<Shared>) -> Health {
                 service: service.name.to_string(),
                 endpoints: list.len(),
                 healthy_endpoints: list.healthy(),
-                circuit_breaker: service.breaker.state(now()),
+                circuit_breaker: service.lane.breaker.state(now()),
             }
         })
         .collect();

@@ -64,6 +64,7 @@ use crate::trace::Ids;
 use crate::workload_api::WorkloadApi;
 
 mod credentials;
+mod lanes;
 mod policies;
 mod services;
 pub(crate) mod sessions;

@@ -13,7 +13,6 @@
 //! | 9 | bulkhead | `overloaded` | holds its place until the answer's body is over |
 //! | 10 | send | `no_endpoints`, `upstream_failed` | picks, connects, seals |
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,28 +28,14 @@ use http::header;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_auth::request::strip_identity_headers;
-use mesh_resilience::breaker::Breaker;
-use mesh_resilience::breaker::BreakerLayer;
 use mesh_resilience::breaker::BreakerOpen;
-use mesh_resilience::breaker::BreakerService;
 use mesh_resilience::bulkhead::BulkheadFull;
-use mesh_resilience::bulkhead::BulkheadLayer;
-use mesh_resilience::bulkhead::BulkheadService;
-use mesh_resilience::bulkhead::Permit;
 use mesh_resilience::find_cause;
-use mesh_resilience::retry::Retry;
-use mesh_resilience::retry::RetryLayer;
 use mesh_resilience::timeout::Deadline;
 use mesh_resilience::timeout::TimedOut;
-use mesh_resilience::timeout::Timeout;
-use mesh_resilience::timeout::TimeoutLayer;
-use mesh_resilience::timeout::Total;
-use mesh_resilience::timeout::WithinDeadline;
 use mesh_transport::Body;
 use mesh_transport::BoxError;
 use mesh_transport::app::is_grpc;
-use tower::ServiceExt as _;
-use tower_layer::Layer as _;
 
 use crate::discovery::control_planes::ControlPlanes;
 use crate::discovery::control_planes::Dropped;
@@ -65,15 +50,14 @@ use crate::service_token::ServiceTokens;
 use crate::stack::endpoints::Endpoints;
 use crate::stack::headers::strip_hop_by_hop;
 use crate::stack::headers::trailer_rule;
+use crate::stack::lane::Lane;
 use crate::stack::now;
 use crate::stack::record::Record;
 use crate::stack::record::Recorder;
 use crate::stack::send::Answer;
 use crate::stack::send::CallerBrokeOff;
-use crate::stack::send::Judge;
 use crate::stack::send::NoEndpoints;
 use crate::stack::send::OutboundCall;
-use crate::stack::send::Send;
 use crate::telemetry::PairSeries;
 use crate::trace::Ids;
 
@@ -84,10 +68,6 @@ pub(crate) const X_CIRCUIT_BREAKER_STATE: HeaderName =
 pub(crate) const X_MESH_TOKEN: HeaderName = HeaderName::from_static("x-mesh-token");
 /// Where JSON calls go: `POST /v1/call/SERVICE/METHOD`.
 pub(crate) const CALL_PREFIX: &str = "/v1/call/";
-
-type Hold = fn(Permit, Answer) -> Answer;
-type Attempt = BreakerService<Timeout<BulkheadService<Send, Hold>, WithinDeadline>, Judge>;
-type Stack = Timeout<Retry<Attempt, Judge>, Total>;
 
 /// Everything between the outbound listeners and the connections to peers.
 #[derive(Debug)]
@@ -114,48 +94,16 @@ pub(crate) enum To<'a> {
 }
 
 /// One service that can be called, with the state that all calls to it share.
+#[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) name: Arc<str>,
-    pub(crate) breaker: Breaker,
     pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) series: Arc<PairSeries>,
-    stack: Stack,
-}
-
-/// The layers of one service's stack.
-pub(crate) struct Layers {
-    pub(crate) timeout: TimeoutLayer<Total>,
-    pub(crate) attempt_timeout: TimeoutLayer<WithinDeadline>,
-    pub(crate) retry: RetryLayer<Judge>,
-    pub(crate) breaker: Breaker,
-    pub(crate) bulkhead: mesh_resilience::bulkhead::Bulkhead,
+    /// The way of calls that no route has anything else in mind for.
+    pub(crate) lane: Lane,
 }
 
 impl Service {
-    pub(crate) fn new(
-        name: Arc<str>,
-        layers: &Layers,
-        endpoints: Arc<Endpoints>,
-        series: Arc<PairSeries>,
-    ) -> Self {
-        let hold: Hold = |permit, answer| Answer {
-            permit: Some(permit),
-            ..answer
-        };
-        let send = Send::new(Arc::clone(&endpoints));
-        let bulkhead = BulkheadLayer::holding(layers.bulkhead.clone(), hold).layer(send);
-        let attempt = layers.attempt_timeout.layer(bulkhead);
-        let breaker = BreakerLayer::new(layers.breaker.clone(), Judge).layer(attempt);
-        let stack = layers.timeout.layer(layers.retry.layer(breaker));
-        Self {
-            name,
-            breaker: layers.breaker.clone(),
-            endpoints,
-            series,
-            stack,
-        }
-    }
-
     /// Waits a while for the first answer of the source of its endpoints; at once where it has answered.
     pub(crate) async fn answered(&self) {
         if !self.endpoints.is_answered() {
@@ -167,15 +115,7 @@ impl Service {
 
     /// Brings the gauge of the breaker's state up to date.
     pub(crate) fn show_breaker(&self) {
-        self.series.show_breaker(self.breaker.state(now()));
-    }
-}
-
-impl fmt::Debug for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        self.series.show_breaker(self.lane.breaker.state(now()));
     }
 }
 
@@ -219,7 +159,7 @@ impl Outbound {
         let call = OutboundCall::new(parts, body, deadline);
         let may_be_processed = call.may_be_processed();
         let result = match self.control_planes.drops(&service.endpoints) {
-            None => service.stack.clone().oneshot(call).await,
+            None => service.lane.send(call).await,
             Some(dropped) => {
                 self.recorder.telemetry.discovery.dropped(&dropped);
                 Err(dropped.into())
@@ -250,7 +190,7 @@ impl Outbound {
                 (self.refuse(&refusal, is_grpc, id.as_ref()), None)
             }
         };
-        let state = service.breaker.state(now());
+        let state = service.lane.breaker.state(now());
         service.series.show_breaker(state);
         response.headers_mut().insert(
             X_CIRCUIT_BREAKER_STATE,

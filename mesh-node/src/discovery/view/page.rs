@@ -38,7 +38,7 @@ pub(crate) fn summary(view: &View) -> Value {
         "reason": failure,
         "sources": view.reports.iter().map(|report| why(report, view.now)).collect::<Vec<_>>(),
         "answeredSecondsAgo": answered.map(|at| ago(view.now, at)),
-        "circuitBreaker": view.service.breaker.state(view.now).as_str(),
+        "circuitBreaker": view.service.lane.breaker.state(view.now).as_str(),
     })
 }
 

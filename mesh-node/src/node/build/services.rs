@@ -11,15 +11,6 @@ use mesh_discovery::Vitals;
 use mesh_discovery::Watch;
 use mesh_resilience::balance::OutlierConfig;
 use mesh_resilience::balance::Outliers;
-use mesh_resilience::breaker::Breaker;
-use mesh_resilience::breaker::BreakerConfig;
-use mesh_resilience::bulkhead::Bulkhead;
-use mesh_resilience::bulkhead::BulkheadConfig;
-use mesh_resilience::retry::Budget;
-use mesh_resilience::retry::BudgetConfig;
-use mesh_resilience::retry::RetryConfig;
-use mesh_resilience::retry::RetryLayer;
-use mesh_resilience::timeout::TimeoutLayer;
 use mesh_transport::peer::Dialer;
 use mesh_transport::peer::PeerConfig;
 use mesh_transport::session::SessionClient;
@@ -29,7 +20,6 @@ use mesh_transport::tls::TlsStore;
 
 use crate::adapt::address::Elsewhere;
 use crate::config::Alpn;
-use crate::config::Backoff;
 use crate::config::ExpectedIds;
 use crate::config::HealthProtocol;
 use crate::config::NodeConfig;
@@ -41,6 +31,7 @@ use crate::discovery::sources::Sources;
 use crate::discovery::sources::sources;
 use crate::error::Error;
 use crate::node::build::Own;
+use crate::node::build::lanes::layers;
 use crate::node::wall_clock;
 use crate::service_token::ServiceTokens;
 use crate::stack::endpoints::Endpoints;
@@ -49,9 +40,8 @@ use crate::stack::endpoints::Parts;
 use crate::stack::endpoints::Pins;
 use crate::stack::endpoints::check::Checks;
 use crate::stack::endpoints::check::Protocol;
-use crate::stack::outbound::Layers;
+use crate::stack::lane::Lane;
 use crate::stack::outbound::Service;
-use crate::stack::send::Judge;
 use crate::telemetry::Ends;
 use crate::telemetry::PairSeries;
 use crate::telemetry::Telemetry;
@@ -165,7 +155,12 @@ impl Maker {
             following.follow(watch).await;
             drop(counted);
         });
-        let service = Service::new(shared, &layers, endpoints, series);
+        let service = Service {
+            lane: Lane::new(&layers, Arc::clone(&endpoints)),
+            name: shared,
+            endpoints,
+            series,
+        };
         Ok((Arc::new(service), work))
     }
 }
@@ -211,63 +206,6 @@ fn checks(
         clock: wall_clock,
         telemetry: Arc::clone(telemetry),
     }))
-}
-
-fn layers(
-    resilience: &ResilienceConfig,
-    own: &Own,
-    (telemetry, service): (&Arc<Telemetry>, &Arc<str>),
-) -> Result<Layers, Error> {
-    let wrong = |key: &'static str| {
-        move |source: mesh_resilience::ConfigError| {
-            Error::config(format!("resilience.{key}"), source)
-        }
-    };
-    let random: Arc<dyn mesh_resilience::random::Random> = Arc::clone(&own.seed) as Arc<_>;
-
-    let breaker = &resilience.circuit_breaker;
-    let breaker = BreakerConfig::default()
-        .with_threshold(breaker.threshold)
-        .with_open_for(breaker.timeout)
-        .with_half_open_requests(breaker.half_open_requests)
-        .with_successes_to_close(breaker.half_open_requests);
-    let breaker = Breaker::with_parts(breaker, Arc::clone(&random), None)
-        .map_err(wrong("circuit_breaker"))?;
-
-    let retry = &resilience.retry;
-    let factor = match retry.backoff {
-        Backoff::Exponential => 2.0,
-        Backoff::Fixed => 1.0,
-    };
-    let retries = RetryConfig::default()
-        .with_max_attempts(retry.max_attempts)
-        .with_initial_delay(retry.initial_delay)
-        .with_max_delay(retry.max_delay)
-        .with_factor(factor);
-    let budget =
-        Budget::new(BudgetConfig::default().with_ratio(retry.budget)).map_err(wrong("retry"))?;
-    let retry = RetryLayer::new(retries, budget, Judge)
-        .map_err(wrong("retry"))?
-        .with_random(random)
-        .with_observer(Arc::new(telemetry.retries_of(service)));
-
-    let (concurrent, waiting) = (
-        resilience.bulkhead.max_concurrent,
-        resilience.bulkhead.max_waiting,
-    );
-    let concurrent = NonZeroUsize::try_from(concurrent).unwrap_or(NonZeroUsize::MAX);
-    let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
-    let bulkhead = BulkheadConfig::default()
-        .with_max_concurrent(concurrent)
-        .with_max_waiting(waiting);
-    Ok(Layers {
-        timeout: TimeoutLayer::total(resilience.timeout).map_err(wrong("timeout"))?,
-        attempt_timeout: TimeoutLayer::within_deadline(resilience.timeout)
-            .map_err(wrong("timeout"))?,
-        retry,
-        breaker,
-        bulkhead: Bulkhead::new(&bulkhead),
-    })
 }
 
 /// More connections to one endpoint cost memory and help no more.

@@ -1,0 +1,80 @@
+//! The layers on the way to a service, from what the configuration says.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use mesh_resilience::breaker::Breaker;
+use mesh_resilience::breaker::BreakerConfig;
+use mesh_resilience::bulkhead::Bulkhead;
+use mesh_resilience::bulkhead::BulkheadConfig;
+use mesh_resilience::retry::Budget;
+use mesh_resilience::retry::BudgetConfig;
+use mesh_resilience::retry::RetryConfig;
+use mesh_resilience::retry::RetryLayer;
+use mesh_resilience::timeout::TimeoutLayer;
+
+use crate::config::Backoff;
+use crate::config::ResilienceConfig;
+use crate::error::Error;
+use crate::node::build::Own;
+use crate::stack::lane::Layers;
+use crate::stack::send::Judge;
+use crate::telemetry::Telemetry;
+
+/// The layers that calls to `service` pass.
+pub(super) fn layers(
+    resilience: &ResilienceConfig,
+    own: &Own,
+    (telemetry, service): (&Arc<Telemetry>, &Arc<str>),
+) -> Result<Layers, Error> {
+    let wrong = |key: &'static str| {
+        move |source: mesh_resilience::ConfigError| {
+            Error::config(format!("resilience.{key}"), source)
+        }
+    };
+    let random: Arc<dyn mesh_resilience::random::Random> = Arc::clone(&own.seed) as Arc<_>;
+
+    let breaker = &resilience.circuit_breaker;
+    let breaker = BreakerConfig::default()
+        .with_threshold(breaker.threshold)
+        .with_open_for(breaker.timeout)
+        .with_half_open_requests(breaker.half_open_requests)
+        .with_successes_to_close(breaker.half_open_requests);
+    let breaker = Breaker::with_parts(breaker, Arc::clone(&random), None)
+        .map_err(wrong("circuit_breaker"))?;
+
+    let retry = &resilience.retry;
+    let factor = match retry.backoff {
+        Backoff::Exponential => 2.0,
+        Backoff::Fixed => 1.0,
+    };
+    let retries = RetryConfig::default()
+        .with_max_attempts(retry.max_attempts)
+        .with_initial_delay(retry.initial_delay)
+        .with_max_delay(retry.max_delay)
+        .with_factor(factor);
+    let budget =
+        Budget::new(BudgetConfig::default().with_ratio(retry.budget)).map_err(wrong("retry"))?;
+    let retry = RetryLayer::new(retries, budget, Judge)
+        .map_err(wrong("retry"))?
+        .with_random(random)
+        .with_observer(Arc::new(telemetry.retries_of(service)));
+
+    let (concurrent, waiting) = (
+        resilience.bulkhead.max_concurrent,
+        resilience.bulkhead.max_waiting,
+    );
+    let concurrent = NonZeroUsize::try_from(concurrent).unwrap_or(NonZeroUsize::MAX);
+    let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
+    let bulkhead = BulkheadConfig::default()
+        .with_max_concurrent(concurrent)
+        .with_max_waiting(waiting);
+    Ok(Layers {
+        timeout: TimeoutLayer::total(resilience.timeout).map_err(wrong("timeout"))?,
+        attempt_timeout: TimeoutLayer::within_deadline(resilience.timeout)
+            .map_err(wrong("timeout"))?,
+        retry,
+        breaker,
+        bulkhead: Bulkhead::new(&bulkhead),
+    })
+}

@@ -1,0 +1,80 @@
+//! The way of a call through the layers that keep it alive, and the state that all calls on one way share.
+//!
+//! Its layers are those of the table in [`outbound`](super::outbound) from the timeout on.
+
+use std::fmt;
+use std::sync::Arc;
+
+use mesh_resilience::breaker::Breaker;
+use mesh_resilience::breaker::BreakerLayer;
+use mesh_resilience::breaker::BreakerService;
+use mesh_resilience::bulkhead::Bulkhead;
+use mesh_resilience::bulkhead::BulkheadLayer;
+use mesh_resilience::bulkhead::BulkheadService;
+use mesh_resilience::bulkhead::Permit;
+use mesh_resilience::retry::Retry;
+use mesh_resilience::retry::RetryLayer;
+use mesh_resilience::timeout::Timeout;
+use mesh_resilience::timeout::TimeoutLayer;
+use mesh_resilience::timeout::Total;
+use mesh_resilience::timeout::WithinDeadline;
+use mesh_transport::BoxError;
+use tower::ServiceExt as _;
+use tower_layer::Layer as _;
+
+use crate::stack::endpoints::Endpoints;
+use crate::stack::send::Answer;
+use crate::stack::send::Judge;
+use crate::stack::send::OutboundCall;
+use crate::stack::send::Send;
+
+type Hold = fn(Permit, Answer) -> Answer;
+type Attempt = BreakerService<Timeout<BulkheadService<Send, Hold>, WithinDeadline>, Judge>;
+type Stack = Timeout<Retry<Attempt, Judge>, Total>;
+
+/// One way to a service: its layers, put together.
+pub(crate) struct Lane {
+    pub(crate) breaker: Breaker,
+    stack: Stack,
+}
+
+/// The layers of a lane. What two lanes share is one state for both: a clone of it.
+#[derive(Clone)]
+pub(crate) struct Layers {
+    pub(crate) timeout: TimeoutLayer<Total>,
+    pub(crate) attempt_timeout: TimeoutLayer<WithinDeadline>,
+    pub(crate) retry: RetryLayer<Judge>,
+    pub(crate) breaker: Breaker,
+    pub(crate) bulkhead: Bulkhead,
+}
+
+impl Lane {
+    pub(crate) fn new(layers: &Layers, endpoints: Arc<Endpoints>) -> Self {
+        let hold: Hold = |permit, answer| Answer {
+            permit: Some(permit),
+            ..answer
+        };
+        let send = Send::new(endpoints);
+        let bulkhead = BulkheadLayer::holding(layers.bulkhead.clone(), hold).layer(send);
+        let attempt = layers.attempt_timeout.layer(bulkhead);
+        let breaker = BreakerLayer::new(layers.breaker.clone(), Judge).layer(attempt);
+        let stack = layers.timeout.layer(layers.retry.layer(breaker));
+        Self {
+            breaker: layers.breaker.clone(),
+            stack,
+        }
+    }
+
+    /// Sends a call through all layers.
+    pub(crate) async fn send(&self, call: OutboundCall) -> Result<Answer, BoxError> {
+        self.stack.clone().oneshot(call).await
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane")
+            .field("breaker", &self.breaker)
+            .finish_non_exhaustive()
+    }
+}
