@@ -47,6 +47,7 @@
 //! |---|---|
 //! | [`balance`] | which endpoint: power of two, round robin, random; outlier ejection |
 //! | [`breaker`] | stops calling what fails, and tries again with a few probes |
+//! | [`budget`] | so many repeats for so many requests |
 //! | [`bulkhead`] | so many calls at a time, so many waiting |
 //! | [`classify`] | what a result says, and whether a call may be repeated |
 //! | [`deadline`] | by when a call must be answered |
@@ -54,6 +55,7 @@
 //! | [`limit`] | so many calls a key in any stretch of time |
 //! | [`random`] | where jitter and draws come from |
 //! | [`refusal`] | what layers answer in place of the service below them |
+//! | [`replay`] | requests that can be sent again |
 //! | [`retry`] | again, slower, within a budget and a deadline |
 //! | [`timeout`] | a limit a call, and one deadline over all attempts |
 //!
@@ -71,6 +73,8 @@
 pub mod balance;
 #[cfg(feature = "breaker")]
 pub mod breaker;
+#[cfg(feature = "retry")]
+pub mod budget;
 #[cfg(feature = "bulkhead")]
 pub mod bulkhead;
 pub mod classify;
@@ -83,6 +87,7 @@ pub mod fallback;
 pub mod limit;
 pub mod random;
 pub mod refusal;
+pub mod replay;
 #[cfg(feature = "retry")]
 pub mod retry;
 #[cfg(feature = "timeout")]

@@ -18,45 +18,17 @@
 //!
 //! [`Retryable::Always`]: crate::classify::Retryable::Always
 
-mod budget;
 mod config;
 mod policy;
 mod service;
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use self::budget::Ledger;
-use crate::deadline::Deadline;
-use crate::error::ConfigError;
-
-pub use self::config::{BudgetConfig, RetryConfig};
+pub use self::config::RetryConfig;
 pub use self::policy::Stop;
 pub use self::service::{ResponseFuture, Retry, RetryLayer};
-
-/// A request that knows whether and how it can be sent again.
-pub trait Replay: Sized {
-    /// Returns a copy to send later, or `None` when there can't be one (a body that streams through).
-    ///
-    /// Called before each attempt that another may follow, so it should cost little.
-    fn try_replay(&self) -> Option<Self>;
-
-    /// Returns whether processing the request twice has the effect of processing it once.
-    fn is_idempotent(&self) -> bool;
-
-    /// Returns the moment after which no attempt is of use. Default none.
-    fn deadline(&self) -> Option<Deadline> {
-        None
-    }
-
-    /// Tells a copy that it is about to be sent as attempt number `attempt` (2 is the first retry). Default nothing.
-    fn begin_attempt(&mut self, attempt: u32) {
-        let _ = attempt;
-    }
-}
+pub use crate::budget::{Budget, BudgetConfig};
+pub use crate::replay::Replay;
 
 /// Is told what a retry layer does, for metrics.
 pub trait Observe: Send + Sync {
@@ -70,55 +42,3 @@ pub trait Observe: Send + Sync {
         let _ = (attempts, reason);
     }
 }
-
-/// Bounds the retries of all calls to a service together, so that retries can't multiply an overload.
-///
-/// A retry is allowed while the retries of the last `window` number at most `ratio` of the requests in it, or `reserve`,
-/// whichever is more. So at any moment
-///
-/// `retries(window) <= max(ratio * requests(window), reserve)`
-///
-/// where the window ends at the latest retry. Time is counted in tenths of the window, rounded towards fewer retries.
-/// Clones are the same budget.
-#[derive(Clone)]
-pub struct Budget {
-    ledger: Arc<Mutex<Ledger>>,
-}
-
-impl Budget {
-    /// Creates a budget in which nothing has been spent.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] when `config` makes no sense; see the fields of [`BudgetConfig`] for their ranges.
-    pub fn new(config: BudgetConfig) -> Result<Self, ConfigError> {
-        config.check()?;
-        Ok(Self {
-            ledger: Arc::new(Mutex::new(Ledger::new(config))),
-        })
-    }
-
-    /// Counts a first attempt, which adds to the budget.
-    pub fn record_request(&self, now: Instant) {
-        self.ledger.lock().record_request(now);
-    }
-
-    /// Takes one retry out of the budget, or returns `false` if it is used up.
-    #[must_use]
-    pub fn try_retry(&self, now: Instant) -> bool {
-        self.ledger.lock().try_retry(now)
-    }
-}
-
-impl fmt::Debug for Budget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget")
-            .field("ledger", &*self.ledger.lock())
-            .finish()
-    }
-}
-
-const _: () = {
-    const fn assert_send_sync<T: Send + Sync>() {}
-    assert_send_sync::<Budget>();
-};

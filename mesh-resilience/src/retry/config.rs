@@ -73,65 +73,8 @@ impl Default for RetryConfig {
     }
 }
 
-/// The settings of one retry budget.
-#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
-#[non_exhaustive]
-#[derive(Clone, Debug, PartialEq)]
-pub struct BudgetConfig {
-    /// Retries allowed, as part of the requests. Default 0.2, range 0 to 10.
-    pub ratio: f64,
-    /// Retries allowed within the window however few requests there are. Default 10, so one a second: a quiet service
-    /// can retry too, and one with more than 5 requests a second never exceeds `ratio`.
-    pub reserve: u32,
-    /// How far back requests and retries are counted. Default 10 s (Finagle's), must be positive.
-    #[cfg_attr(feature = "serde", serde(with = "crate::duration"))]
-    pub window: Duration,
-}
-
-impl BudgetConfig {
-    /// Sets the retries allowed, as part of the requests.
-    #[must_use]
-    pub const fn with_ratio(mut self, ratio: f64) -> Self {
-        self.ratio = ratio;
-        self
-    }
-
-    /// Sets the retries allowed however few requests there are.
-    #[must_use]
-    pub const fn with_reserve(mut self, reserve: u32) -> Self {
-        self.reserve = reserve;
-        self
-    }
-
-    /// Sets how far back requests and retries are counted.
-    #[must_use]
-    pub const fn with_window(mut self, window: Duration) -> Self {
-        self.window = window;
-        self
-    }
-
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        ConfigError::check_duration("window", self.window)?;
-        ConfigError::check_range("ratio", self.ratio, 0.0, 10.0)
-    }
-}
-
-impl Default for BudgetConfig {
-    fn default() -> Self {
-        Self {
-            ratio: DEFAULT_RATIO,
-            reserve: DEFAULT_RESERVE,
-            window: DEFAULT_WINDOW,
-        }
-    }
-}
-
 const DEFAULT_MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).unwrap();
 const DEFAULT_INITIAL_DELAY: Duration = Duration::from_secs(1);
 const DEFAULT_FACTOR: f64 = 2.0;
 /// Below the default total timeout of 30 s, so that the longest wait still leaves time for the call.
 const DEFAULT_MAX_DELAY: Duration = Duration::from_secs(25);
-const DEFAULT_RATIO: f64 = 0.2;
-const DEFAULT_RESERVE: u32 = 10;
-const DEFAULT_WINDOW: Duration = Duration::from_secs(10);
