@@ -16,6 +16,7 @@
 
 mod endpoint;
 mod outlier;
+mod subset;
 mod weight;
 
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::random::Random;
 
 pub use self::endpoint::{Endpoint, EndpointState, InFlight};
 pub use self::outlier::{OutlierConfig, Outliers};
+pub use self::subset::{Label, Labels, Subset};
 
 /// How an endpoint is chosen.
 #[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]

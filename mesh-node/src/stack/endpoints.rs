@@ -6,7 +6,9 @@
 //! calls; those in flight finish, its sessions are ended, and its connections close.
 
 pub(crate) mod check;
+mod in_flight;
 mod level;
+mod list;
 mod member;
 
 use std::collections::HashMap;
@@ -29,18 +31,18 @@ use mesh_discovery::Standing;
 use mesh_discovery::Status;
 use mesh_discovery::Vitals;
 use mesh_discovery::Watch;
-use mesh_resilience::balance::Endpoint as Balanced;
-use mesh_resilience::balance::EndpointState;
-use mesh_resilience::balance::InFlight as Load;
 use mesh_resilience::balance::Outliers;
-use mesh_resilience::classify::Outcome;
 use mesh_resilience::random::SplitMix64;
-use mesh_resilience::timeout::Deadline;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use self::check::Checks;
-use self::level::Level;
+pub(crate) use self::in_flight::InFlight;
+pub(crate) use self::list::List;
+pub(crate) use self::list::Pick;
+pub(crate) use self::list::Slot;
+pub(crate) use self::list::Unpicked;
+pub(crate) use self::member::EndpointId;
 pub(crate) use self::member::Links;
 pub(crate) use self::member::Member;
 pub(crate) use self::member::Pins;
@@ -77,6 +79,8 @@ struct Changing {
     /// Taken away, with calls in flight or just now.
     leaving: Vec<(Slot, Instant)>,
     updates: u64,
+    /// How many peers there have been.
+    members: u64,
 }
 
 /// What balancing needs beside the list.
@@ -88,38 +92,6 @@ pub(crate) struct Parts {
     pub(crate) vitals: Arc<Vitals>,
     /// The active checks, where there are any.
     pub(crate) checks: Option<Checks>,
-}
-
-/// One list of endpoints.
-#[derive(Debug)]
-pub(crate) struct List {
-    /// Those that get traffic, by priority.
-    slots: Vec<Slot>,
-    levels: Vec<Level>,
-    /// Those that get none.
-    spare: Vec<Slot>,
-    found: mesh_discovery::Endpoints,
-    /// Where they come from, each once: one source, or a few.
-    sources: Vec<Arc<str>>,
-    is_panic: bool,
-    common: Arc<Common>,
-}
-
-/// A peer's place in a list, with what discovery says of it now.
-#[derive(Clone, Debug)]
-pub(crate) struct Slot {
-    pub(crate) endpoint: Arc<mesh_discovery::Endpoint>,
-    pub(crate) member: Arc<Member>,
-}
-
-/// A call to one endpoint, under way until this is dropped.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    list: Arc<List>,
-    index: usize,
-    deadline: Option<Deadline>,
-    is_recorded: bool,
-    _load: Load,
 }
 
 impl Endpoints {
@@ -204,14 +176,20 @@ impl Endpoints {
             .chain(before.all())
             .map(|slot| (peer(&slot.endpoint), slot))
             .collect();
+        let mut members = changing.members;
         let slot = |endpoint: &Arc<mesh_discovery::Endpoint>| Slot {
             endpoint: Arc::clone(endpoint),
             member: match known.get(&peer(endpoint)) {
                 Some(slot) => Arc::clone(&slot.member),
-                None => Arc::new(self.links.member(endpoint, &self.common.service, now)),
+                None => {
+                    members += 1;
+                    let id = EndpointId::new(members);
+                    Arc::new(self.links.member(id, endpoint, &self.common.service, now))
+                }
             },
         };
         let slots: Vec<Slot> = found.iter().map(slot).collect();
+        changing.members = members;
         let stays: HashSet<Peer<'_>> = found.iter().map(|endpoint| peer(endpoint)).collect();
         let left = before.all().map(|slot| (slot.clone(), now));
         changing.leaving = leaving
@@ -352,193 +330,6 @@ fn peer(endpoint: &mesh_discovery::Endpoint) -> Peer<'_> {
 impl Drop for Endpoints {
     fn drop(&mut self) {
         self.common.vitals.forget(&self.common.name);
-    }
-}
-
-impl List {
-    fn new(
-        found: mesh_discovery::Endpoints,
-        slots: Vec<Slot>,
-        is_usable: impl Fn(&mesh_discovery::Endpoint) -> bool,
-        common: Arc<Common>,
-    ) -> Self {
-        let is_panic = !slots.iter().any(|slot| is_usable(&slot.endpoint));
-        let (slots, levels, spare) = level::arrange(slots, |slot| {
-            (slot.endpoint.priority, is_usable(&slot.endpoint))
-        });
-        let mut sources: Vec<Arc<str>> = Vec::new();
-        for source in found.iter().filter_map(|endpoint| endpoint.source.as_ref()) {
-            if !sources.contains(source) {
-                sources.push(Arc::clone(source));
-            }
-        }
-        Self {
-            slots,
-            levels,
-            spare,
-            found,
-            sources,
-            is_panic,
-            common,
-        }
-    }
-
-    /// An endpoint to call, other than those `tried` where there is another.
-    ///
-    /// A call that is dropped after `deadline` without a word from the endpoint counts as its failure.
-    pub(crate) fn pick(
-        self: &Arc<Self>,
-        tried: &[usize],
-        deadline: Option<Deadline>,
-    ) -> Option<(Arc<Member>, InFlight)> {
-        let index = self.choose(tried, now())?;
-        let member = &self.slots.get(index)?.member;
-        let in_flight = InFlight {
-            list: Arc::clone(self),
-            index,
-            deadline,
-            is_recorded: false,
-            _load: member.state.begin(),
-        };
-        Some((Arc::clone(member), in_flight))
-    }
-
-    /// A good one of the level that is drawn, or of the next ones, or the best that this level has.
-    fn choose(&self, tried: &[usize], now: Instant) -> Option<usize> {
-        let random = &*self.common.random;
-        let drawn = level::draw(&self.levels, random);
-        let mut fallback = None;
-        let others = (0..self.levels.len()).filter(|level| *level != drawn);
-        for level in std::iter::once(drawn).chain(others) {
-            let Level { range, picker, .. } = self.levels.get(level)?;
-            let slots = self.slots.get(range.clone())?;
-            // Empty, and nothing allocated, but for a second attempt.
-            let tried_here: Vec<usize> = tried
-                .iter()
-                .filter(|index| range.contains(index))
-                .map(|index| index - range.start)
-                .collect();
-            let Some(picked) = picker.pick(slots, &tried_here, random, now) else {
-                continue;
-            };
-            let state = slots.get(picked)?.member.state();
-            let index = range.start + picked;
-            if !state.is_ejected(now) && !tried_here.contains(&picked) {
-                return Some(index);
-            }
-            fallback.get_or_insert(index);
-        }
-        fallback
-    }
-
-    /// Whether some of them come from that source.
-    pub(crate) fn are_from(&self, source: &str) -> bool {
-        self.sources.iter().any(|known| &**known == source)
-    }
-
-    /// Whether none may be used, so that all are.
-    pub(crate) fn is_panic(&self) -> bool {
-        self.is_panic
-    }
-
-    /// How many endpoints get traffic.
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// How many of them are not ejected.
-    pub(crate) fn healthy(&self) -> usize {
-        let is_in = |slot: &&Slot| !slot.member.state().is_ejected(now());
-        self.slots.iter().filter(is_in).count()
-    }
-
-    /// Those that get traffic, by priority, and then the others.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().chain(&self.spare)
-    }
-
-    /// What discovery says.
-    pub(crate) fn found(&self) -> &mesh_discovery::Endpoints {
-        &self.found
-    }
-}
-
-impl Balanced for Slot {
-    fn state(&self) -> &EndpointState {
-        self.member.state()
-    }
-
-    fn weight(&self) -> u32 {
-        u32::from(self.endpoint.weight.get())
-    }
-}
-
-impl InFlight {
-    /// Which one of the list it is.
-    pub(crate) fn index(&self) -> usize {
-        self.index
-    }
-
-    /// Takes in how the call went; too many failures in a row eject the endpoint for a while. `why` is asked of a failure.
-    pub(crate) fn record(&mut self, outcome: Outcome, why: impl FnOnce() -> String) {
-        self.is_recorded = true;
-        let Some(slot) = self.list.slots.get(self.index) else {
-            return;
-        };
-        let now = now();
-        if outcome == Outcome::Failure {
-            slot.member.note(&why(), now);
-        }
-        let common = &self.list.common;
-        let ejected = common
-            .outliers
-            .record(&self.list.slots, self.index, outcome, now);
-        self.tell(slot, ejected);
-    }
-
-    /// Takes in that nothing, or nothing more, came from the endpoint. One that could not prove to be who it must be is
-    /// out at once, however many others are: no further attempt puts that right.
-    pub(crate) fn failed(&mut self, error: &mesh_transport::Error) {
-        if !member::is_identity(error) {
-            return self.record(Outcome::Failure, || member::reason(error));
-        }
-        self.is_recorded = true;
-        if let Some(slot) = self.list.slots.get(self.index) {
-            let now = now();
-            slot.member.note(&member::reason(error), now);
-            let outliers = &self.list.common.outliers;
-            self.tell(slot, outliers.eject_at_once(slot.member.state(), now));
-        }
-    }
-
-    fn tell(&self, slot: &Slot, ejected: Option<Duration>) {
-        let Some(ejected) = ejected else { return };
-        let common = &self.list.common;
-        let reason = slot.member.last_failure().map(|failure| failure.reason);
-        tracing::warn!(
-            service = %common.service,
-            endpoint = slot.member.destination(),
-            ?ejected,
-            reason = reason.as_deref(),
-            "endpoint ejected after failures"
-        );
-        let until = now() + ejected;
-        common.vitals.failing(&common.name, &slot.endpoint, until);
-    }
-}
-
-impl Drop for InFlight {
-    /// An endpoint that takes calls and never answers must not go on drawing them.
-    fn drop(&mut self) {
-        if !self.is_recorded
-            && self
-                .deadline
-                .is_some_and(|deadline| deadline.is_past(now()))
-        {
-            self.record(Outcome::Failure, || {
-                "no answer before the deadline".to_owned()
-            });
-        }
     }
 }
 

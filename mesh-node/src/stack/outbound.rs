@@ -48,6 +48,7 @@ use crate::respond::X_MESH_PROCESSED;
 use crate::respond::X_REQUEST_ID;
 use crate::service_token::ServiceTokens;
 use crate::stack::endpoints::Endpoints;
+use crate::stack::endpoints::Unpicked;
 use crate::stack::headers::strip_hop_by_hop;
 use crate::stack::headers::trailer_rule;
 use crate::stack::lane::Lane;
@@ -56,7 +57,6 @@ use crate::stack::record::Record;
 use crate::stack::record::Recorder;
 use crate::stack::send::Answer;
 use crate::stack::send::CallerBrokeOff;
-use crate::stack::send::NoEndpoints;
 use crate::stack::send::OutboundCall;
 use crate::telemetry::PairSeries;
 use crate::trace::Ids;
@@ -327,11 +327,14 @@ fn failed(service: &Service, error: &BoxError) -> Refusal {
     if let Some(broke_off) = find_cause::<CallerBrokeOff>(error) {
         return Refusal::new(Code::BadRequest, broke_off.to_string());
     }
-    if find_cause::<NoEndpoints>(error).is_some() {
-        return Refusal::new(
-            Code::NoEndpoints,
-            format!("no endpoint of {name} is known; look at discovery.sources"),
-        );
+    if let Some(unpicked) = find_cause::<Unpicked>(error) {
+        let message = match unpicked {
+            Unpicked::NoEndpoints => {
+                format!("no endpoint of {name} is known; look at discovery.sources")
+            }
+            Unpicked::Gone => format!("the instance of {name} that took the call before is gone"),
+        };
+        return Refusal::new(Code::NoEndpoints, message);
     }
     tracing::warn!(service = %name, error = %chain(error.as_ref()), "call failed");
     // The local application may know why: it is on this side of the trust boundary.

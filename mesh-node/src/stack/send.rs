@@ -31,6 +31,8 @@ use mesh_transport::peer::Unsent;
 use crate::respond::X_MESH_PROCESSED;
 use crate::stack::endpoints::Endpoints;
 use crate::stack::endpoints::InFlight;
+use crate::stack::endpoints::Pick;
+use crate::stack::endpoints::Unpicked;
 use crate::stack::replay::Replay;
 use crate::stack::replay::replayable;
 
@@ -73,11 +75,6 @@ impl Watch for BrokenOff {
         }
     }
 }
-
-/// No endpoint of the service is known.
-#[derive(Debug, thiserror::Error)]
-#[error("no endpoint of the service is known; look at discovery.sources")]
-pub(crate) struct NoEndpoints;
 
 impl OutboundCall {
     pub(crate) fn new(head: Parts, body: Body, deadline: Option<Deadline>) -> Self {
@@ -158,7 +155,7 @@ impl Classify<Answer> for Judge {
             Ok(answer) => judge(&answer.response),
             // Nobody is made to wait for an open circuit: it is there so that callers are told at once.
             Err(error)
-                if find_cause::<NoEndpoints>(error).is_some()
+                if find_cause::<Unpicked>(error).is_some()
                     || find_cause::<CallerBrokeOff>(error).is_some()
                     || find_cause::<BreakerOpen>(error).is_some() =>
             {
@@ -231,9 +228,12 @@ async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxEr
     let list = endpoints.current();
     let mut tried = Vec::new();
     loop {
-        let Some((endpoint, mut in_flight)) = list.pick(&tried, deadline) else {
-            return Err(NoEndpoints.into());
+        let pick = Pick {
+            tried: &tried,
+            deadline,
+            ..Pick::default()
         };
+        let (endpoint, mut in_flight) = list.pick(&pick)?;
         // Also if this is dropped in the middle: only what is proven is taken back.
         let before = may_be_processed.swap(true, Ordering::Relaxed);
         let failed = match endpoint.exchange(request).await {

@@ -13,6 +13,7 @@ use super::carry::Carried;
 use super::carry::Plain;
 use super::carry::carry;
 use crate::node::Shared;
+use crate::stack::endpoints::Pick;
 use crate::stack::outbound::Service;
 use crate::stack::outbound::chain;
 
@@ -51,7 +52,11 @@ async fn connect(service: &Service) -> Option<(TlsStream<TcpStream>, LivePeer)> 
     let list = service.endpoints.current();
     let mut tried = Vec::new();
     while tried.len() < ATTEMPTS {
-        let (member, mut in_flight) = list.pick(&tried, None)?;
+        let pick = Pick {
+            tried: &tried,
+            ..Pick::default()
+        };
+        let (member, mut in_flight) = list.pick(&pick).ok()?;
         match member.stream().await {
             Ok(connected) => {
                 in_flight.record(Outcome::Success, String::new);

@@ -45,9 +45,21 @@ pub(crate) struct Links {
 /// Fingerprints of keys, by host and port.
 pub(crate) type Pins = HashMap<(Host, u16), String>;
 
+/// Which one of a service's peers: the same for as long as it is the same process at the same place, whatever lists say of
+/// it, and never given to another one.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct EndpointId(u64);
+
+impl EndpointId {
+    pub(super) fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// One peer with its connections and what is known of how it does; kept from list to list for as long as it is the same.
 #[derive(Debug)]
 pub(crate) struct Member {
+    id: EndpointId,
     service: Arc<str>,
     pub(super) state: Arc<EndpointState>,
     link: Link,
@@ -73,6 +85,7 @@ impl Links {
     /// A peer to which nothing is open yet.
     pub(super) fn member(
         &self,
+        id: EndpointId,
         endpoint: &mesh_discovery::Endpoint,
         service: &Arc<str>,
         now: Instant,
@@ -94,6 +107,7 @@ impl Links {
             }
         };
         Member {
+            id,
             service: Arc::clone(service),
             state: Arc::new(EndpointState::new(now)),
             link,
@@ -115,6 +129,11 @@ impl Links {
 }
 
 impl Member {
+    /// Which peer of its service it is.
+    pub(crate) fn id(&self) -> EndpointId {
+        self.id
+    }
+
     /// Host and port.
     pub(crate) fn destination(&self) -> &str {
         self.pool().destination()

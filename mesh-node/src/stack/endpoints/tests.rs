@@ -7,7 +7,9 @@ use mesh_discovery::Condition;
 use mesh_discovery::Endpoint;
 use mesh_discovery::Evidence as _;
 use mesh_discovery::Publisher;
+use mesh_resilience::balance::Endpoint as _;
 use mesh_resilience::balance::OutlierConfig;
+use mesh_resilience::classify::Outcome;
 use mesh_transport::peer::Dialer;
 use mesh_transport::peer::PeerConfig;
 use mesh_transport::spiffe::SpiffeLeaf;
@@ -65,7 +67,7 @@ impl World {
     fn picked(&self) -> Vec<u16> {
         let list = self.endpoints.current();
         let mut ports: Vec<u16> = (0..200)
-            .filter_map(|_| Some(list.pick(&[], None)?.1))
+            .filter_map(|_| Some(list.pick(&Pick::default()).ok()?.1))
             .map(|call| list.slots[call.index()].endpoint.port)
             .collect();
         ports.sort_unstable();
@@ -184,12 +186,41 @@ async fn a_lower_priority_is_for_when_the_higher_can_not() {
     assert_eq!(world.picked(), [1]);
     // Also for the second attempt of one call.
     let now = world.endpoints.current();
-    let second = now.pick(&[0], None).unwrap().1;
+    let other = Pick {
+        tried: &[0],
+        ..Pick::default()
+    };
+    let second = now.pick(&other).unwrap().1;
     assert_eq!(now.slots[second.index()].endpoint.port, 2);
     drop(second);
     first.condition = Condition::Critical;
     world.becomes(list(&first));
     assert_eq!(world.picked(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_one_instance_gets_that_one_or_none() {
+    let world = World::new(vec![at(1), at(2), at(3)]);
+    let id = world.member(2).id();
+    let pick = Pick {
+        only: Some(&id),
+        ..Pick::default()
+    };
+    let picked = || {
+        let (member, mut call) = world.endpoints.current().pick(&pick)?;
+        assert_eq!(member.id(), id);
+        call.record(Outcome::Failure, || "it is broken".to_owned());
+        Ok::<_, Unpicked>(member.destination().to_owned())
+    };
+    // Also while it is ejected, and where its registry says that it must get nothing.
+    for _ in 0..10 {
+        assert_eq!(picked().unwrap(), "10.0.0.7:2");
+    }
+    assert!(world.member(2).state().is_ejected(now()));
+    world.becomes(vec![in_condition(2, Condition::Draining), at(3)]);
+    assert_eq!(picked().unwrap(), "10.0.0.7:2");
+    world.becomes(vec![at(1), at(3)]);
+    assert_eq!(picked().unwrap_err(), Unpicked::Gone);
 }
 
 // threat 48
@@ -204,7 +235,7 @@ async fn who_proves_to_be_somebody_else_is_out_at_once_however_many_they_are() {
     let list = world.endpoints.current();
     let mut out = HashSet::new();
     while out.len() < 2 {
-        let (_, mut call) = list.pick(&[], None).unwrap();
+        let (_, mut call) = list.pick(&Pick::default()).unwrap();
         let endpoint = Arc::clone(&list.slots[call.index()].endpoint);
         if endpoint.port != 3 {
             call.failed(&wrong);
@@ -229,7 +260,7 @@ async fn who_is_taken_away_finishes_its_calls_and_who_comes_back_in_time_is_as_b
     let leaving = || world.endpoints.changing.lock().leaving.len();
     let member = world.member(1);
     let script = async {
-        let call = world.endpoints.current().pick(&[], None).unwrap();
+        let call = world.endpoints.current().pick(&Pick::default()).unwrap();
         world.publisher.publish(found(vec![at(2)]));
         tokio::time::sleep(Duration::from_mins(1)).await;
         assert_eq!(world.picked(), [2]);

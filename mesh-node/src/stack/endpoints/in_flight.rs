@@ -1,0 +1,107 @@
+//! A call that is under way, and what it says of its endpoint.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_resilience::balance::InFlight as Load;
+use mesh_resilience::classify::Outcome;
+use mesh_resilience::timeout::Deadline;
+
+use super::list::List;
+use super::list::Slot;
+use super::member;
+use crate::stack::now;
+
+/// A call to one endpoint, under way until this is dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    list: Arc<List>,
+    index: usize,
+    deadline: Option<Deadline>,
+    is_recorded: bool,
+    _load: Load,
+}
+
+impl InFlight {
+    pub(super) fn new(
+        list: &Arc<List>,
+        index: usize,
+        slot: &Slot,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        Self {
+            list: Arc::clone(list),
+            index,
+            deadline,
+            is_recorded: false,
+            _load: slot.member.state.begin(),
+        }
+    }
+
+    /// Which one of the list it is.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Takes in how the call went; too many failures in a row eject the endpoint for a while. `why` is asked of a failure.
+    pub(crate) fn record(&mut self, outcome: Outcome, why: impl FnOnce() -> String) {
+        self.is_recorded = true;
+        let Some(slot) = self.list.get(self.index) else {
+            return;
+        };
+        let now = now();
+        if outcome == Outcome::Failure {
+            slot.member.note(&why(), now);
+        }
+        let common = &self.list.common;
+        let ejected = common
+            .outliers
+            .record(&self.list.slots, self.index, outcome, now);
+        self.tell(slot, ejected);
+    }
+
+    /// Takes in that nothing, or nothing more, came from the endpoint. One that could not prove to be who it must be is
+    /// out at once, however many others are: no further attempt puts that right.
+    pub(crate) fn failed(&mut self, error: &mesh_transport::Error) {
+        if !member::is_identity(error) {
+            return self.record(Outcome::Failure, || member::reason(error));
+        }
+        self.is_recorded = true;
+        if let Some(slot) = self.list.get(self.index) {
+            let now = now();
+            slot.member.note(&member::reason(error), now);
+            let outliers = &self.list.common.outliers;
+            self.tell(slot, outliers.eject_at_once(slot.member.state(), now));
+        }
+    }
+
+    fn tell(&self, slot: &Slot, ejected: Option<Duration>) {
+        let Some(ejected) = ejected else { return };
+        let common = &self.list.common;
+        let reason = slot.member.last_failure().map(|failure| failure.reason);
+        tracing::warn!(
+            service = %common.service,
+            endpoint = slot.member.destination(),
+            ?ejected,
+            reason = reason.as_deref(),
+            "endpoint ejected after failures"
+        );
+        let until = now() + ejected;
+        common.vitals.failing(&common.name, &slot.endpoint, until);
+    }
+}
+
+impl Drop for InFlight {
+    /// An endpoint that takes calls and never answers must not go on drawing them.
+    fn drop(&mut self) {
+        if !self.is_recorded
+            && self
+                .deadline
+                .is_some_and(|deadline| deadline.is_past(now()))
+        {
+            self.record(Outcome::Failure, || {
+                "no answer before the deadline".to_owned()
+            });
+        }
+    }
+}
