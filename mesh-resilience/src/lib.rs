@@ -53,6 +53,7 @@
 //! | [`deadline`] | by when a call must be answered |
 //! | [`fallback`] | an answer of one's own for an error |
 //! | [`limit`] | so many calls a key in any stretch of time |
+//! | [`once`] | a repeat is answered from memory: at most one execution of a call |
 //! | [`random`] | where jitter and draws come from |
 //! | [`refusal`] | what layers answer in place of the service below them |
 //! | [`replay`] | requests that can be sent again |
@@ -61,8 +62,8 @@
 //!
 //! # Features
 //!
-//! None is on by default. Each layer is a feature of its own: `balance`, `breaker`, `bulkhead`, `fallback`, `limit`, `retry`,
-//! `timeout`.
+//! None is on by default. Each layer is a feature of its own: `balance`, `breaker`, `bulkhead`, `fallback`, `limit`, `once`,
+//! `retry`, `timeout`.
 //!
 //! | feature | adds |
 //! |---|---|
@@ -85,6 +86,8 @@ pub mod duration;
 pub mod fallback;
 #[cfg(feature = "limit")]
 pub mod limit;
+#[cfg(feature = "once")]
+pub mod once;
 pub mod random;
 pub mod refusal;
 pub mod replay;
