@@ -10,6 +10,9 @@ pub trait Replay: Sized {
     fn try_replay(&self) -> Option<Self>;
 
     /// Returns whether processing the request twice has the effect of processing it once.
+    ///
+    /// Asked of the copy once an attempt has failed: one that went to a service which answers a repeat from memory may be
+    /// sent there again.
     fn is_idempotent(&self) -> bool;
 
     /// Returns the moment after which no attempt is of use. Default none.

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -144,6 +144,45 @@ async fn an_unsafe_call_is_repeated_only_if_it_was_not_processed() {
     assert_eq!((calls, stops), (1, vec![Stop::Unsafe]));
     let (result, calls, _) = attempts(ask, 2, full).await;
     assert_eq!((result.unwrap(), calls), (2, 2));
+}
+
+/// Becomes safe to repeat once it was sent.
+#[derive(Clone, Debug, Default)]
+struct Learning(Arc<AtomicBool>);
+
+impl Replay for Learning {
+    fn try_replay(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    fn is_idempotent(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_proves_safe_to_repeat_on_its_way_is_repeated() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let service = service_fn(move |ask: Learning| {
+        ask.0.store(true, Ordering::SeqCst);
+        let is_first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if is_first {
+                Err(BoxError::from("lost"))
+            } else {
+                Ok(())
+            }
+        }
+    });
+    let budget = Budget::new(BudgetConfig::default()).unwrap();
+    let retry = RetryLayer::new(RetryConfig::default(), budget, ErrorClassifier::new()).unwrap();
+    retry
+        .layer(service)
+        .oneshot(Learning::default())
+        .await
+        .unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -261,9 +261,12 @@ where
                     if !policy::is_worth_retrying(&classified) {
                         return Poll::Ready(result);
                     }
+                    let spare = this.spare.as_ref();
                     let failed = Failed {
                         attempts: this.facts.attempts,
-                        is_idempotent: this.facts.is_idempotent,
+                        // The copy knows what became of the attempt.
+                        is_idempotent: spare
+                            .map_or(this.facts.is_idempotent, Replay::is_idempotent),
                         has_copy: this.spare.is_some() && this.service.is_some(),
                         deadline: this.facts.deadline,
                         classified,
