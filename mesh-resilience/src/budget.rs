@@ -108,6 +108,11 @@ impl Budget {
     pub fn try_retry(&self, now: Instant) -> bool {
         self.ledger.lock().try_retry(now)
     }
+
+    /// Returns what was spent and what may be, for people.
+    pub fn snapshot(&self, now: Instant) -> BudgetSnapshot {
+        self.ledger.lock().snapshot(now)
+    }
 }
 
 impl fmt::Debug for Budget {
@@ -116,6 +121,18 @@ impl fmt::Debug for Budget {
             .field("ledger", &*self.ledger.lock())
             .finish()
     }
+}
+
+/// A budget as it stands.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BudgetSnapshot {
+    /// First attempts within the window.
+    pub requests: u64,
+    /// Retries within the window.
+    pub retries: u64,
+    /// Retries that the window allows, those included.
+    pub allowed: u64,
 }
 
 const _: () = {

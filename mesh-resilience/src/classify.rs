@@ -12,7 +12,7 @@ use crate::refusal::Limited;
 mod http;
 
 #[cfg(feature = "http")]
-pub use self::http::HttpClassifier;
+pub use self::http::{HttpClassifier, RETRY_NEVER, X_MESH_RETRY};
 
 /// Judges the result of one call.
 ///
@@ -66,17 +66,20 @@ impl Classified {
 
     /// Judges an error that no classifier knows more about.
     ///
-    /// A refusal by a layer of this crate is [`Outcome::Unknown`] and [`Retryable::Always`], since the service
-    /// was not called; it carries the refusal's `retry_after`. Anything else, a timeout included, is a failure that
-    /// may be repeated if it is idempotent.
+    /// A refusal by a layer of this crate is [`Outcome::Unknown`], since the service was not called, and carries the
+    /// refusal's `retry_after`. It is [`Retryable::Always`], but for an open breaker: that is there so that callers are
+    /// told at once, so none is made to wait for it ([`Retryable::Never`]). Anything else, a timeout included, is a
+    /// failure that may be repeated if it is idempotent.
     pub fn of_error(error: &BoxError) -> Self {
         if !is_refusal(error) {
             return Self::failure();
         }
-        let wait = find_cause::<BreakerOpen>(error)
-            .map(|open| open.retry_after)
-            .or_else(|| find_cause::<Limited>(error).map(|limited| limited.retry_after));
-        let refused = Self::new(Outcome::Unknown).with_retryable(Retryable::Always);
+        let refused = Self::new(Outcome::Unknown);
+        if let Some(open) = find_cause::<BreakerOpen>(error) {
+            return refused.with_retry_after(open.retry_after);
+        }
+        let refused = refused.with_retryable(Retryable::Always);
+        let wait = find_cause::<Limited>(error).map(|limited| limited.retry_after);
         wait.map_or(refused, |wait| refused.with_retry_after(wait))
     }
 
@@ -151,11 +154,11 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_nothing_of_the_service_and_may_always_be_repeated() {
+    fn a_refusal_says_nothing_of_the_service_and_only_an_open_breaker_is_not_waited_for() {
         let open = of(BreakerOpen::new(Duration::from_secs(9)));
         assert_eq!(
             (open.outcome, open.retryable),
-            (Outcome::Unknown, Retryable::Always)
+            (Outcome::Unknown, Retryable::Never)
         );
         assert_eq!(open.retry_after, Some(Duration::from_secs(9)));
         assert_eq!(of(BulkheadFull::new()).retryable, Retryable::Always);

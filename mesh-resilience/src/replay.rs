@@ -1,6 +1,14 @@
 //! Requests that can be sent more than once.
 
+mod attempt;
+#[cfg(feature = "http")]
+mod http;
+
 use crate::deadline::Deadline;
+
+pub use self::attempt::Attempt;
+#[cfg(feature = "http")]
+pub use self::attempt::X_MESH_ATTEMPT;
 
 /// A request that knows whether and how it can be sent again.
 pub trait Replay: Sized {
@@ -20,8 +28,14 @@ pub trait Replay: Sized {
         None
     }
 
-    /// Tells a copy that it is about to be sent as attempt number `attempt` (2 is the first retry). Default nothing.
-    fn begin_attempt(&mut self, attempt: u32) {
+    /// Returns which attempt of a caller further up this call is made for. Default [`Attempt::FIRST`].
+    fn attempt(&self) -> Attempt {
+        Attempt::FIRST
+    }
+
+    /// Tells a copy that it is about to be sent as `attempt` (2 is the first retry), which services further down should
+    /// learn. Default nothing.
+    fn begin_attempt(&mut self, attempt: Attempt) {
         let _ = attempt;
     }
 }

@@ -12,7 +12,6 @@ use http::Request;
 use http::Response;
 use http::request::Parts;
 use http_body::Body as _;
-use mesh_resilience::breaker::BreakerOpen;
 use mesh_resilience::bulkhead::Permit;
 use mesh_resilience::classify::Classified;
 use mesh_resilience::classify::Classify;
@@ -28,6 +27,7 @@ use mesh_transport::BoxError;
 use mesh_transport::body::Watch;
 use mesh_transport::peer::Unsent;
 
+use crate::node::wall_clock;
 use crate::respond::X_MESH_PROCESSED;
 use crate::stack::endpoints::Endpoints;
 use crate::stack::endpoints::InFlight;
@@ -153,11 +153,9 @@ impl Classify<Answer> for Judge {
     fn classify(&self, result: Result<&Answer, &BoxError>) -> Classified {
         match result {
             Ok(answer) => judge(&answer.response),
-            // Nobody is made to wait for an open circuit: it is there so that callers are told at once.
             Err(error)
                 if find_cause::<Unpicked>(error).is_some()
-                    || find_cause::<CallerBrokeOff>(error).is_some()
-                    || find_cause::<BreakerOpen>(error).is_some() =>
+                    || find_cause::<CallerBrokeOff>(error).is_some() =>
             {
                 Classified::new(Outcome::Unknown)
             }
@@ -177,7 +175,9 @@ impl Classify<Answer> for Judge {
 /// As for any HTTP answer; and where the other node says that its application never saw the request, even one that
 /// is not safe to repeat may be repeated.
 fn judge(response: &Response<Body>) -> Classified {
-    let judged = HttpClassifier::new().classify(Ok(response));
+    let judged = HttpClassifier::new()
+        .with_clock(wall_clock)
+        .classify(Ok(response));
     match judged.retryable {
         Retryable::IfIdempotent if is_unprocessed(response) => {
             judged.with_retryable(Retryable::Always)

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::BudgetConfig;
+use super::{BudgetConfig, BudgetSnapshot};
 
 /// Counts in slots of a tenth of the window.
 ///
@@ -41,6 +41,15 @@ impl Ledger {
     }
 
     pub(super) fn try_retry(&mut self, now: Instant) -> bool {
+        let window = self.snapshot(now);
+        let is_allowed = window.retries < window.allowed;
+        if is_allowed {
+            self.slots[index(self.newest)].retries += 1;
+        }
+        is_allowed
+    }
+
+    pub(super) fn snapshot(&mut self, now: Instant) -> BudgetSnapshot {
         self.move_to(now);
         let oldest = index(self.newest + 1);
         let mut requests = 0_u64;
@@ -53,12 +62,11 @@ impl Ledger {
                 u64::from(slot.requests)
             };
         }
-        let allowed = earned(requests, self.config.ratio).max(f64::from(self.config.reserve));
-        let is_allowed = earned(retries + 1, 1.0) <= allowed;
-        if is_allowed {
-            self.slots[index(self.newest)].retries += 1;
+        BudgetSnapshot {
+            requests,
+            retries,
+            allowed: earned(requests, self.config.ratio).max(u64::from(self.config.reserve)),
         }
-        is_allowed
     }
 
     fn move_to(&mut self, now: Instant) {
@@ -76,9 +84,15 @@ impl Ledger {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "call counts are far below 2^53")]
-fn earned(calls: u64, ratio: f64) -> f64 {
-    calls as f64 * ratio
+/// The whole retries that `requests` calls earn.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "call counts are far below 2^53, and the ratio is not negative"
+)]
+fn earned(requests: u64, ratio: f64) -> u64 {
+    (requests as f64 * ratio) as u64
 }
 
 #[expect(

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::RetryConfig;
+use super::{Attempt, RetryConfig};
 use crate::classify::{Classified, Outcome, Retryable};
 use crate::deadline::Deadline;
 
@@ -14,6 +14,8 @@ pub enum Stop {
     NotRetryable,
     /// It may have been processed, and processing it twice is not the same as once.
     Unsafe,
+    /// It was made for a request that is a retry itself: the caller further up repeats it, or does not.
+    Repeated,
     /// There is no copy of the request.
     NotReplayable,
     /// All attempts are used.
@@ -31,6 +33,8 @@ pub enum Stop {
 pub(super) struct Failed {
     /// Attempts made so far.
     pub(super) attempts: u32,
+    /// Which attempt of a caller further up the call is made for.
+    pub(super) made_for: Attempt,
     pub(super) is_idempotent: bool,
     pub(super) has_copy: bool,
     pub(super) deadline: Option<Deadline>,
@@ -50,6 +54,9 @@ pub(super) fn decide(
         Retryable::Never => return Err(Stop::NotRetryable),
         Retryable::IfIdempotent if !failed.is_idempotent => return Err(Stop::Unsafe),
         Retryable::IfIdempotent | Retryable::Always => {}
+    }
+    if failed.made_for.is_retry() {
+        return Err(Stop::Repeated);
     }
     if failed.attempts >= config.max_attempts.get() {
         return Err(Stop::Attempts);

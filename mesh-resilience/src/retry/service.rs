@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::policy::{self, Failed};
-use super::{Budget, Observe, Replay, RetryConfig, Stop};
+use super::{Attempt, Budget, Observe, Replay, RetryConfig, Stop};
 use crate::classify::Classify;
 use crate::error::{BoxError, ConfigError};
 use crate::random::{Random, SplitMix64};
@@ -179,16 +179,21 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        self.parts.budget.record_request(now());
-        let spare = if self.parts.config.max_attempts.get() > 1 {
+        let made_for = request.attempt();
+        // What is a retry already earns no further ones.
+        if !made_for.is_retry() {
+            self.parts.budget.record_request(now());
+        }
+        let spare = if self.parts.config.max_attempts.get() > 1 && !made_for.is_retry() {
             request.try_replay()
         } else {
             None
         };
         let facts = Facts {
+            made_for,
             is_idempotent: request.is_idempotent(),
             deadline: request.deadline(),
-            attempts: 1,
+            attempt: Attempt::FIRST,
         };
         // Retries go to a clone of the service; without a copy to send there is no need for one.
         let service = spare.is_some().then(|| self.inner.clone());
@@ -207,9 +212,10 @@ where
 
 #[derive(Debug)]
 struct Facts {
+    made_for: Attempt,
     is_idempotent: bool,
     deadline: Option<crate::deadline::Deadline>,
-    attempts: u32,
+    attempt: Attempt,
 }
 
 pin_project! {
@@ -263,7 +269,8 @@ where
                     }
                     let spare = this.spare.as_ref();
                     let failed = Failed {
-                        attempts: this.facts.attempts,
+                        attempts: this.facts.attempt.number().get(),
+                        made_for: this.facts.made_for,
                         // The copy knows what became of the attempt.
                         is_idempotent: spare
                             .map_or(this.facts.is_idempotent, Replay::is_idempotent),
@@ -292,11 +299,11 @@ where
                     let Some(mut request) = this.spare.take() else {
                         return Poll::Pending;
                     };
-                    this.facts.attempts += 1;
-                    if this.facts.attempts < this.parts.config.max_attempts.get() {
+                    this.facts.attempt = this.facts.attempt.next();
+                    if this.facts.attempt.number() < this.parts.config.max_attempts {
                         *this.spare = request.try_replay();
                     }
-                    request.begin_attempt(this.facts.attempts);
+                    request.begin_attempt(this.facts.attempt);
                     let inner = service.call(request);
                     this.state.set(CallState::Calling { inner });
                 }

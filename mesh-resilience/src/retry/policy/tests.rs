@@ -7,6 +7,7 @@ const ONE: Duration = Duration::from_secs(1);
 fn failed(classified: Classified) -> Failed {
     Failed {
         attempts: 1,
+        made_for: Attempt::FIRST,
         is_idempotent: true,
         has_copy: true,
         deadline: None,
@@ -65,6 +66,16 @@ fn what_may_not_be_repeated_is_not() {
         1.0,
         Ok(ONE),
     );
+}
+
+#[test]
+fn a_call_made_for_a_retry_is_not_repeated_again() {
+    let unprocessed = Classified::failure().with_retryable(Retryable::Always);
+    let deeper = Failed {
+        made_for: Attempt::FIRST.next(),
+        ..failed(unprocessed)
+    };
+    check(&deeper, 1.0, Err(Stop::Repeated));
 }
 
 #[test]
