@@ -31,12 +31,12 @@
 //!
 //! # Order
 //!
-//! Outermost first: fallback, total timeout, retry, then for each attempt: pick an endpoint, breaker, bulkhead, timeout.
+//! Outermost first: fallback, total timeout, retry, hedge, then for each attempt: pick an endpoint, breaker, bulkhead, timeout.
 //! The breaker sees a timeout only from a layer below it.
 //!
 //! # What this crate does not do
 //!
-//! - No hedging, no adaptive concurrency, no limits shared between nodes.
+//! - No adaptive concurrency, no limits shared between nodes.
 //! - The balancer picks; it finds no endpoints, makes no connections and checks no health of its own.
 //! - No metrics: hand in a [`breaker::Observe`] or [`retry::Observe`].
 //! - No task of its own: nothing runs between calls.
@@ -52,6 +52,7 @@
 //! | [`classify`] | what a result says, and whether a call may be repeated |
 //! | [`deadline`] | by when a call must be answered |
 //! | [`fallback`] | an answer of one's own for an error |
+//! | [`hedge`] | a second attempt where the first is slow |
 //! | [`limit`] | so many calls a key in any stretch of time |
 //! | [`once`] | a repeat is answered from memory: at most one execution of a call |
 //! | [`random`] | where jitter and draws come from |
@@ -62,8 +63,16 @@
 //!
 //! # Features
 //!
-//! None is on by default. Each layer is a feature of its own: `balance`, `breaker`, `bulkhead`, `fallback`, `limit`, `once`,
-//! `retry`, `timeout`.
+//! None is on by default. Each layer is a feature of its own:
+//! `balance`,
+//! `breaker`,
+//! `bulkhead`,
+//! `fallback`,
+//! `hedge`,
+//! `limit`,
+//! `once`,
+//! `retry`,
+//! `timeout`.
 //!
 //! | feature | adds |
 //! |---|---|
@@ -74,7 +83,7 @@
 pub mod balance;
 #[cfg(feature = "breaker")]
 pub mod breaker;
-#[cfg(feature = "retry")]
+#[cfg(any(feature = "hedge", feature = "retry"))]
 pub mod budget;
 #[cfg(feature = "bulkhead")]
 pub mod bulkhead;
@@ -84,6 +93,8 @@ pub mod deadline;
 pub mod duration;
 #[cfg(feature = "fallback")]
 pub mod fallback;
+#[cfg(feature = "hedge")]
+pub mod hedge;
 #[cfg(feature = "limit")]
 pub mod limit;
 #[cfg(feature = "once")]
@@ -97,5 +108,7 @@ pub mod retry;
 pub mod timeout;
 
 mod error;
+#[cfg(feature = "hedge")]
+mod histogram;
 
 pub use self::error::{BoxError, ConfigError, find_cause, find_cause_in, is_refusal};

@@ -5,6 +5,7 @@
 use mesh_resilience::balance::{OutlierConfig, Policy};
 use mesh_resilience::breaker::{BreakerConfig, SuccessRate};
 use mesh_resilience::bulkhead::BulkheadConfig;
+use mesh_resilience::hedge::HedgeConfig;
 use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::retry::{BudgetConfig, RetryConfig};
 use serde::Serialize;
@@ -45,6 +46,8 @@ fn defaults_are_the_documented_ones() {
         &BudgetConfig::default(),
         &json!({ "ratio": 0.2, "reserve": 10, "window": "10s" }),
     );
+    let hedge = json!({ "quantile": 0.95, "window": "1m", "min_delay": "1ms", "max_delay": "1s" });
+    check(&HedgeConfig::default(), &hedge);
     let outliers = json!({
         "consecutive_failures": 5, "ejection": "30s", "max_ejection": "5m", "interval": "30s", "max_ejected_ratio": 0.5,
     });
