@@ -104,6 +104,12 @@ impl Auditor {
         written.map_err(|error| failed(&error))
     }
 
+    /// Records what went wrong with a peer.
+    pub(crate) fn note_error(&self, peer: &str, what: &str) {
+        let event = Event::new(EventKind::Error).with("peer", peer);
+        self.note(event.with("error", what));
+    }
+
     /// Records something that nobody waits for; a failure is counted by the log and seen in its metrics. What is noted about
     /// the node itself is recorded always.
     pub(crate) fn note(&self, event: Event) {

@@ -56,6 +56,7 @@ use crate::node::serve::series_of_nobody;
 use crate::node::wall_clock;
 use crate::policy_store::Shown;
 use crate::stack::inbound::App;
+use crate::stack::inbound::Application;
 use crate::stack::inbound::Inbound;
 use crate::stack::outbound::Outbound;
 use crate::stack::record::Recorder;
@@ -179,6 +180,11 @@ pub(super) fn parts(
         token: tokens.cloned(),
         recorder: Arc::clone(&recorder),
     };
+    let application = Application {
+        name: Arc::clone(&own.name),
+        app: app(config, tasks, methods),
+        auditor: auditor.clone(),
+    };
     let inbound = Inbound {
         name: Arc::clone(&own.name),
         limits: Limits::default(),
@@ -187,7 +193,7 @@ pub(super) fn parts(
         users: credentials.users,
         authorizer: authorizer(config, own, &policies)?,
         limiter: limiter(config)?,
-        app: app(config, tasks, methods),
+        application: Arc::new(application),
         auditor: auditor.clone(),
         recorder,
     };

@@ -11,6 +11,7 @@
 //! | 7 | application | `upstream_failed`, `no_route` | |
 //! | 8 | audit | `audit_unavailable` | no answer leaves that is not recorded |
 
+mod application;
 mod authorize;
 
 use std::fmt::Display;
@@ -22,8 +23,6 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
-use mesh_audit::Event;
-use mesh_audit::EventKind;
 use mesh_auth::caller::Caller;
 use mesh_auth::caller::User;
 use mesh_auth::request::CanonicalRequest;
@@ -32,10 +31,11 @@ use mesh_auth::request::strip_identity_headers;
 use mesh_auth::spiffe::SpiffeId;
 use mesh_resilience::limit::Limiter;
 use mesh_transport::Body;
-use mesh_transport::app::AppClient;
 use mesh_transport::app::is_grpc;
 use mesh_transport::tls::PeerId;
 
+pub(crate) use self::application::App;
+pub(crate) use self::application::Application;
 pub(crate) use self::authorize::Authorizer;
 use self::authorize::Judgement;
 pub(crate) use self::authorize::verdict_of;
@@ -43,13 +43,10 @@ pub(crate) use self::authorize::verdict_of;
 use crate::audit::Auditor;
 use crate::audit::Message;
 use crate::credentials::UserCheck;
-use crate::methods::Methods;
 use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_REQUEST_ID;
 use crate::service_token::TokenCheck;
-use crate::stack::headers::strip_hop_by_hop;
-use crate::stack::headers::trailer_rule;
 use crate::stack::now;
 use crate::stack::outbound::X_MESH_TOKEN;
 use crate::stack::outbound::chain;
@@ -76,20 +73,9 @@ pub(crate) struct Inbound {
     pub(crate) users: Option<Arc<UserCheck>>,
     pub(crate) authorizer: Authorizer,
     pub(crate) limiter: Option<Limiter>,
-    pub(crate) app: App,
+    pub(crate) application: Arc<Application>,
     pub(crate) auditor: Option<Auditor>,
     pub(crate) recorder: Arc<Recorder>,
-}
-
-/// What answers behind the node.
-#[derive(Debug)]
-pub(crate) enum App {
-    /// A program that listens on a port.
-    Http(AppClient),
-    /// Handlers of the program that this node is part of.
-    Methods(Arc<Methods>),
-    /// Nothing: a node that only calls.
-    Absent,
 }
 
 /// Who is at the other end of a connection, for as long as it lasts: a verified peer, or nobody.
@@ -167,10 +153,14 @@ impl Inbound {
             Ok(Admitted {
                 limits,
                 found: None,
-            }) => self.forward(peer, request, body).await.map(|mut response| {
-                response.headers_mut().extend(limits.into_iter().flatten());
-                response
-            }),
+            }) => self
+                .application
+                .forward(peer, request, body)
+                .await
+                .map(|mut response| {
+                    response.headers_mut().extend(limits.into_iter().flatten());
+                    response
+                }),
             Err(refusal) => Err(refusal),
         };
         let refuse = |refusal: Refusal| {
@@ -190,8 +180,7 @@ impl Inbound {
     /// Records what went wrong with a peer.
     pub(crate) fn note_error(&self, peer: &Peer, what: &str) {
         if let Some(auditor) = &self.auditor {
-            let event = Event::new(EventKind::Error).with("peer", &*peer.shown);
-            auditor.note(event.with("error", what));
+            auditor.note_error(&peer.shown, what);
         }
     }
 
@@ -285,43 +274,6 @@ impl Inbound {
             // Which rule it broke is for our log; a forger learns nothing.
             refused("the call's service token is not valid here; do both nodes have the same auth.jwt secret?")
         })
-    }
-
-    async fn forward(
-        &self,
-        peer: &Peer,
-        request: CanonicalRequest,
-        body: Body,
-    ) -> Result<Response<Body>, Refusal> {
-        let body = body.with_trailer_rule(trailer_rule);
-        let request = Request::from_parts(request.into_parts(), body);
-        let mut response = match &self.app {
-            App::Http(client) => client.send(request).await.map_err(|error| {
-                tracing::warn!(error = %chain(&error), "the application gave no answer");
-                self.note_error(
-                    peer,
-                    &format!("the application gave no answer: {}", chain(&error)),
-                );
-                let refusal = Refusal::new(
-                    Code::UpstreamFailed,
-                    format!("the application of {} gave no answer", self.name),
-                );
-                if error.is_unprocessed() {
-                    refusal
-                } else {
-                    refusal.maybe_processed()
-                }
-            })?,
-            App::Methods(methods) => methods.call(request).await?,
-            App::Absent => {
-                let message = format!("{} has no application; set service.app", self.name);
-                return Err(Refusal::new(Code::NoRoute, message));
-            }
-        };
-        let headers = response.headers_mut();
-        strip_hop_by_hop(headers);
-        strip_identity_headers(headers, &[]);
-        Ok(response.map(|body| body.with_trailer_rule(trailer_rule)))
     }
 }
 
