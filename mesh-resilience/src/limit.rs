@@ -1,154 +1,100 @@
-//! Rate limit: so many calls per key in any stretch of time, several stretches at once.
+//! Rate limit: so many calls per key in any stretch of time, several stretches at once, and a token bucket.
 //!
-//! For a window of `n` calls in time `w`, whatever the callers do:
+//! ```text
+//!   WINDOW  100 calls in 60 s            ◀───────────── 60 s ─────────────▶
+//!   admitted calls on the line of time ──┼─••──•••─────•─••••───••──•──────●──▶ now
+//!                                        └ what stands left of here counts no more
+//!
+//!   BUCKET  burst 20, 5 a second         ████████████████░░░░  a call takes one place,
+//!                                        ◀──── burst ───────▶  and each 200 ms give one back
+//! ```
+//!
+//! *Terms*: a **key** is whose calls are counted together. A **window** is a number of calls and a stretch of time. A
+//! **bucket** holds `burst` calls and is refilled at a `rate`. A call is **admitted**, and then counted by all of them, or
+//! **refused** by at least one, and then counted by none. The **cost** of a call is how many it counts for, usually 1.
+//!
+//! For a window of `n` calls in time `w`, whatever the callers do and however many threads ask:
 //!
 //! - no stretch of length `w`, wherever it begins, sees more than `n` calls admitted;
-//! - a call is refused only if more than 99 % of `n` were admitted in the `w` (and a 16,000th of it) before it. Below
+//! - a call is refused only if more than 99 % of `n` were admitted in the `w` (and a 500th of it) before it. Below
 //!   100 a window is exact.
 //!
-//! A token bucket admits up to twice `n` in a stretch, counters per calendar minute do too; a log of timestamps is exact
-//! and takes 40 KB a key for 10,000 an hour. This is a log of *groups*: one coarse timestamp for every hundredth part of
-//! `n`, and a group counts until its last call has left the window.
+//! For a bucket: in any stretch of time `t` at most `burst + rate * t` calls are admitted, and one is refused only if it
+//! would be one too many, to the nanosecond.
 //!
-//! Memory: a key takes 306 bytes with the default windows, plus 16 for its name and 7 for the index: 100,000 keys fit 32 MiB,
-//! and the table never grows beyond [`LimitConfig::max_keys`]. Of keys only a 64-bit hash under a random secret is kept,
-//! so long names cost no more than short ones; two of 100,000 keys share a count with a chance of 3 in 10^10. When the
-//! table is full, the key that was admitted least recently out of a small sample is forgotten.
+//! A token bucket alone admits up to twice `n` in a stretch, counters per calendar minute do too; a log of timestamps is
+//! exact and takes 80 KB a key for 10,000 an hour. A window here is a log of *groups*: one coarse timestamp for every
+//! hundredth part of `n`, and a group counts until its last call has left the window.
+//!
+//! *Memory*: a key takes 304 bytes with the default windows, and 10 for the index: 100,000 keys fit 32 MiB, and the table
+//! never grows beyond [`LimitConfig::max_keys`]. Of keys only a 64-bit hash under a random secret is kept, so long names
+//! cost no more than short ones; two of 100,000 keys share a count with a chance of 3 in 10^10.
+//!
+//! *Eviction*: no key is forgotten while there are fewer than `max_keys`. In a full table each new key takes the place of
+//! the least recently admitted of eight, and each place is looked at once in `max_keys / 8` new keys: a key that was
+//! admitted more recently than seven others beside it stays. Who can make up keys can so make the limiter forget: let a key
+//! be a verified identity, or an address that can be trusted.
+//!
+//! *Threads*: a key that is found is checked under a lock of its own, one bit in its record, and a key that must wait is
+//! refused without one. [`Limiter::check`] never blocks for longer than another check takes.
+//!
+//! # Limits that nodes share
+//!
+//! [`shared`] asks a store that several nodes count in, and falls back to a share of the limit while the store is away.
 //!
 //! # Sources
 //!
+//! - ITU-T I.371 (03/2004), annex A: the generic cell rate algorithm, here as virtual scheduling.
 //! - Redis, "Key eviction" (sampled LRU).
-//! - draft-ietf-httpapi-ratelimit-headers (what a [`Verdict`] reports).
+//! - draft-ietf-httpapi-ratelimit-headers (what a [`Verdict`] reports; the headers carry the older names with `X-`).
 
+mod bucket;
+mod config;
+mod record;
 mod service;
 mod table;
+mod verdict;
 mod window;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::num::NonZeroU32;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use parking_lot::Mutex;
-
-use self::table::Shard;
-use self::window::Rule;
+use self::bucket::Gcra;
+use self::record::{Hot, Locked};
+use self::table::Table;
+use self::verdict::Part;
+use self::window::{Log, Rule};
 use crate::error::ConfigError;
 
 pub use crate::refusal::Limited;
 
+pub use self::config::{Bucket, LimitConfig, MAX_WINDOWS, Window};
 pub use self::service::{KeyOf, Limit, LimitLayer, ResponseFuture};
+pub use self::verdict::Verdict;
 
-/// How many windows one limiter can have.
-pub const MAX_WINDOWS: usize = 4;
-
-/// So many calls in so much time.
-#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Window {
-    /// Calls admitted in any stretch of `period`; at most 6,000,000.
-    pub max_requests: NonZeroU32,
-    /// The length of the stretch; 1 ms to 10 years.
-    #[cfg_attr(feature = "serde", serde(with = "crate::duration"))]
-    pub period: Duration,
-}
-
-impl Window {
-    /// Allows `max_requests` in any stretch of `period`.
-    pub const fn new(max_requests: NonZeroU32, period: Duration) -> Self {
-        Self {
-            max_requests,
-            period,
-        }
-    }
-}
-
-/// The settings of one limiter.
-#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
-#[non_exhaustive]
-#[derive(Clone, Debug, PartialEq)]
-pub struct LimitConfig {
-    /// The windows, all of which must allow a call. Default 100 a minute and 10,000 an hour; 1 to 4 of them.
-    pub windows: Vec<Window>,
-    /// Keys remembered. Default 100,000, at most some 32 MiB with the default windows; taken up only as keys come.
-    ///
-    /// More distinct active keys than this make the limiter forget some of them, and so admit more of those.
-    pub max_keys: NonZeroUsize,
-}
-
-impl LimitConfig {
-    /// Sets the windows.
-    #[must_use]
-    pub fn with_windows(mut self, windows: Vec<Window>) -> Self {
-        self.windows = windows;
-        self
-    }
-
-    /// Sets how many keys are remembered.
-    #[must_use]
-    pub const fn with_max_keys(mut self, max_keys: NonZeroUsize) -> Self {
-        self.max_keys = max_keys;
-        self
-    }
-}
-
-impl Default for LimitConfig {
-    fn default() -> Self {
-        Self {
-            windows: DEFAULT_WINDOWS.to_vec(),
-            max_keys: DEFAULT_MAX_KEYS,
-        }
-    }
-}
-
-/// The answer of a [`Limiter`], about the window that is nearest to its limit.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Verdict {
-    /// Whether the call may pass.
-    pub allowed: bool,
-    /// Calls that the window allows (`X-RateLimit-Limit`).
-    pub limit: u32,
-    /// Calls that would pass now, after this one (`X-RateLimit-Remaining`).
-    pub remaining: u32,
-    /// Time until all of the window is free again if no more calls come (`X-RateLimit-Reset`).
-    pub reset_after: Duration,
-    /// Time until the next call can pass; zero if it can now (`Retry-After`).
-    pub retry_after: Duration,
-}
-
-/// Counts calls by key. Shared by reference; one lock for each of 16 shards, held for well under a microsecond.
+/// Counts calls by key. Shared by reference.
 pub struct Limiter {
     rules: Vec<Rule>,
-    /// Length of one key's record of all windows.
-    stride: usize,
-    epoch: OnceEpoch,
+    bucket: Option<Gcra>,
+    /// The first reading of the clock, to which all later ones are relative.
+    epoch: OnceLock<Instant>,
     hasher: RandomState,
-    shards: Vec<Mutex<Shard>>,
-    keys: AtomicUsize,
-    max_keys: usize,
+    table: Table,
 }
-
-/// The first reading of the clock, to which all later ones are relative.
-type OnceEpoch = std::sync::OnceLock<Instant>;
 
 impl Limiter {
     /// Creates a limiter that has seen no key.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when `config` makes no sense; see the fields of [`LimitConfig`] and [`Window`] for their ranges.
+    /// [`ConfigError`] when `config` makes no sense; see the fields of [`LimitConfig`], [`Window`] and [`Bucket`] for their
+    /// ranges.
     pub fn new(config: &LimitConfig) -> Result<Self, ConfigError> {
-        if config.windows.is_empty() || config.windows.len() > MAX_WINDOWS {
-            return Err(ConfigError::Windows {
-                windows: config.windows.len(),
-                max: MAX_WINDOWS,
-            });
-        }
+        config.check()?;
         let mut rules = Vec::with_capacity(config.windows.len());
         let mut stride = 0;
         for window in &config.windows {
@@ -158,72 +104,212 @@ impl Limiter {
         }
         Ok(Self {
             rules,
-            stride,
-            epoch: OnceEpoch::new(),
+            bucket: config.bucket.as_ref().map(Gcra::new).transpose()?,
+            epoch: OnceLock::new(),
             hasher: RandomState::new(),
-            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
-            keys: AtomicUsize::new(0),
-            max_keys: config.max_keys.get(),
+            table: Table::new(config.max_keys.get(), stride),
         })
     }
 
-    /// Admits a call of `key` if every window allows it, and counts it if so. A refused call is not counted.
+    /// Admits a call of `key` if every window and the bucket allow it, and counts it if so. A refused call is not counted.
     pub fn check<K: Hash + ?Sized>(&self, key: &K, now: Instant) -> Verdict {
-        let epoch = *self.epoch.get_or_init(|| now);
-        let now = u64::try_from(now.saturating_duration_since(epoch).as_micros())
-            .unwrap_or(u64::MAX >> 1);
-        let hash = self.hasher.hash_one(key);
-        // The index inside the shard uses the low bits and the topmost seven.
-        let shard = ((hash >> 32) % SHARDS) as usize;
-        let mut shard = self.shards[shard].lock();
-        let place = shard
-            .find(hash)
-            .unwrap_or_else(|| self.insert(&mut shard, hash));
-        let (last, record) = shard.entry(place, self.stride);
-        window::check(&self.rules, record, last, now)
+        self.decide(self.hash(key), 1, self.nanos(now))
+    }
+
+    /// As [`Limiter::check`], for a call that counts for `cost`: all of it, or none.
+    pub fn check_n<K: Hash + ?Sized>(&self, key: &K, cost: NonZeroU32, now: Instant) -> Verdict {
+        self.decide(self.hash(key), cost.get(), self.nanos(now))
+    }
+
+    /// Says what a call of `key` would be told, and counts nothing. [`Verdict::remaining`] is what is left without it.
+    pub fn peek<K: Hash + ?Sized>(&self, key: &K, now: Instant) -> Verdict {
+        let (hash, now) = (self.hash(key), self.nanos(now));
+        match self.table.lock(hash, self.table.find(hash), None) {
+            Some((locked, rings)) => {
+                let now = now.max(locked.last);
+                self.judge(&locked, rings, 1, now).1.verdict()
+            }
+            None => self.untouched(),
+        }
+    }
+
+    /// Counts a call that something else admitted, whether this limiter would have or not.
+    pub fn note<K: Hash + ?Sized>(&self, key: &K, cost: NonZeroU32, now: Instant) {
+        let (hash, now) = (self.hash(key), self.nanos(now));
+        if let Some((mut locked, rings)) = self.table.lock(hash, self.table.find(hash), Some(now)) {
+            let now = now.max(locked.last);
+            self.judge(&locked, rings, cost.get(), now);
+            self.count(&mut locked, rings, cost.get(), now);
+        }
     }
 
     /// Returns how many keys are remembered.
     pub fn keys(&self) -> usize {
-        self.keys.load(Ordering::Relaxed)
+        self.table.keys()
+    }
+
+    /// Returns how many keys were forgotten to make room for others.
+    pub fn forgotten(&self) -> u64 {
+        self.table.forgotten()
     }
 
     /// Returns roughly how many bytes the records of all keys take.
     pub fn memory(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().memory()).sum()
+        self.table.memory()
     }
 
-    /// Makes room for a new key: a fresh place while there are fewer than `max_keys`, else that of an old key.
-    fn insert(&self, shard: &mut Shard, hash: u64) -> usize {
-        let grows = self
-            .keys
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |keys| {
-                (keys < self.max_keys).then_some(keys + 1)
-            });
-        if grows.is_ok() || shard.is_empty() {
-            shard.push(hash, self.stride)
-        } else {
-            shard.replace_oldest(hash, self.stride)
+    fn decide(&self, hash: u64, cost: u32, now: u64) -> Verdict {
+        let found = self.table.find(hash);
+        // A flood of calls that can't pass writes nothing that another thread reads.
+        if let Some(place) = found.filter(|_| cost == 1)
+            && let Some(verdict) = self.blocked(self.table.record(place).0, hash, now)
+        {
+            return verdict;
         }
+        let Some((mut locked, rings)) = self.table.lock(hash, found, Some(now)) else {
+            return self.untouched();
+        };
+        // Readings of several threads may arrive out of order; the time of a key never goes back.
+        let now = now.max(locked.last);
+        let (which, mut part) = self.judge(&locked, rings, cost, now);
+        if part.retry_after == 0 {
+            self.count(&mut locked, rings, cost, now);
+            part.remaining -= cost;
+            part.reset_after = self.free_at(which, locked.hot, now) - now;
+        } else if cost == 1 {
+            locked.block(now + part.retry_after, which);
+        }
+        part.verdict()
     }
+
+    /// The tightest of all windows and the bucket before a call, and which it is.
+    fn judge(
+        &self,
+        locked: &Locked<'_>,
+        rings: &[AtomicU64],
+        cost: u32,
+        now: u64,
+    ) -> (usize, Part) {
+        let parts = self
+            .rules
+            .iter()
+            .zip(&locked.hot.heads)
+            .map(|(rule, head)| {
+                let mut log = Log::new(rule, head.load(Ordering::Relaxed), rings);
+                log.expire(locked.last, now);
+                head.store(log.head(), Ordering::Relaxed);
+                log.judge(cost, locked.last, now)
+            });
+        let full_at = locked.hot.full_at.load(Ordering::Relaxed);
+        let bucket = self
+            .bucket
+            .iter()
+            .map(|bucket| bucket.judge(cost, full_at, now));
+        tightest(parts.chain(bucket))
+    }
+
+    /// Counts a call in records that have been judged at this time.
+    fn count(&self, locked: &mut Locked<'_>, rings: &[AtomicU64], cost: u32, now: u64) {
+        for (rule, head) in self.rules.iter().zip(&locked.hot.heads) {
+            let mut log = Log::new(rule, head.load(Ordering::Relaxed), rings);
+            log.count(cost, now);
+            head.store(log.head(), Ordering::Relaxed);
+        }
+        if let Some(bucket) = &self.bucket {
+            let word = &locked.hot.full_at;
+            let full_at = bucket.count(cost, word.load(Ordering::Relaxed), now);
+            word.store(full_at, Ordering::Relaxed);
+        }
+        locked.last = now;
+    }
+
+    /// The refusal of a key that is known to have to wait.
+    fn blocked(&self, hot: &Hot, hash: u64, now: u64) -> Option<Verdict> {
+        let (until, which) = hot.blocked();
+        let last = hot.last();
+        if now >= until || !hot.is_of(hash) {
+            return None;
+        }
+        let free_at = self.free_at(which, hot, last);
+        let limit = match self.rules.get(which) {
+            Some(rule) => rule.limit(),
+            None => self.bucket.as_ref().map_or(0, Gcra::burst),
+        };
+        let part = Part {
+            limit,
+            remaining: 0,
+            reset_after: free_at.max(until) - now,
+            retry_after: until - now,
+        };
+        Some(part.verdict())
+    }
+
+    /// When a window or the bucket is all free again, if the last call was at `last`.
+    fn free_at(&self, which: usize, hot: &Hot, last: u64) -> u64 {
+        self.rules.get(which).map_or_else(
+            || hot.full_at.load(Ordering::Relaxed),
+            |rule| last + rule.period(),
+        )
+    }
+
+    /// What a key that has made no call is told.
+    fn untouched(&self) -> Verdict {
+        let windows = self.rules.iter().map(Rule::limit);
+        let limits = windows.chain(self.bucket.iter().map(Gcra::burst));
+        let limit = limits.min().unwrap_or(0);
+        let part = Part {
+            limit,
+            remaining: limit,
+            reset_after: 0,
+            retry_after: 0,
+        };
+        part.verdict()
+    }
+
+    /// Zero is no key's.
+    fn hash<K: Hash + ?Sized>(&self, key: &K) -> u64 {
+        self.hasher.hash_one(key).max(1)
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        let epoch = *self.epoch.get_or_init(|| now);
+        let nanos = now.saturating_duration_since(epoch).as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX).min(MAX_NANOS)
+    }
+}
+
+/// The tightest of some parts, and which it is. There is at least one.
+fn tightest(parts: impl Iterator<Item = Part>) -> (usize, Part) {
+    let refuses = Part {
+        limit: 0,
+        remaining: 0,
+        reset_after: 0,
+        retry_after: 1,
+    };
+    parts
+        .enumerate()
+        .reduce(|tightest, other| {
+            if other.1.is_tighter_than(&tightest.1) {
+                other
+            } else {
+                tightest
+            }
+        })
+        .unwrap_or((0, refuses))
 }
 
 impl fmt::Debug for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Limiter")
             .field("rules", &self.rules)
-            .field("keys", &self.keys)
+            .field("bucket", &self.bucket)
+            .field("keys", &self.keys())
             .finish_non_exhaustive()
     }
 }
 
-const SHARDS: u64 = 16;
-const DEFAULT_WINDOWS: [Window; 2] = [
-    Window::new(NonZeroU32::new(100).unwrap(), Duration::from_mins(1)),
-    Window::new(NonZeroU32::new(10_000).unwrap(), Duration::from_hours(1)),
-];
-/// The bound that the threat model asks for at the least.
-const DEFAULT_MAX_KEYS: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
+/// Fifty years: leaves room for the longest period, and for the bits beside a time.
+const MAX_NANOS: u64 = 50 * 365 * 86_400 * 1_000_000_000;
 
 const _: () = {
     const fn assert_send_sync<T: Send + Sync>() {}

@@ -49,7 +49,7 @@ fn judge(windows: &[Window], log: &mut Vec<Instant>, now: Instant, verdict: &Ver
         recent(
             log,
             now,
-            window.period + window.period / 16_000 + Duration::from_micros(2),
+            window.period + window.period / 500 + Duration::from_micros(2),
         ) >= least
     });
     assert!(
