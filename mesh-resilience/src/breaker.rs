@@ -2,28 +2,61 @@
 //!
 //! ```text
 //!            threshold failures in a row,
-//!            or success rate too low               open_for is over
+//!            success rate too low,
+//!            or too many slow calls                open_for is over
 //!   CLOSED ───────────────────────────────▶ OPEN ───────────────────▶ HALF-OPEN
-//!     ▲                                       ▲                          │   │
-//!     │                                       └──────────────────────────┘   │
-//!     │                                               any failure            │
+//!     ▲                                       ▲                         │    │
+//!     │                                       └─────────────────────────┘    │
+//!     │                           a probe fails, is slow, or hangs           │
 //!     └──────────────────────────────────────────────────────────────────────┘
 //!                             successes_to_close successes
 //! ```
 //!
-//! Put timeouts *below* the breaker. A call that is dropped from above says nothing about the service: it counts as
-//! neither success nor failure and gives its half-open slot back.
+//! # Terms
 //!
-//! *Cancel safety*: a dropped response future releases its slot.
+//! *Closed*: calls pass. *Open*: calls are refused with [`BreakerOpen`], at once. *Half-open*: a few calls pass, as
+//! *probes*; the rest are refused. *Success* and *failure* are what a [`Classify`](crate::classify::Classify) says; what
+//! is the caller's own mistake is neither, and so is a call that was dropped from above. *Slow*: took longer than
+//! [`SlowCalls::longer_than`], whether it succeeded or failed. *In a row*: with no success between. What was called before
+//! a change of state counts no more after it.
+//!
+//! # What a probe may do
+//!
+//! | probe | the breaker |
+//! |---|---|
+//! | succeeds | closes, at the `successes_to_close`-th one |
+//! | fails | opens again |
+//! | succeeds, but slowly (with [`SlowCalls`]) | opens again: the service still is what it was left for |
+//! | is dropped, or ends as the caller's mistake | gives its place to another |
+//! | hangs | see below |
+//!
+//! Put timeouts *below* the breaker, so that a call that hangs ends as a failure. Where none is, or it is longer than
+//! [`BreakerConfig::probe_timeout`], hung probes do not keep the breaker half-open for ever: once all places have been
+//! taken for that long, the next call finds it open again.
+//!
+//! # Slow calls
+//!
+//! A service that answers, but too late to be of use, holds callers as one that hangs does. [`SlowCalls`] opens the
+//! breaker when their share of the calls reaches a bound. A slow success is no failure: it breaks a row of failures, and
+//! counts for the success rate.
+//!
+//! # Cost
+//!
+//! A call through a closed breaker takes no lock and allocates nothing: two atomic reads, and the count of references to
+//! the breaker up and down. Where successes are counted too ([`SuccessRate`], [`SlowCalls`]) it takes a lock at its end.
+//!
+//! *Cancel safety*: a dropped response future releases its place.
 //!
 //! # Sources
 //!
 //! - Nygard, "Release It!", 2nd edition, chapter 5 (the states).
 //! - Envoy, "Outlier detection" (success rate with a minimum volume).
+//! - `resilience4j`, "`CircuitBreaker`" (`slowCallDurationThreshold`, `slowCallRateThreshold`; slow calls while half-open).
 
 mod config;
 mod service;
 mod state;
+mod window;
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,15 +65,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use self::state::{Machine, Ticket};
+use self::state::{Ended, Machine, Ticket};
 use crate::classify::Outcome;
 use crate::error::ConfigError;
 use crate::random::{Random, SplitMix64};
 
-pub use self::config::{BreakerConfig, SuccessRate};
-pub use crate::refusal::BreakerOpen;
-
+pub use self::config::{BreakerConfig, SlowCalls, SuccessRate};
 pub use self::service::{BreakerLayer, BreakerService, ResponseFuture};
+pub use self::window::Share;
+pub use crate::refusal::BreakerOpen;
 
 /// What a breaker does with the next call.
 #[non_exhaustive]
@@ -71,14 +104,37 @@ impl fmt::Display for State {
     }
 }
 
+/// A breaker as it stands, for people.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// What it does with the next call.
+    pub state: State,
+    /// Failures in a row; zero unless closed.
+    pub failures: u32,
+    /// Calls within the window that succeeded. None where the success rate is not watched.
+    pub succeeded: Option<Share>,
+    /// Calls within the window that were slow. None where slow calls are not watched.
+    pub slow: Option<Share>,
+    /// Probes under way; zero unless half-open.
+    pub probes: u32,
+    /// How long until a probe may pass; zero unless open.
+    pub retry_after: Duration,
+    /// How often it has opened so far.
+    pub opened: u64,
+}
+
 /// Is told what a breaker does, for metrics.
-///
-/// Called with the breaker's lock held, so that changes arrive in order: be quick, and don't call the breaker.
 pub trait Observe: Send + Sync {
     /// The breaker went from one state to another.
+    ///
+    /// Called with the breaker's lock held, so that changes arrive in order: be quick, and don't call the breaker.
     fn state_changed(&self, from: State, to: State) {
         let _ = (from, to);
     }
+
+    /// A call was refused.
+    fn refused(&self) {}
 }
 
 /// One breaker, shared by all that call the same service (and route). Clones are the same breaker.
@@ -120,7 +176,7 @@ impl Breaker {
         observer: Option<Arc<dyn Observe>>,
     ) -> Result<Self, ConfigError> {
         config.check()?;
-        let counts_successes = config.success_rate.is_some();
+        let counts_successes = config.success_rate.is_some() || config.slow_calls.is_some();
         let machine = Machine::new(config);
         let shared = Shared {
             word: AtomicU64::new(word(&machine)),
@@ -150,13 +206,33 @@ impl Breaker {
                 is_probe: false,
             }
         } else {
-            self.shared.change(|machine, _| machine.admit(now))?
+            let admitted = self
+                .shared
+                .change(|machine, random| machine.admit(now, random));
+            admitted.inspect_err(|_| self.shared.refused())?
         };
         Ok(Permit {
             breaker: self.clone(),
             ticket,
+            started: now,
             is_settled: false,
         })
+    }
+
+    /// Opens the breaker by hand, from any state; probes pass after the usual time.
+    pub fn trip(&self, now: Instant) {
+        self.shared
+            .change(|machine, random| machine.open(now, random));
+    }
+
+    /// Closes the breaker by hand, from any state; all that was counted is forgotten.
+    pub fn reset(&self) {
+        self.shared.change(|machine, _| machine.close());
+    }
+
+    /// Returns all that is to know about the breaker.
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        self.shared.machine.lock().snapshot(now)
     }
 
     /// Returns what the breaker would do with a call made `now`.
@@ -178,6 +254,12 @@ impl Breaker {
         } else {
             self.shared.machine.lock().open_for(now)
         }
+    }
+
+    /// Refuses a call without asking the machine.
+    fn refuse(&self, now: Instant) -> BreakerOpen {
+        self.shared.refused();
+        BreakerOpen::new(self.retry_after(now))
     }
 }
 
@@ -204,8 +286,14 @@ impl Shared {
         result
     }
 
-    fn record(&self, ticket: Ticket, outcome: Outcome, now: Instant) {
-        let changes_nothing = match outcome {
+    fn refused(&self) {
+        if let Some(observer) = &self.observer {
+            observer.refused();
+        }
+    }
+
+    fn record(&self, ticket: Ticket, ended: &Ended) {
+        let changes_nothing = match ended.outcome {
             Outcome::Success => {
                 !self.counts_successes
                     && !ticket.is_probe
@@ -216,7 +304,7 @@ impl Shared {
             Outcome::CallerError | Outcome::Unknown => !ticket.is_probe,
         };
         if !changes_nothing {
-            self.change(|machine, random| machine.record(ticket, outcome, now, random));
+            self.change(|machine, random| machine.record(ticket, ended, random));
         }
     }
 }
@@ -227,14 +315,20 @@ impl Shared {
 pub struct Permit {
     breaker: Breaker,
     ticket: Ticket,
+    started: Instant,
     is_settled: bool,
 }
 
 impl Permit {
-    /// Reports how the call went.
+    /// Reports how the call went, which took from [`Breaker::try_acquire`] to `now`.
     pub fn record(mut self, outcome: Outcome, now: Instant) {
         self.is_settled = true;
-        self.breaker.shared.record(self.ticket, outcome, now);
+        let ended = Ended {
+            outcome,
+            took: now.saturating_duration_since(self.started),
+            now,
+        };
+        self.breaker.shared.record(self.ticket, &ended);
     }
 
     /// Returns whether this call is one of the few that a half-open breaker lets through.

@@ -1,4 +1,5 @@
-//! The breaker against a model that derives its state from the whole history, and around a service.
+//! The breaker case by case, and around a service.
+#![cfg(feature = "breaker")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::future::pending;
@@ -7,11 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mesh_resilience::breaker::{
-    Breaker, BreakerConfig, BreakerLayer, BreakerOpen, Observe, Permit, State, SuccessRate,
+    Breaker, BreakerConfig, BreakerLayer, BreakerOpen, Observe, SlowCalls, State, SuccessRate,
 };
 use mesh_resilience::classify::{ErrorClassifier, Outcome};
 use mesh_resilience::{BoxError, ConfigError, find_cause};
-use proptest::prelude::*;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -34,116 +34,7 @@ fn fail(breaker: &Breaker, times: usize, now: Instant) {
     }
 }
 
-/// What happened since the last change of state, and nothing else.
-struct Model {
-    state: State,
-    since: Vec<Outcome>,
-    opened: Instant,
-    era: usize,
-    probes: usize,
-}
-
-impl Model {
-    fn enter(&mut self, state: State) {
-        self.state = state;
-        self.since.clear();
-        self.era += 1;
-        self.probes = 0;
-    }
-
-    fn admit(&mut self, now: Instant) -> bool {
-        if self.state == State::Open && now >= self.opened + MINUTE {
-            self.enter(State::HalfOpen);
-        }
-        let admits = match self.state {
-            State::Closed => true,
-            State::HalfOpen => self.probes < 3,
-            _ => false,
-        };
-        self.probes += usize::from(admits);
-        admits
-    }
-
-    fn finish(&mut self, era: usize, outcome: Option<Outcome>, now: Instant) {
-        if era != self.era {
-            return;
-        }
-        self.probes -= 1;
-        self.since
-            .extend(outcome.filter(|o| matches!(o, Outcome::Success | Outcome::Failure)));
-        let is_failure = |outcome: &&Outcome| **outcome == Outcome::Failure;
-        let opens = match self.state {
-            State::Closed => self.since.iter().rev().take_while(is_failure).count() >= 5,
-            _ => self.since.iter().any(|outcome| is_failure(&outcome)),
-        };
-        if opens {
-            self.opened = now;
-            self.enter(State::Open);
-        } else if self.state == State::HalfOpen && self.since.len() == 3 {
-            self.enter(State::Closed);
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Wait(u64),
-    Call,
-    Finish(prop::sample::Index, Option<Outcome>),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let outcome = prop_oneof![
-        6 => Just(Some(Outcome::Failure)),
-        4 => Just(Some(Outcome::Success)),
-        1 => Just(Some(Outcome::CallerError)),
-        1 => Just(Some(Outcome::Unknown)),
-        1 => Just(None),
-    ];
-    prop_oneof![
-        1 => (0_u64..70_000).prop_map(Step::Wait),
-        6 => Just(Step::Call),
-        6 => (any::<prop::sample::Index>(), outcome).prop_map(|(call, outcome)| Step::Finish(call, outcome)),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-    // Goal R-5, threat 46: opens after exactly five, at most three probes, three successes close, one failure
-    // reopens, and results from before a change are not counted.
-    #[test]
-    fn follows_the_model_step_by_step(steps in prop::collection::vec(step(), 1..120)) {
-        let mut now = now();
-        let breaker = exact(BreakerConfig::default());
-        let mut model = Model { state: State::Closed, since: vec![], opened: now, era: 0, probes: 0 };
-        let mut calls: Vec<(Permit, usize)> = Vec::new();
-        for step in steps {
-            match step {
-                Step::Wait(millis) => now += Duration::from_millis(millis),
-                Step::Call => {
-                    let permit = breaker.try_acquire(now);
-                    prop_assert_eq!(permit.is_ok(), model.admit(now));
-                    if let Ok(permit) = permit {
-                        calls.push((permit, model.era));
-                    }
-                }
-                Step::Finish(call, outcome) if !calls.is_empty() => {
-                    let (permit, era) = calls.swap_remove(call.index(calls.len()));
-                    match outcome {
-                        Some(outcome) => permit.record(outcome, now),
-                        None => drop(permit),
-                    }
-                    model.finish(era, outcome, now);
-                }
-                Step::Finish(..) => {}
-            }
-            let is_due = model.state == State::Open && now >= model.opened + MINUTE;
-            prop_assert_eq!(breaker.state(now), if is_due { State::HalfOpen } else { model.state });
-        }
-    }
-}
-
+// threat 46
 #[test]
 fn the_open_time_strays_by_less_than_a_second() {
     for (bits, millis) in [(0, 59_100), (1 << 63, 60_000), (u64::MAX, 60_900)] {
@@ -202,11 +93,96 @@ fn the_success_rate_forgets_what_left_the_window() {
     assert_eq!(breaker.state(later), State::Open);
 }
 
+/// Reports calls that took `millis` each.
+fn take(breaker: &Breaker, millis: &[u64], outcome: Outcome, mut now: Instant) -> Instant {
+    for millis in millis {
+        let permit = breaker.try_acquire(now).unwrap();
+        now += Duration::from_millis(*millis);
+        permit.record(outcome, now);
+    }
+    now
+}
+
+fn slow_calls() -> BreakerConfig {
+    let slow = SlowCalls::default()
+        .with_longer_than(Duration::from_millis(100))
+        .with_min_volume(NonZeroU32::new(4).unwrap());
+    BreakerConfig::default().with_slow_calls(slow)
+}
+
 #[test]
-fn changes_are_reported_in_order() {
+fn opens_when_half_of_the_calls_are_slow_though_all_succeed() {
+    let breaker = exact(slow_calls());
+    let now = take(&breaker, &[101, 101, 100], Outcome::Success, now());
+    assert_eq!(breaker.state(now), State::Closed, "three are too few");
+    let now = take(&breaker, &[100, 100], Outcome::Success, now);
+    let slow = breaker.snapshot(now).slow.unwrap();
+    assert_eq!((slow.part, slow.of), (2, 5));
+    assert_eq!(breaker.state(now), State::Closed, "two of five are");
+    let now = take(&breaker, &[101], Outcome::Success, now);
+    assert_eq!(breaker.state(now), State::Open, "three of six are not");
+}
+
+#[test]
+fn a_probe_that_succeeds_slowly_opens_again() {
+    let breaker = exact(slow_calls());
+    let begin = now();
+    fail(&breaker, 5, begin);
+    let now = take(&breaker, &[50, 101], Outcome::Success, begin + MINUTE);
+    let snapshot = breaker.snapshot(now);
+    assert_eq!((snapshot.state, snapshot.opened), (State::Open, 2));
+    assert_eq!(snapshot.retry_after, MINUTE);
+}
+
+// threat 46
+#[test]
+fn probes_that_hang_do_not_keep_it_half_open() {
+    let breaker = exact(BreakerConfig::default());
+    let begin = now();
+    fail(&breaker, 5, begin);
+    let probed = begin + MINUTE;
+    let hung: Vec<_> = (0..3).map(|_| breaker.try_acquire(probed)).collect();
+    let almost = probed + Duration::from_millis(59_999);
+    breaker.try_acquire(almost).unwrap_err();
+    assert_eq!(breaker.state(almost), State::HalfOpen);
+    breaker.try_acquire(probed + MINUTE).unwrap_err();
+    assert_eq!(breaker.state(probed + MINUTE), State::Open);
+    let again = probed + 2 * MINUTE;
+    assert!(breaker.try_acquire(again).unwrap().is_probe());
+    // What the hung ones say in the end is about another time.
+    for permit in hung {
+        permit.unwrap().record(Outcome::Success, again);
+    }
+    assert_eq!(breaker.state(again), State::HalfOpen);
+}
+
+#[test]
+fn it_is_opened_and_closed_by_hand() {
+    let breaker = exact(BreakerConfig::default());
+    let now = now();
+    let before = breaker.try_acquire(now).unwrap();
+    breaker.trip(now);
+    assert_eq!(breaker.try_acquire(now).unwrap_err().retry_after, MINUTE);
+    breaker.reset();
+    before.record(Outcome::Failure, now);
+    fail(&breaker, 4, now);
+    assert_eq!(
+        breaker.state(now),
+        State::Closed,
+        "what was before counts no more"
+    );
+    assert_eq!(breaker.snapshot(now).failures, 4);
+}
+
+#[test]
+fn changes_and_refusals_are_reported_in_order() {
     #[derive(Default)]
     struct Seen(Mutex<Vec<String>>);
     impl Observe for Seen {
+        fn refused(&self) {
+            self.0.lock().unwrap().push("refused".to_owned());
+        }
+
         fn state_changed(&self, from: State, to: State) {
             self.0.lock().unwrap().push(format!("{from} to {to}"));
         }
@@ -217,6 +193,7 @@ fn changes_are_reported_in_order() {
         Breaker::with_parts(BreakerConfig::default(), Arc::new(|| 0_u64), Some(observer)).unwrap();
     let now = now();
     fail(&breaker, 5, now);
+    breaker.try_acquire(now).unwrap_err();
     let later = now + MINUTE;
     for _ in 0..3 {
         breaker
@@ -226,7 +203,12 @@ fn changes_are_reported_in_order() {
     }
     assert_eq!(
         *seen.0.lock().unwrap(),
-        ["CLOSED to OPEN", "OPEN to HALF-OPEN", "HALF-OPEN to CLOSED"]
+        [
+            "CLOSED to OPEN",
+            "refused",
+            "OPEN to HALF-OPEN",
+            "HALF-OPEN to CLOSED"
+        ]
     );
 }
 
@@ -243,6 +225,8 @@ fn a_configuration_out_of_range_is_refused() {
     let open_for =
         Breaker::new(BreakerConfig::default().with_open_for(Duration::ZERO)).unwrap_err();
     assert_eq!(open_for, ConfigError::ZeroDuration { field: "open_for" });
+    let slow = SlowCalls::default().with_max_ratio(0.0);
+    Breaker::new(BreakerConfig::default().with_slow_calls(slow)).unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,6 +286,7 @@ async fn an_open_breaker_answers_though_the_service_is_not_ready() {
     assert!(find_cause::<BreakerOpen>(&service.oneshot(()).await.unwrap_err()).is_some());
 }
 
+// threat 46
 #[tokio::test(start_paused = true)]
 async fn a_dropped_probe_gives_its_slot_back() {
     let breaker = exact(BreakerConfig::default());

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use mesh_resilience::balance::{OutlierConfig, Policy};
-use mesh_resilience::breaker::{BreakerConfig, SuccessRate};
+use mesh_resilience::breaker::{BreakerConfig, SlowCalls, SuccessRate};
 use mesh_resilience::bulkhead::BulkheadConfig;
 use mesh_resilience::hedge::HedgeConfig;
 use mesh_resilience::limit::LimitConfig;
@@ -24,11 +24,16 @@ fn check<C: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(config: 
 fn defaults_are_the_documented_ones() {
     let breaker = json!({
         "threshold": 5, "open_for": "1m", "jitter_ratio": 0.015, "half_open_requests": 3, "successes_to_close": 3,
+        "probe_timeout": "1m",
     });
     check(&BreakerConfig::default(), &breaker);
     check(
         &SuccessRate::default(),
         &json!({ "min_ratio": 0.5, "window": "30s", "min_volume": 20 }),
+    );
+    check(
+        &SlowCalls::default(),
+        &json!({ "longer_than": "10s", "max_ratio": 0.5, "window": "30s", "min_volume": 20 }),
     );
     check(
         &BulkheadConfig::default(),

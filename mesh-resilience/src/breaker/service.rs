@@ -88,7 +88,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let now = now();
         if std::mem::take(&mut self.refuses) {
-            let refusal = BreakerOpen::new(self.breaker.retry_after(now));
+            let refusal = self.breaker.refuse(now);
             return ResponseFuture {
                 state: CallState::Refused { refusal },
             };

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{BreakerConfig, BreakerOpen, State, SuccessRate};
+use super::window::RecentCalls;
+use super::{BreakerConfig, BreakerOpen, Snapshot, State};
 use crate::classify::Outcome;
 use crate::random::Random;
 
@@ -13,14 +14,25 @@ pub(super) struct Machine {
     phase: Phase,
     /// Goes up with every change of state, so that a result from before a change is told apart and not counted.
     generation: u64,
-    rate: Option<RateWindow>,
+    opened: u64,
+    failed: Option<RecentCalls>,
+    slow: Option<RecentCalls>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    Closed { failures: u32 },
-    Open { until: Instant },
-    HalfOpen { in_flight: u32, successes: u32 },
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+    },
+    HalfOpen {
+        in_flight: u32,
+        successes: u32,
+        /// When the last probe was let through.
+        last: Instant,
+    },
 }
 
 /// What an admitted call carries until its result is known.
@@ -30,19 +42,34 @@ pub(super) struct Ticket {
     pub(super) is_probe: bool,
 }
 
+/// How an admitted call ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) outcome: Outcome,
+    pub(super) took: Duration,
+    pub(super) now: Instant,
+}
+
 impl Machine {
     pub(super) fn new(config: BreakerConfig) -> Self {
-        let rate = config.success_rate.clone().map(RateWindow::new);
+        let failed = config.success_rate.as_ref().map(|rate| rate.window);
+        let slow = config.slow_calls.as_ref().map(|slow| slow.window);
         Self {
             config,
             phase: Phase::Closed { failures: 0 },
             generation: 0,
-            rate,
+            opened: 0,
+            failed: failed.map(RecentCalls::new),
+            slow: slow.map(RecentCalls::new),
         }
     }
 
     /// Lets a call pass or refuses it; the first call after the open time makes the breaker half-open.
-    pub(super) fn admit(&mut self, now: Instant) -> Result<Ticket, BreakerOpen> {
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        random: &dyn Random,
+    ) -> Result<Ticket, BreakerOpen> {
         if let Phase::Open { until } = self.phase {
             if now < until {
                 return Err(BreakerOpen::new(until - now));
@@ -50,16 +77,26 @@ impl Machine {
             self.enter(Phase::HalfOpen {
                 in_flight: 0,
                 successes: 0,
+                last: now,
             });
         }
+        let most = self.config.half_open_requests.get();
         let is_probe = match &mut self.phase {
-            Phase::HalfOpen { in_flight, .. }
-                if *in_flight >= self.config.half_open_requests.get() =>
-            {
-                return Err(BreakerOpen::new(NEXT_PROBE));
+            Phase::HalfOpen {
+                in_flight, last, ..
+            } if *in_flight >= most => {
+                let hung = now.saturating_duration_since(*last);
+                if hung < self.config.probe_timeout {
+                    return Err(BreakerOpen::new(NEXT_PROBE));
+                }
+                self.open(now, random);
+                return Err(BreakerOpen::new(self.open_for(now)));
             }
-            Phase::HalfOpen { in_flight, .. } => {
+            Phase::HalfOpen {
+                in_flight, last, ..
+            } => {
                 *in_flight += 1;
+                *last = now.max(*last);
                 true
             }
             Phase::Closed { .. } | Phase::Open { .. } => false,
@@ -71,57 +108,72 @@ impl Machine {
     }
 
     /// Takes in the result of an admitted call. One from an earlier generation is about a time that is over.
-    pub(super) fn record(
-        &mut self,
-        ticket: Ticket,
-        outcome: Outcome,
-        now: Instant,
-        random: &dyn Random,
-    ) {
+    pub(super) fn record(&mut self, ticket: Ticket, ended: &Ended, random: &dyn Random) {
         if ticket.generation != self.generation {
             return;
         }
+        let is_slow = self
+            .config
+            .slow_calls
+            .as_ref()
+            .is_some_and(|slow| ended.took > slow.longer_than);
         let opens = match &mut self.phase {
             Phase::Closed { failures } => {
-                let (counted, is_success) = match outcome {
-                    Outcome::Success => (0, true),
-                    Outcome::Failure => (failures.saturating_add(1), false),
+                let is_failure = match ended.outcome {
+                    Outcome::Success => false,
+                    Outcome::Failure => true,
                     Outcome::CallerError | Outcome::Unknown => return,
                 };
-                *failures = counted;
-                let rate_is_low = self
-                    .rate
-                    .as_mut()
-                    .is_some_and(|rate| rate.record(is_success, now));
-                rate_is_low || counted >= self.config.threshold.get()
+                *failures = if is_failure {
+                    failures.saturating_add(1)
+                } else {
+                    0
+                };
+                let fails_in_a_row = *failures >= self.config.threshold.get();
+                let fails = self.fails_too_often(is_failure, ended.now);
+                let is_slow = self.is_slow_too_often(is_slow, ended.now);
+                fails_in_a_row || fails || is_slow
             }
             Phase::HalfOpen {
                 in_flight,
                 successes,
+                ..
             } => {
                 *in_flight = in_flight.saturating_sub(1);
-                *successes += u32::from(outcome == Outcome::Success);
+                let is_success = ended.outcome == Outcome::Success;
+                *successes += u32::from(is_success && !is_slow);
                 if *successes >= self.config.successes_to_close.get() {
                     self.enter(Phase::Closed { failures: 0 });
                     return;
                 }
-                outcome == Outcome::Failure
+                ended.outcome == Outcome::Failure || is_success && is_slow
             }
             Phase::Open { .. } => false,
         };
         if opens {
-            let until = now + self.jittered(random.unit());
-            self.enter(Phase::Open { until });
+            self.open(ended.now, random);
         }
     }
 
     /// Forgets an admitted call whose result nobody waits for.
-    pub(super) fn abandon(&mut self, ticket: Ticket) {
+    pub(super) const fn abandon(&mut self, ticket: Ticket) {
         if let Phase::HalfOpen { in_flight, .. } = &mut self.phase
             && ticket.generation == self.generation
         {
             *in_flight = in_flight.saturating_sub(1);
         }
+    }
+
+    /// Opens the breaker, whatever it was.
+    pub(super) fn open(&mut self, now: Instant, random: &dyn Random) {
+        let until = now + self.jittered(random.unit());
+        self.opened += 1;
+        self.enter(Phase::Open { until });
+    }
+
+    /// Closes the breaker, whatever it was, and forgets what it counted.
+    pub(super) fn close(&mut self) {
+        self.enter(Phase::Closed { failures: 0 });
     }
 
     /// Returns the state that a call made `now` would find.
@@ -160,11 +212,54 @@ impl Machine {
         }
     }
 
+    pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
+        let probes = match self.phase {
+            Phase::HalfOpen { in_flight, .. } => in_flight,
+            Phase::Closed { .. } | Phase::Open { .. } => 0,
+        };
+        Snapshot {
+            state: self.state(now),
+            failures: self.failures(),
+            succeeded: self.failed.as_ref().map(|calls| calls.bad_at(now).others()),
+            slow: self.slow.as_ref().map(|calls| calls.bad_at(now)),
+            probes,
+            retry_after: self.open_for(now),
+            opened: self.opened,
+        }
+    }
+
+    /// Counts a call, and returns whether too few succeed.
+    fn fails_too_often(&mut self, is_failure: bool, now: Instant) -> bool {
+        let (Some(calls), Some(rule)) = (&mut self.failed, &self.config.success_rate) else {
+            return false;
+        };
+        calls.record(is_failure, now);
+        if !is_failure {
+            return false;
+        }
+        let succeeded = calls.bad().others();
+        succeeded.of >= u64::from(rule.min_volume.get()) && succeeded.ratio() < rule.min_ratio
+    }
+
+    /// Counts a call, and returns whether too many are slow.
+    fn is_slow_too_often(&mut self, is_slow: bool, now: Instant) -> bool {
+        let (Some(calls), Some(rule)) = (&mut self.slow, &self.config.slow_calls) else {
+            return false;
+        };
+        calls.record(is_slow, now);
+        if !is_slow {
+            return false;
+        }
+        let slow = calls.bad();
+        slow.of >= u64::from(rule.min_volume.get()) && slow.ratio() >= rule.max_ratio
+    }
+
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.generation += 1;
-        if let Some(rate) = &mut self.rate {
-            rate.clear();
+        let windows = [&mut self.failed, &mut self.slow];
+        for calls in windows.into_iter().flatten() {
+            calls.clear();
         }
     }
 
@@ -176,81 +271,6 @@ impl Machine {
     }
 }
 
-/// Successes and failures of the recent past, in tenths of the window.
-#[derive(Debug)]
-struct RateWindow {
-    rule: SuccessRate,
-    start: Option<Instant>,
-    newest: u64,
-    slots: [Counts; SLOTS],
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    successes: u32,
-    failures: u32,
-}
-
-impl RateWindow {
-    fn new(rule: SuccessRate) -> Self {
-        Self {
-            rule,
-            start: None,
-            newest: 0,
-            slots: [Counts::default(); SLOTS],
-        }
-    }
-
-    /// Counts a result and returns whether the success rate is too low.
-    fn record(&mut self, is_success: bool, now: Instant) -> bool {
-        self.move_to(now);
-        let slot = &mut self.slots[index(self.newest)];
-        if is_success {
-            slot.successes = slot.successes.saturating_add(1);
-            return false;
-        }
-        slot.failures = slot.failures.saturating_add(1);
-        let (successes, total) =
-            self.slots
-                .iter()
-                .fold((0_u64, 0_u64), |(successes, total), slot| {
-                    let ok = u64::from(slot.successes);
-                    (successes + ok, total + ok + u64::from(slot.failures))
-                });
-        total >= u64::from(self.rule.min_volume.get())
-            && ratio(successes, total) < self.rule.min_ratio
-    }
-
-    fn move_to(&mut self, now: Instant) {
-        let start = *self.start.get_or_insert(now);
-        let slot_nanos = (self.rule.window.as_nanos() / SLOTS as u128).max(1);
-        let reached = now.saturating_duration_since(start).as_nanos() / slot_nanos;
-        let reached = u64::try_from(reached).unwrap_or(u64::MAX).max(self.newest);
-        for step in 1..=(reached - self.newest).min(SLOTS as u64) {
-            self.slots[index(self.newest.wrapping_add(step))] = Counts::default();
-        }
-        self.newest = reached;
-    }
-
-    fn clear(&mut self) {
-        self.slots = [Counts::default(); SLOTS];
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the remainder is below the number of slots"
-)]
-const fn index(slot: u64) -> usize {
-    (slot % SLOTS as u64) as usize
-}
-
-#[expect(clippy::cast_precision_loss, reason = "call counts are far below 2^53")]
-fn ratio(part: u64, whole: u64) -> f64 {
-    part as f64 / whole as f64
-}
-
-const SLOTS: usize = 10;
 /// What a caller is told who finds all probes under way: the shortest `Retry-After` there is.
 const NEXT_PROBE: Duration = Duration::from_secs(1);
 const MAX_OPEN_FOR: Duration = Duration::from_hours(24 * 365);
