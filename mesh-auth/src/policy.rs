@@ -58,6 +58,7 @@ pub use self::intentions::{
     MAX_INTENTIONS, MAX_PERMISSIONS,
 };
 pub use self::lint::{Finding, FindingKind, KnownService, Severity, Surroundings, lint};
+pub use self::path::PathMatcher;
 pub use self::recorded::Recorded;
 pub use self::suggest::{Draft, Drafter, Evidence, MAX_CALLS};
 

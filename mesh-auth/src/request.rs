@@ -31,7 +31,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use thiserror::Error;
 
-pub use self::identity::strip_identity_headers;
+pub use self::identity::{is_identity_header, strip_identity_headers};
 
 pub(crate) use self::path::{canonical, decoded};
 

@@ -21,6 +21,7 @@ mod observe;
 mod policy;
 mod policy_file;
 mod resilience;
+mod route;
 mod rules;
 mod secrets;
 mod security;
@@ -97,6 +98,21 @@ pub use self::resilience::BulkheadConfig;
 pub use self::resilience::CircuitBreakerConfig;
 pub use self::resilience::ResilienceConfig;
 pub use self::resilience::RetryConfig;
+pub use self::route::AbortConfig;
+pub use self::route::DelayConfig;
+pub use self::route::FaultConfig;
+pub use self::route::FieldMatchConfig;
+pub use self::route::HeaderEditsConfig;
+pub use self::route::MirrorConfig;
+pub use self::route::Percent;
+pub use self::route::RedirectConfig;
+pub use self::route::RewriteConfig;
+pub use self::route::RouteConfig;
+pub use self::route::RouteMatchConfig;
+pub use self::route::RouteTargetConfig;
+pub use self::route::StickyConfig;
+pub use self::route::StickyCookieConfig;
+pub use self::route::SubsetConfig;
 pub use self::security::AesKeySize;
 pub use self::security::Alpn;
 pub use self::security::Encryption;
@@ -116,6 +132,7 @@ pub use self::session::PostQuantum;
 pub use self::session::RecordMac;
 pub use self::value::HostPort;
 pub use self::value::SecretText;
+pub(crate) use self::value::is_service_name;
 pub use self::window::RateLimitConfig;
 pub use self::window::RateWindow;
 
@@ -153,6 +170,9 @@ pub struct NodeConfig {
     /// What keeps calls alive when something breaks.
     #[serde(default)]
     pub resilience: ResilienceConfig,
+    /// How calls of the local application are carried; the first route that matches one takes it. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteConfig>,
     /// Who may call what. Without rules nobody may.
     #[serde(default)]
     pub policy: PolicyConfig,
@@ -191,6 +211,7 @@ impl NodeConfig {
             auth: AuthConfig::default(),
             discovery: DiscoveryConfig::default(),
             resilience: ResilienceConfig::default(),
+            routes: Vec::new(),
             policy: PolicyConfig::default(),
             audit: AuditConfig::default(),
             access_log: AccessLogConfig::default(),

@@ -34,6 +34,7 @@
 //! | [`config`] | the file: its structs, its errors with file, line and key, its schema |
 //! | [`cli`] | the commands |
 //! | [`respond`] | every answer that the mesh makes itself |
+//! | [`route`] | which route takes a call |
 //! | the root | [`SecureMesh`], for Rust programs; [`Node`], built from a configuration and run |
 //!
 //! # Features
@@ -69,6 +70,7 @@ mod node;
 mod policy_store;
 mod prove;
 pub mod respond;
+pub mod route;
 mod secret_file;
 mod service_token;
 mod stack;

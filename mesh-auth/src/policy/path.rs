@@ -1,5 +1,12 @@
 //! Path patterns: literal, never regular expressions.
 
+mod cover;
+mod matcher;
+
+pub use self::matcher::PathMatcher;
+
+pub(super) use self::cover::covers;
+
 use super::PathError;
 use crate::request::{canonical, decoded};
 
@@ -21,6 +28,16 @@ pub(super) enum PathPattern {
 pub(super) enum Segment {
     Literal(Box<[u8]>),
     Any,
+}
+
+impl Segment {
+    /// Its text; a placeholder has none.
+    fn literal(&self) -> Option<&[u8]> {
+        match self {
+            Self::Literal(text) => Some(text),
+            Self::Any => None,
+        }
+    }
 }
 
 impl PathPattern {

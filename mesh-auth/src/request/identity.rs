@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName};
 pub fn strip_identity_headers(headers: &mut HeaderMap, except: &[HeaderName]) -> usize {
     let forged: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| is_identity(name.as_str()) && !except.contains(name))
+        .filter(|name| is_identity_header(name.as_str()) && !except.contains(name))
         .cloned()
         .collect();
     for name in &forged {
@@ -20,7 +20,8 @@ pub fn strip_identity_headers(headers: &mut HeaderMap, except: &[HeaderName]) ->
     forged.len()
 }
 
-fn is_identity(name: &str) -> bool {
+/// Whether a field is one of those that [`strip_identity_headers`] drops.
+pub fn is_identity_header(name: &str) -> bool {
     // Every field of interest starts like this; most fields end here.
     if !name.starts_with(['x', 'X']) {
         return false;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::net::SocketAddr;
 
 use super::ConfigError;
@@ -13,6 +14,7 @@ use super::SourceConfig;
 use super::identity::IdentityConfig;
 use super::identity::IdentitySource;
 use crate::consul::names::is_never_seen;
+use crate::route::RouteTable;
 
 /// Checks `config`, which came from `document`.
 pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
@@ -31,6 +33,25 @@ pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), Conf
             "resilience.retry.max_delay",
             "must not be shorter than initial_delay",
         ));
+    }
+    routes(config, document)
+}
+
+/// Compiled as the node does it, so that what can't be used is refused with its place.
+fn routes(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
+    RouteTable::new(&config.routes).map_err(|error| {
+        let why = error
+            .source()
+            .map_or(String::new(), |why| format!(": {why}"));
+        document.error(&error.key, format!("{}{why}", error.problem))
+    })?;
+    for (route, index) in config.routes.iter().zip(0..) {
+        if let Some(retry) = &route.retry
+            && retry.initial_delay > retry.max_delay
+        {
+            let key = format!("routes[{index}].retry.max_delay");
+            return Err(document.error(&key, "must not be shorter than initial_delay"));
+        }
     }
     Ok(())
 }

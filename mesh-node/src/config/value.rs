@@ -384,7 +384,7 @@ pub(super) fn strong_secret<'de, D: Deserializer<'de>>(
     }
 }
 
-pub(super) fn is_service_name(text: &str) -> bool {
+pub(crate) fn is_service_name(text: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);

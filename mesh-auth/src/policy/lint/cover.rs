@@ -1,6 +1,6 @@
 //! Whether one rule matches whatever another one matches. Where this is hard to tell, the answer is no.
 
-use crate::policy::path::PathPattern;
+use crate::policy::path;
 use crate::policy::rule::Rule;
 use crate::policy::source::{ANY, Source, UserMatch};
 
@@ -14,7 +14,7 @@ pub(super) fn covers(wide: &Rule, narrow: &Rule) -> bool {
         && part(&narrow.methods, &wide.methods, |wide, narrow| {
             wide == narrow
         })
-        && part(&narrow.paths, &wide.paths, covers_path)
+        && part(&narrow.paths, &wide.paths, path::covers)
         && match (wide.end, narrow.end) {
             (None, _) => true,
             (Some(wide), Some(narrow)) => wide >= narrow,
@@ -50,15 +50,4 @@ fn covers_source(wide: &Source, narrow: &Source) -> bool {
 
 fn covers_user(wide: &UserMatch, narrow: &UserMatch) -> bool {
     *wide == UserMatch::Any || wide == narrow
-}
-
-fn covers_path(wide: &PathPattern, narrow: &PathPattern) -> bool {
-    match (wide, narrow) {
-        (_, PathPattern::Exact(path)) => wide.matches(path, false),
-        (PathPattern::Prefix(wide), PathPattern::Prefix(narrow)) => narrow.starts_with(wide),
-        (PathPattern::Suffix(wide), PathPattern::Suffix(narrow)) => narrow.ends_with(wide),
-        // Every path is below the root.
-        (PathPattern::Prefix(wide), _) => **wide == *b"/",
-        _ => wide == narrow,
-    }
 }
