@@ -276,7 +276,7 @@ fn follow(trace: &Trace) {
         match trace.below(100) {
             0..20 => {
                 let most = [20, 500, 5_000, 95_000][trace.place(4)];
-                now += trace.time(Duration::from_millis(most));
+                now += Duration::from_micros(u64::from(trace.below(most * 1_000)));
             }
             20..60 => {
                 let permit = breaker.try_acquire(now);

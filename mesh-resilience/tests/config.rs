@@ -39,6 +39,10 @@ fn defaults_are_the_documented_ones() {
         &BulkheadConfig::default(),
         &json!({ "max_concurrent": 100, "max_waiting": 50 }),
     );
+    let impatient = BulkheadConfig::default().with_max_wait(std::time::Duration::from_millis(250));
+    let text = json!({ "max_concurrent": 100, "max_waiting": 50, "max_wait": "250ms" });
+    assert_eq!(to_value(&impatient).unwrap(), text);
+    assert_eq!(from_value::<BulkheadConfig>(text).unwrap(), impatient);
     let windows = json!([{ "max_requests": 100, "period": "1m" }, { "max_requests": 10_000, "period": "1h" }]);
     check(
         &LimitConfig::default(),

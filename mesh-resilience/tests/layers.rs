@@ -3,10 +3,12 @@
 
 use std::future::pending;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mesh_resilience::bulkhead::{Bulkhead, BulkheadConfig, BulkheadFull, BulkheadLayer, Permit};
+use mesh_resilience::bulkhead::{
+    Bulkhead, BulkheadConfig, BulkheadFull, BulkheadLayer, Observe, Permit, Refused,
+};
 use mesh_resilience::fallback::FallbackLayer;
 use mesh_resilience::timeout::{DEFAULT_TIMEOUT, Deadline, TimedOut, TimeoutLayer};
 use mesh_resilience::{BoxError, find_cause};
@@ -82,7 +84,8 @@ fn a_deadline_saturates() {
     assert_eq!(forever.earlier(soon), soon);
 }
 
-// Goal R-8, threat 44.
+// Goal R-8.
+// threat 44
 #[tokio::test(start_paused = true)]
 async fn the_next_call_waits_and_the_one_after_the_queue_is_refused() {
     let gate = Arc::new(Semaphore::new(0));
@@ -158,6 +161,43 @@ async fn a_dropped_waiter_loses_nobody_a_place() {
     drop(permit);
     drop(bulkhead.acquire());
     assert_eq!(bulkhead.running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_for_as_long_as_it_may_is_refused_and_the_next_comes() {
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<Refused>>);
+    impl Observe for Seen {
+        fn refused(&self, why: Refused) {
+            self.0.lock().unwrap().push(why);
+        }
+    }
+    let seen = Arc::new(Seen::default());
+    let observer: Arc<dyn Observe> = Arc::<Seen>::clone(&seen);
+    let config = BulkheadConfig::default()
+        .with_max_concurrent(NonZeroUsize::MIN)
+        .with_max_waiting(2);
+    let patient = config.clone().with_max_wait(SECOND);
+    let bulkhead = Bulkhead::with_observer(&patient, Some(observer));
+    let begin = Instant::now();
+    let permit = bulkhead.acquire().await.unwrap();
+    let first = bulkhead.acquire();
+    tokio::time::advance(SECOND / 2).await;
+    let second = bulkhead.acquire();
+    bulkhead.acquire().await.expect_err("the queue is full");
+    first.await.expect_err("its time is up");
+    assert_eq!(begin.elapsed().as_secs(), 1);
+    drop(permit);
+    drop(second.await.unwrap());
+    assert_eq!(begin.elapsed().as_secs(), 1);
+    assert_eq!(
+        *seen.0.lock().unwrap(),
+        [Refused::QueueFull, Refused::WaitedTooLong]
+    );
+
+    let at_once = Bulkhead::new(&config.with_max_wait(Duration::ZERO));
+    let _permit = at_once.acquire().await.unwrap();
+    at_once.acquire().await.expect_err("nobody waits");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use super::Snapshot;
+
 /// Permits out, and callers waiting for one.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -112,6 +114,15 @@ impl Queue {
 
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            running: self.running,
+            waiting: self.waiting.len(),
+            max_concurrent: self.max_running,
+            max_waiting: self.max_waiting,
+        }
     }
 
     fn take_handed(&mut self, id: WaiterId) -> bool {

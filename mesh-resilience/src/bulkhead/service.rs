@@ -108,12 +108,12 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let hold = self.hold.clone();
-        let state = match self.bulkhead.try_acquire() {
-            Ok(permit) => CallState::Running {
+        let state = match self.bulkhead.take_free() {
+            Some(permit) => CallState::Running {
                 inner: self.inner.call(request),
                 permit: Some(permit),
             },
-            Err(_) => {
+            None => {
                 // The service that was made ready goes with the waiting call; its clone is made ready anew.
                 let clone = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, clone);

@@ -1,7 +1,5 @@
 //! Random traces: what happens follows from a number, so that a trace that fails can be had again.
 
-use std::time::Duration;
-
 use mesh_resilience::random::{Random, SplitMix64};
 
 /// Calls `follow` with trace after trace: `normally` as many, or what `MESH_TRACES` says.
@@ -39,10 +37,5 @@ impl Trace {
     /// Draws true `part` times of `of`.
     pub(crate) fn once(&self, part: u32, of: u32) -> bool {
         self.below(of) < part
-    }
-
-    /// Draws a time below `bound`.
-    pub(crate) fn time(&self, bound: Duration) -> Duration {
-        bound.mul_f64(self.random.unit())
     }
 }
