@@ -77,6 +77,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `http` | [`classify`] gains `HttpClassifier`; `http::Request` carries a [`Deadline`](deadline::Deadline) in its extensions |
+//! | `rls` | `limit` with [`limit::rls`]: Envoy's rate limit service, its client and its server, over gRPC |
 //! | `serde` | `Deserialize` and `Serialize` for the configuration, durations written as `30s` or `1h` |
 
 #[cfg(feature = "balance")]

@@ -42,6 +42,8 @@
 //!
 //! [`shared`] asks a store that several nodes count in, and falls back to a share of the limit while the store is away.
 //!
+//! [`rls`] asks the rate limit service that Envoy has asked, and is one.
+//!
 //! # Sources
 //!
 //! - ITU-T I.371 (03/2004), annex A: the generic cell rate algorithm, here as virtual scheduling.
@@ -51,6 +53,8 @@
 mod bucket;
 mod config;
 mod record;
+#[cfg(feature = "rls")]
+pub mod rls;
 mod service;
 mod table;
 mod verdict;
