@@ -98,6 +98,8 @@ pub use self::resilience::BulkheadConfig;
 pub use self::resilience::CircuitBreakerConfig;
 pub use self::resilience::ResilienceConfig;
 pub use self::resilience::RetryConfig;
+pub use self::resilience::SlowCallsConfig;
+pub use self::resilience::SuccessRateConfig;
 pub use self::route::AbortConfig;
 pub use self::route::DelayConfig;
 pub use self::route::FaultConfig;

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde::Serialize;
 
 pub use self::breaker::CircuitBreakerConfig;
+pub use self::breaker::SlowCallsConfig;
+pub use self::breaker::SuccessRateConfig;
 pub use self::bulkhead::BulkheadConfig;
 pub use self::retry::Backoff;
 pub use self::retry::RetryConfig;

@@ -362,6 +362,18 @@ pub(super) fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D
     }
 }
 
+/// A share that is more than nothing.
+pub(super) fn some_share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if (0.001..=1.0).contains(&number) {
+        Ok(number)
+    } else {
+        Err(D::Error::custom(
+            "is not such a share; write a number from 0.001 to 1",
+        ))
+    }
+}
+
 /// A secret that somebody else made, so that how strong it is is theirs to know.
 pub(super) fn some_secret<'de, D: Deserializer<'de>>(
     deserializer: D,

@@ -30,6 +30,13 @@ pub struct RetryConfig {
     #[serde(deserialize_with = "value::ratio")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub budget: f64,
+    /// How long one attempt may take. Absent: as long as all of them together, `timeout`.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "value::optional_duration"
+    )]
+    #[schemars(with = "Option<String>")]
+    pub per_try_timeout: Option<Duration>,
 }
 
 impl Default for RetryConfig {
@@ -40,6 +47,7 @@ impl Default for RetryConfig {
             initial_delay: RETRY_DELAY,
             max_delay: RETRY_MAX_DELAY,
             budget: RETRY_BUDGET,
+            per_try_timeout: None,
         }
     }
 }
