@@ -1,7 +1,5 @@
 //! What the sections of `resilience` do to calls between real nodes.
 
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
-
 use std::thread;
 
 use serde_json::Value;
@@ -14,7 +12,7 @@ use support::process::wait_until;
 mod support;
 
 /// Two nodes with an application behind the called one, and `resilience` for the calling one.
-fn mesh(resilience: Value) -> Option<(Mesh, App)> {
+fn mesh(resilience: &Value) -> Option<(Mesh, App)> {
     let mut mesh = Mesh::new("mtls");
     let app = App::start(mesh.path())?;
     mesh.order.serve(app.port);
@@ -25,7 +23,7 @@ fn mesh(resilience: Value) -> Option<(Mesh, App)> {
 
 #[test]
 fn each_attempt_has_a_time_of_its_own() {
-    let Some((mesh, app)) = mesh(json!({
+    let Some((mesh, app)) = mesh(&json!({
         "retry": { "max_attempts": 2, "initial_delay": "1ms", "per_try_timeout": "300ms" },
     })) else {
         return;
@@ -39,7 +37,7 @@ fn each_attempt_has_a_time_of_its_own() {
 
 #[test]
 fn slow_answers_open_the_circuit_though_they_succeed() {
-    let Some((mesh, _app)) = mesh(json!({
+    let Some((mesh, _app)) = mesh(&json!({
         "circuit_breaker": { "slow_calls": { "longer_than": "100ms", "max_ratio": 0.75, "min_volume": 4 } },
     })) else {
         return;
@@ -55,7 +53,7 @@ fn slow_answers_open_the_circuit_though_they_succeed() {
 
 #[test]
 fn few_successes_open_the_circuit_though_no_five_failures_come_in_a_row() {
-    let Some((mesh, _app)) = mesh(json!({
+    let Some((mesh, _app)) = mesh(&json!({
         "circuit_breaker": { "success_rate": { "min_ratio": 0.5, "min_volume": 5 } },
     })) else {
         return;
@@ -75,7 +73,7 @@ fn few_successes_open_the_circuit_though_no_five_failures_come_in_a_row() {
 
 #[test]
 fn a_call_waits_for_a_place_no_longer_than_it_is_told() {
-    let Some((mesh, app)) = mesh(json!({
+    let Some((mesh, app)) = mesh(&json!({
         "retry": { "max_attempts": 1 },
         "bulkhead": { "max_concurrent": 1, "max_waiting": 1, "max_wait": "200ms" },
     })) else {

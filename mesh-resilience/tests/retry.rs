@@ -132,7 +132,8 @@ async fn an_idempotent_call_is_tried_three_times_with_growing_waits() {
     assert_eq!((calls, stops), (3, vec![Stop::Attempts]));
 }
 
-// Goal R-13, threat 43.
+// Goal R-13.
+// threat 43
 #[tokio::test(start_paused = true)]
 async fn an_unsafe_call_is_repeated_only_if_it_was_not_processed() {
     let ask = Ask {
