@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::{BoxError, find_cause, is_refusal};
 use crate::refusal::BreakerOpen;
+use crate::refusal::LimitStoreAway;
 use crate::refusal::Limited;
 
 #[cfg(feature = "http")]
@@ -79,7 +80,9 @@ impl Classified {
             return refused.with_retry_after(open.retry_after);
         }
         let refused = refused.with_retryable(Retryable::Always);
-        let wait = find_cause::<Limited>(error).map(|limited| limited.retry_after);
+        let wait = find_cause::<Limited>(error)
+            .map(|limited| limited.retry_after)
+            .or_else(|| find_cause::<LimitStoreAway>(error).map(|away| away.retry_after));
         wait.map_or(refused, |wait| refused.with_retry_after(wait))
     }
 

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use crate::refusal::BreakerOpen;
 use crate::refusal::BulkheadFull;
+use crate::refusal::LimitStoreAway;
 use crate::refusal::Limited;
 
 /// The error type of every layer in this crate.
@@ -42,11 +43,12 @@ pub fn find_cause_in<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -
 
 /// Returns whether `error` is one that a layer of this crate answered with before calling the service below it.
 ///
-/// Such a call was provably not processed: [`BreakerOpen`], [`BulkheadFull`] or [`Limited`].
+/// Such a call was provably not processed: [`BreakerOpen`], [`BulkheadFull`], [`Limited`] or [`LimitStoreAway`].
 pub fn is_refusal(error: &BoxError) -> bool {
     find_cause::<BreakerOpen>(error).is_some()
         || find_cause::<BulkheadFull>(error).is_some()
         || find_cause::<Limited>(error).is_some()
+        || find_cause::<LimitStoreAway>(error).is_some()
 }
 
 /// A configuration that no layer can be built from.

@@ -36,7 +36,7 @@
 //!
 //! # What this crate does not do
 //!
-//! - No adaptive concurrency, no limits shared between nodes.
+//! - No adaptive concurrency.
 //! - The balancer picks; it finds no endpoints, makes no connections and checks no health of its own.
 //! - No metrics: hand in a [`breaker::Observe`] or [`retry::Observe`].
 //! - No task of its own: nothing runs between calls.
@@ -53,7 +53,7 @@
 //! | [`deadline`] | by when a call must be answered |
 //! | [`fallback`] | an answer of one's own for an error |
 //! | [`hedge`] | a second attempt where the first is slow |
-//! | [`limit`] | so many calls a key in any stretch of time |
+//! | [`limit`] | so many calls a key in any stretch of time, counted here or by a store that nodes share |
 //! | [`once`] | a repeat is answered from memory: at most one execution of a call |
 //! | [`random`] | where jitter and draws come from |
 //! | [`refusal`] | what layers answer in place of the service below them |
@@ -77,8 +77,10 @@
 //! | feature | adds |
 //! |---|---|
 //! | `http` | [`classify`] gains `HttpClassifier`; `http::Request` carries a [`Deadline`](deadline::Deadline) in its extensions |
+//! | `redis` | `limit::redis`, a store of rate limits in Redis or Valkey, and all of `shared` |
 //! | `rls` | `limit` with [`limit::rls`]: Envoy's rate limit service, its client and its server, over gRPC |
 //! | `serde` | `Deserialize` and `Serialize` for the configuration, durations written as `30s` or `1h` |
+//! | `shared` | `limit::shared`, limits that several nodes share through a store; `breaker` and `limit` with it |
 
 #[cfg(feature = "balance")]
 pub mod balance;

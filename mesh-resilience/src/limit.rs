@@ -40,7 +40,8 @@
 //!
 //! # Limits that nodes share
 //!
-//! [`shared`] asks a store that several nodes count in, and falls back to a share of the limit while the store is away.
+//! With the feature `shared`, `limit::shared` asks a store that several nodes count in, and falls back to a share of the
+//! limit while the store is away.
 //!
 //! [`rls`] asks the rate limit service that Envoy has asked, and is one.
 //!
@@ -53,9 +54,13 @@
 mod bucket;
 mod config;
 mod record;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "rls")]
 pub mod rls;
 mod service;
+#[cfg(feature = "shared")]
+pub mod shared;
 mod table;
 mod verdict;
 mod window;

@@ -55,6 +55,22 @@ impl Limited {
     }
 }
 
+/// Who counts the calls of all nodes is away, and no node may decide by itself.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the store of the rate limit is away, try again in {retry_after:?}")]
+pub struct LimitStoreAway {
+    /// Time until it is asked again.
+    pub retry_after: Duration,
+}
+
+impl LimitStoreAway {
+    /// Creates the error.
+    pub const fn new(retry_after: Duration) -> Self {
+        Self { retry_after }
+    }
+}
+
 /// The call took longer than it was given.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

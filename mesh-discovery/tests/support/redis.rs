@@ -163,10 +163,10 @@ impl Redis {
 
 /// Writes a command (RESP, "Sending commands to a Redis server").
 fn send(stream: &mut BufReader<UnixStream>, words: &[&str]) -> std::io::Result<()> {
-    let mut text = format!("*{}\r\n", words.len());
-    for word in words {
-        text.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-    }
+    let parts = words
+        .iter()
+        .map(|word| format!("${}\r\n{word}\r\n", word.len()));
+    let text = format!("*{}\r\n{}", words.len(), parts.collect::<String>());
     stream.get_mut().write_all(text.as_bytes())
 }
 

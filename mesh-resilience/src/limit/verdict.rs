@@ -19,6 +19,23 @@ pub struct Verdict {
     pub retry_after: Duration,
 }
 
+impl Verdict {
+    /// What a store of one's own says: limit and remaining calls, then when all is free again and when to come back.
+    pub const fn new(
+        allowed: bool,
+        (limit, remaining): (u32, u32),
+        (reset_after, retry_after): (Duration, Duration),
+    ) -> Self {
+        Self {
+            allowed,
+            limit,
+            remaining,
+            reset_after,
+            retry_after,
+        }
+    }
+}
+
 /// What one window or bucket says. Times are nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {

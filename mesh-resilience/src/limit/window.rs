@@ -68,7 +68,7 @@ impl Rule {
 }
 
 /// The largest group with `limit - group + 1 >= 0.99 * limit`.
-const fn group_of(limit: u32) -> u32 {
+pub(super) const fn group_of(limit: u32) -> u32 {
     limit / 100 + 1
 }
 

@@ -10,8 +10,12 @@
 #![allow(clippy::panic, reason = "a test helper may panic")]
 
 // What starts servers serves the tests of mesh-discovery and mesh-node too.
+#[path = "../../../mesh-discovery/tests/support/certificates.rs"]
+pub(crate) mod certificates;
 #[path = "../../../mesh-discovery/tests/support/process.rs"]
 pub(crate) mod process;
+#[path = "../../../mesh-discovery/tests/support/redis.rs"]
+pub(crate) mod redis;
 #[path = "../../../mesh-discovery/tests/support/rls.rs"]
 pub(crate) mod rls;
 #[path = "../../../mesh-discovery/tests/support/tools.rs"]
