@@ -13,6 +13,7 @@ use crate::decision::Told;
 use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_MESH_ERROR;
+use crate::stack::once::FromMemory;
 use crate::stack::record::client_closed;
 
 /// Writes the kinds of events that the configuration asks for.
@@ -134,6 +135,9 @@ impl Entry<'_> {
         let code = response.headers().get(X_MESH_ERROR);
         if let Some(code) = code.and_then(|code| code.to_str().ok()) {
             event = event.with("error", code);
+        }
+        if response.extensions().get::<FromMemory>().is_some() {
+            event = event.with("repeat", "from memory");
         }
         let log = &self.auditor.log;
         let written = if self.auditor.is_durable {

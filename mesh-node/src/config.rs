@@ -100,6 +100,7 @@ pub use self::resilience::ResilienceConfig;
 pub use self::resilience::RetryConfig;
 pub use self::resilience::SlowCallsConfig;
 pub use self::resilience::SuccessRateConfig;
+pub use self::resilience::SafeWritesConfig;
 pub use self::route::AbortConfig;
 pub use self::route::DelayConfig;
 pub use self::route::FaultConfig;

@@ -416,7 +416,11 @@ fn tick(shared: &Shared) {
     if let Some(log) = &shared.outbound.recorder.access_log {
         log.flush();
     }
-    shared.gate.sweep(&shared.outbound.recorder.telemetry);
+    let telemetry = &shared.outbound.recorder.telemetry;
+    shared.gate.sweep(telemetry);
+    if let Some(memory) = &shared.gate.inbound.memory {
+        telemetry.once.show(&memory.snapshot());
+    }
     for service in shared.outbound.services.all() {
         service.show_breaker();
     }

@@ -59,6 +59,14 @@ pub enum Code {
     Timeout,
     /// A handler of an embedded node failed.
     HandlerFailed,
+    /// A call that must not run twice ran once or not at all, and nobody knows which.
+    OutcomeUnknown,
+    /// A call ran, and what it was answered was not kept.
+    AnswerLost,
+    /// An idempotency key came with another request than before.
+    KeyReused,
+    /// A call that must not run twice came with no lease, or an old one. Between nodes only.
+    StaleLease,
 }
 
 impl Code {
@@ -104,6 +112,10 @@ impl Code {
             Self::NoSession => ("no_session", StatusCode::UNAUTHORIZED, 16),
             Self::Timeout => ("timeout", StatusCode::GATEWAY_TIMEOUT, 4),
             Self::HandlerFailed => ("handler_failed", StatusCode::INTERNAL_SERVER_ERROR, 2),
+            Self::OutcomeUnknown => ("outcome_unknown", StatusCode::BAD_GATEWAY, 2),
+            Self::AnswerLost => ("answer_lost", StatusCode::BAD_GATEWAY, 2),
+            Self::KeyReused => ("key_reused", StatusCode::UNPROCESSABLE_ENTITY, 3),
+            Self::StaleLease => ("stale_lease", StatusCode::CONFLICT, 10),
         }
     }
 }
@@ -154,6 +166,11 @@ impl Refusal {
     /// The code.
     pub fn code(&self) -> Code {
         self.code
+    }
+
+    /// Whether the application may have acted on the request.
+    pub fn is_processed(&self) -> bool {
+        self.is_processed
     }
 
     /// The sentence.

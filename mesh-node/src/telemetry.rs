@@ -7,6 +7,7 @@
 
 mod credentials;
 mod discovery;
+mod once;
 mod pair;
 mod policy;
 mod tcp;
@@ -32,6 +33,7 @@ use prometheus_client::registry::Registry;
 
 use self::credentials::CredentialMetrics;
 use self::discovery::DiscoveryMetrics;
+use self::once::OnceMetrics;
 use self::pair::ClientLabels;
 pub(crate) use self::pair::Ends;
 pub(crate) use self::pair::Outcome;
@@ -59,6 +61,8 @@ pub(crate) struct Telemetry {
     pub(crate) credentials: CredentialMetrics,
     /// What is counted about endpoints.
     pub(crate) discovery: DiscoveryMetrics,
+    /// What is counted about writes that can be sent again.
+    pub(crate) once: OnceMetrics,
     /// Connections that are not HTTP.
     pub(crate) tcp: TcpMetrics,
     /// Answers that the mesh made itself.
@@ -163,6 +167,7 @@ impl Telemetry {
             policy: PolicyMetrics::new(&mut names),
             credentials: CredentialMetrics::new(&mut names),
             discovery: DiscoveryMetrics::new(&mut names),
+            once: OnceMetrics::new(&mut names),
             tcp: TcpMetrics::new(&mut names),
             refusals: names.register("mesh_node_refusals", "Answers that the mesh made itself"),
             handshakes: names.register("mesh_session_handshakes", "Secure sessions agreed on"),

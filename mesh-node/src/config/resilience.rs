@@ -3,6 +3,7 @@
 mod breaker;
 mod bulkhead;
 mod retry;
+mod safe_writes;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub use self::breaker::SuccessRateConfig;
 pub use self::bulkhead::BulkheadConfig;
 pub use self::retry::Backoff;
 pub use self::retry::RetryConfig;
+pub use self::safe_writes::SafeWritesConfig;
 
 use super::value;
 use super::window::RateLimitConfig;
@@ -33,6 +35,8 @@ pub struct ResilienceConfig {
     pub rate_limit: Option<RateLimitConfig>,
     /// When to try a failed call again.
     pub retry: RetryConfig,
+    /// Calls that are not safe to repeat, made so.
+    pub safe_writes: SafeWritesConfig,
     /// How long one call may take, all attempts together. Default `30s`.
     #[serde(with = "value::duration")]
     #[schemars(with = "String")]
@@ -47,6 +51,7 @@ impl Default for ResilienceConfig {
             circuit_breaker: CircuitBreakerConfig::default(),
             rate_limit: None,
             retry: RetryConfig::default(),
+            safe_writes: SafeWritesConfig::default(),
             timeout: REQUEST_TIMEOUT,
             bulkhead: BulkheadConfig::default(),
         }

@@ -70,6 +70,7 @@ mod policies;
 mod services;
 pub(crate) mod sessions;
 mod workload_api;
+mod writes;
 
 pub(super) use self::credentials::Upkeep;
 use self::credentials::credentials;
@@ -78,6 +79,8 @@ use self::policies::policies;
 use self::services::services;
 use self::sessions::sessions;
 use self::workload_api::workload_api;
+use self::writes::memory;
+use self::writes::writes;
 
 /// All parts of a node.
 pub(super) struct Built {
@@ -179,11 +182,7 @@ pub(super) fn parts(
         ids: Ids::new(Arc::clone(&own.seed)),
         token: tokens.cloned(),
         recorder: Arc::clone(&recorder),
-    };
-    let application = Application {
-        name: Arc::clone(&own.name),
-        app: app(config, tasks, methods),
-        auditor: auditor.clone(),
+        writes: writes(config)?,
     };
     let inbound = Inbound {
         name: Arc::clone(&own.name),
@@ -193,7 +192,8 @@ pub(super) fn parts(
         users: credentials.users,
         authorizer: authorizer(config, own, &policies)?,
         limiter: limiter(config)?,
-        application: Arc::new(application),
+        application: application(config, own, (tasks, methods), auditor.clone()),
+        memory: memory(config, &telemetry, tasks)?,
         auditor: auditor.clone(),
         recorder,
     };
@@ -361,13 +361,20 @@ fn a_few_each_second() -> Result<Limiter, Error> {
     limiter.map_err(|source| Error::config("the log of what is refused", source))
 }
 
-fn app(config: &NodeConfig, tasks: &Tasks, methods: Option<Arc<Methods>>) -> App {
-    match (&config.service.app, methods) {
+fn application(
+    config: &NodeConfig,
+    own: &Own,
+    (tasks, methods): (&Tasks, Option<Arc<Methods>>),
+    auditor: Option<Auditor>,
+) -> Arc<Application> {
+    let app = match (&config.service.app, methods) {
         (_, Some(methods)) => App::Methods(methods),
         (Some(app), None) => App::Http(AppClient::new(
             AppConfig::new(app.to_string()),
             tasks.clone(),
         )),
         (None, None) => App::Absent,
-    }
+    };
+    let name = Arc::clone(&own.name);
+    Arc::new(Application { name, app, auditor })
 }

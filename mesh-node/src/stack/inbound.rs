@@ -8,8 +8,9 @@
 //! | 4 | identity headers | – | a caller's are dropped, ours are set |
 //! | 5 | policy | `denied` | no byte reaches the application without it |
 //! | 6 | probe | – | what `mesh-node prove` sends is answered here, always |
-//! | 7 | application | `upstream_failed`, `no_route` | |
-//! | 8 | audit | `audit_unavailable` | no answer leaves that is not recorded |
+//! | 7 | memory | `outcome_unknown`, `answer_lost`, `key_reused`, `stale_lease` | a repeat of a write is authorised as any call, and runs no second time |
+//! | 8 | application | `upstream_failed`, `no_route` | |
+//! | 9 | audit | `audit_unavailable` | no answer leaves that is not recorded |
 
 mod application;
 mod authorize;
@@ -48,6 +49,8 @@ use crate::respond::Refusal;
 use crate::respond::X_REQUEST_ID;
 use crate::service_token::TokenCheck;
 use crate::stack::now;
+use crate::stack::once::Asked;
+use crate::stack::once::Memory;
 use crate::stack::outbound::X_MESH_TOKEN;
 use crate::stack::outbound::chain;
 use crate::stack::outbound::malformed;
@@ -74,6 +77,8 @@ pub(crate) struct Inbound {
     pub(crate) authorizer: Authorizer,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) application: Arc<Application>,
+    /// What writes were answered, where they can be sent again.
+    pub(crate) memory: Option<Memory>,
     pub(crate) auditor: Option<Auditor>,
     pub(crate) recorder: Arc<Recorder>,
 }
@@ -132,6 +137,7 @@ impl Inbound {
             .line("inbound", (&peer.name, &self.name), &request);
         let seen = (line, Some(Arc::clone(&peer.series)));
         let record = Record::new(&self.recorder, started, is_grpc, seen);
+        let asked = self.asked(peer, request.headers());
         let mut judged = None;
         let admitted = self.admit(peer, &mut request, &mut judged).await;
         let entry = self.auditor.as_ref().map(|auditor| {
@@ -154,8 +160,7 @@ impl Inbound {
                 limits,
                 found: None,
             }) => self
-                .application
-                .forward(peer, request, body)
+                .pass(peer, request, body, asked)
                 .await
                 .map(|mut response| {
                     response.headers_mut().extend(limits.into_iter().flatten());
@@ -181,6 +186,32 @@ impl Inbound {
     pub(crate) fn note_error(&self, peer: &Peer, what: &str) {
         if let Some(auditor) = &self.auditor {
             auditor.note_error(&peer.shown, what);
+        }
+    }
+
+    /// Which write a request is an attempt at; nothing where none is remembered, and of nobody.
+    fn asked(&self, peer: &Peer, headers: &HeaderMap) -> Result<Option<Asked>, Refusal> {
+        if self.memory.is_none() || peer.id.is_none() {
+            return Ok(None);
+        }
+        Asked::read(headers)
+    }
+
+    /// Passes an admitted request on to the application, or answers it from memory.
+    async fn pass(
+        &self,
+        peer: &Arc<Peer>,
+        request: CanonicalRequest,
+        body: Body,
+        asked: Result<Option<Asked>, Refusal>,
+    ) -> Result<Response<Body>, Refusal> {
+        match (&self.memory, asked?) {
+            (Some(memory), Some(asked)) => {
+                let to = (&self.application, peer);
+                // Boxed: it is rare, and must not make every call larger.
+                Box::pin(memory.answer(asked, to, request, body)).await
+            }
+            _ => self.application.forward(peer, request, body).await,
         }
     }
 

@@ -53,6 +53,8 @@ use crate::stack::headers::strip_hop_by_hop;
 use crate::stack::headers::trailer_rule;
 use crate::stack::lane::Lane;
 use crate::stack::now;
+use crate::stack::once::Writes;
+use crate::stack::once::outcome_unknown;
 use crate::stack::record::Record;
 use crate::stack::record::Recorder;
 use crate::stack::send::Answer;
@@ -80,6 +82,8 @@ pub(crate) struct Outbound {
     pub(crate) ids: Ids,
     pub(crate) token: Option<Arc<ServiceTokens>>,
     pub(crate) recorder: Arc<Recorder>,
+    /// What gives ids to writes, where they can be sent again.
+    pub(crate) writes: Option<Writes>,
 }
 
 /// Where a request of this node's application is meant to go.
@@ -156,7 +160,8 @@ impl Outbound {
         let deadline =
             grpc_timeout(&parts.headers).map(|timeout| Deadline::after(started, timeout));
         let body = body.with_trailer_rule(trailer_rule);
-        let call = OutboundCall::new(parts, body, deadline);
+        let call = OutboundCall::new(parts, body, deadline).with_write(self.writes.as_ref());
+        let write = call.write();
         let may_be_processed = call.may_be_processed();
         let result = match self.control_planes.drops(&service.endpoints) {
             None => service.lane.send(call).await,
@@ -172,6 +177,7 @@ impl Outbound {
                 response,
                 in_flight,
                 permit,
+                ..
             }) => {
                 let mut response = response.map(|body| body.with_trailer_rule(trailer_rule));
                 strip_hop_by_hop(response.headers_mut());
@@ -184,6 +190,8 @@ impl Outbound {
                 let refusal = failed(&service, &error);
                 let refusal = if is_unprocessed {
                     refusal
+                } else if write.is_some_and(|write| write.is_bound()) {
+                    outcome_unknown(refusal.message())
                 } else {
                     refusal.maybe_processed()
                 };

@@ -140,7 +140,7 @@ impl HttpBody for Reader {
 }
 
 /// Most calls with a body fit; a hundred at a time cost 6 MiB.
-const MAX_KEPT_BYTES: u64 = 64 * 1024;
+pub(crate) const MAX_KEPT_BYTES: u64 = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ use mesh_resilience::classify::HttpClassifier;
 use mesh_resilience::classify::Outcome;
 use mesh_resilience::classify::Retryable;
 use mesh_resilience::find_cause;
+use mesh_resilience::replay::Replay as _;
 use mesh_resilience::timeout::Deadline;
 use mesh_resilience::timeout::HasDeadline;
 use mesh_resilience::timeout::SetDeadline;
@@ -33,6 +34,9 @@ use crate::stack::endpoints::Endpoints;
 use crate::stack::endpoints::InFlight;
 use crate::stack::endpoints::Pick;
 use crate::stack::endpoints::Unpicked;
+use crate::stack::once::OutcomeUnknown;
+use crate::stack::once::Write;
+use crate::stack::once::Writes;
 use crate::stack::replay::Replay;
 use crate::stack::replay::replayable;
 
@@ -47,6 +51,8 @@ pub(crate) struct OutboundCall {
     may_be_processed: Arc<AtomicBool>,
     /// Whether the application broke off its own request body.
     caller_broke_off: Arc<AtomicBool>,
+    /// What makes a call that must not run twice one that can be sent twice.
+    write: Option<Arc<Write>>,
 }
 
 /// What comes back, with all that must live as long as its body.
@@ -54,6 +60,8 @@ pub(crate) struct Answer {
     pub(crate) response: Response<Body>,
     pub(crate) in_flight: InFlight,
     pub(crate) permit: Option<Permit>,
+    /// Whether a repeat would get the same one, from memory.
+    pub(crate) is_final: bool,
 }
 
 /// The application broke off its own request: its fault and not the called service's.
@@ -95,7 +103,22 @@ impl OutboundCall {
             replay,
             may_be_processed: Arc::default(),
             caller_broke_off,
+            write: None,
         }
+    }
+
+    /// Makes a call that must not run twice one that can be sent twice, where its body can.
+    #[must_use]
+    pub(crate) fn with_write(mut self, writes: Option<&Writes>) -> Self {
+        let can_be_sent_again = self.replay.is_some() || self.body.try_clone().is_some();
+        let writes = writes.filter(|_| can_be_sent_again);
+        self.write = writes.and_then(|writes| writes.of(&self.head));
+        self
+    }
+
+    /// What is known of it as a write, also after the call is gone.
+    pub(crate) fn write(&self) -> Option<Arc<Write>> {
+        self.write.clone()
     }
 
     /// Tells, also after the call is gone, whether somebody may have acted on it.
@@ -104,7 +127,9 @@ impl OutboundCall {
     }
 
     fn into_request(self) -> Request<Body> {
-        Request::from_parts(Arc::unwrap_or_clone(self.head), self.body)
+        // The newest reader of all: of a body that is kept, an older one can't be read once a newer one is.
+        let body = self.replay.map_or(self.body, |replay| replay.body());
+        Request::from_parts(Arc::unwrap_or_clone(self.head), body)
     }
 }
 
@@ -121,11 +146,13 @@ impl mesh_resilience::retry::Replay for OutboundCall {
             replay: self.replay.clone(),
             may_be_processed: Arc::clone(&self.may_be_processed),
             caller_broke_off: Arc::clone(&self.caller_broke_off),
+            write: self.write.clone(),
         })
     }
 
     fn is_idempotent(&self) -> bool {
-        self.head.method.is_idempotent()
+        let is_remembered = self.write.as_ref().is_some_and(|write| write.is_bound());
+        self.head.method.is_idempotent() || is_remembered
     }
 
     fn deadline(&self) -> Option<Deadline> {
@@ -152,9 +179,13 @@ pub(crate) struct Judge;
 impl Classify<Answer> for Judge {
     fn classify(&self, result: Result<&Answer, &BoxError>) -> Classified {
         match result {
+            Ok(answer) if answer.is_final => {
+                judge(&answer.response).with_retryable(Retryable::Never)
+            }
             Ok(answer) => judge(&answer.response),
             Err(error)
                 if find_cause::<Unpicked>(error).is_some()
+                    || find_cause::<OutcomeUnknown>(error).is_some()
                     || find_cause::<CallerBrokeOff>(error).is_some() =>
             {
                 Classified::new(Outcome::Unknown)
@@ -224,35 +255,59 @@ impl tower_service::Service<OutboundCall> for Send {
 async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxError> {
     let (deadline, may_be_processed) = (call.deadline, call.may_be_processed());
     let caller_broke_off = Arc::clone(&call.caller_broke_off);
+    let write = call.write();
+    let spare = write.as_ref().and_then(|_| call.try_replay());
     let mut request = call.into_request();
     let list = endpoints.current();
-    let mut tried = Vec::new();
+    let (mut tried, mut renewed) = (Vec::new(), 0);
     loop {
+        let only = write.as_ref().and_then(|write| write.only());
         let pick = Pick {
             tried: &tried,
             deadline,
-            ..Pick::default()
+            only: only.as_ref(),
         };
         let (endpoint, mut in_flight) = list.pick(&pick)?;
         // Also if this is dropped in the middle: only what is proven is taken back.
         let before = may_be_processed.swap(true, Ordering::Relaxed);
+        let write = write.as_deref();
+        let was_bound = write.is_some_and(|write| write.begin(&endpoint, request.headers_mut()));
         let failed = match endpoint.exchange(request).await {
             Ok(response) => {
-                if is_unprocessed(&response) {
+                let is_unprocessed = is_unprocessed(&response);
+                if is_unprocessed {
                     may_be_processed.store(before, Ordering::Relaxed);
                 }
                 let outcome = judge(&response).outcome;
                 in_flight.record(outcome, || answered(&response));
+                let told = (was_bound, is_unprocessed);
+                let answer = match write {
+                    Some(write) => write.take(&endpoint, told, response).await?,
+                    None => Some((response, false)),
+                };
+                let Some((response, is_final)) = answer else {
+                    renewed += 1;
+                    if let Some(write) = write.filter(|_| renewed >= MAX_RENEWALS) {
+                        write.give_up();
+                    }
+                    let again = spare.as_ref().and_then(OutboundCall::try_replay);
+                    request = again.ok_or(OutcomeUnknown)?.into_request();
+                    continue;
+                };
                 return Ok(Answer {
                     response,
                     in_flight,
                     permit: None,
+                    is_final,
                 });
             }
             Err(failed) => failed,
         };
         if failed.error.is_unprocessed() {
             may_be_processed.store(before, Ordering::Relaxed);
+            if let Some(write) = write {
+                write.did_not_run(was_bound);
+            }
         }
         if caller_broke_off.load(Ordering::Relaxed) {
             in_flight.record(Outcome::Unknown, String::new);
@@ -288,3 +343,6 @@ fn answered(response: &Response<Body>) -> String {
 
 /// Looking further than this takes longer than a caller waits.
 const MAX_ENDPOINTS_TRIED: usize = 3;
+/// One is the rule, where an instance is new to us or was not called for long; behind an address with several instances it
+/// can take more. After that a call goes as one that is not sent again.
+const MAX_RENEWALS: u32 = 4;

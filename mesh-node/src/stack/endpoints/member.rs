@@ -10,6 +10,7 @@ use http::Request;
 use http::Response;
 use mesh_discovery::Host;
 use mesh_resilience::balance::EndpointState;
+use mesh_resilience::once::Lease;
 use mesh_transport::Body;
 use mesh_transport::Error;
 use mesh_transport::peer::Dialer;
@@ -66,6 +67,8 @@ pub(crate) struct Member {
     /// Since when it is known.
     pub(crate) since: Instant,
     last_failure: Mutex<Option<Failure>>,
+    /// Under which writes may run there.
+    lease: Mutex<Option<Lease>>,
 }
 
 #[derive(Debug)]
@@ -113,6 +116,7 @@ impl Links {
             link,
             since: now,
             last_failure: Mutex::default(),
+            lease: Mutex::default(),
         }
     }
 
@@ -132,6 +136,16 @@ impl Member {
     /// Which peer of its service it is.
     pub(crate) fn id(&self) -> EndpointId {
         self.id
+    }
+
+    /// The lease that it gave last.
+    pub(crate) fn lease(&self) -> Option<Lease> {
+        *self.lease.lock()
+    }
+
+    /// Takes in a lease that it gave.
+    pub(crate) fn keep_lease(&self, lease: Lease) {
+        *self.lease.lock() = Some(lease);
     }
 
     /// Host and port.

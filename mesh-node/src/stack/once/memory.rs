@@ -1,0 +1,360 @@
+//! The called side: runs a write once, and answers its repeats from memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::Response;
+use http::StatusCode;
+use http::response;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use http_body_util::Full;
+use http_body_util::Limited;
+use mesh_auth::request::CanonicalRequest;
+use mesh_resilience::ConfigError;
+use mesh_resilience::once::Attempt;
+use mesh_resilience::once::Begin;
+use mesh_resilience::once::Observe;
+use mesh_resilience::once::Once;
+use mesh_resilience::once::OnceConfig;
+use mesh_resilience::once::Snapshot;
+use mesh_resilience::once::Ticket;
+use mesh_transport::Body;
+use mesh_transport::tasks::Tasks;
+use sha2::Digest as _;
+use sha2::Sha256;
+use tokio::sync::oneshot;
+
+use super::Asked;
+use super::X_MESH_ONCE_LEASE;
+use super::outcome_unknown;
+use super::tape::End;
+use super::tape::Tape;
+use crate::respond::Code;
+use crate::respond::Refusal;
+use crate::stack::inbound::Application;
+use crate::stack::inbound::Peer;
+use crate::stack::now;
+use crate::stack::replay::MAX_KEPT_BYTES;
+
+/// What callers' writes were answered.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    once: Once<Kept>,
+    tasks: Tasks,
+    max_answer_bytes: usize,
+    /// How long a call runs on when its caller is gone.
+    patience: Duration,
+}
+
+/// Marks an answer that was not made for the request that it answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FromMemory;
+
+/// An answer, whole.
+#[derive(Debug)]
+enum Kept {
+    Answer {
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+        trailers: Option<HeaderMap>,
+    },
+    /// A handler of this program failed, which is its answer.
+    Refused(Refusal),
+}
+
+type Answered = Result<Response<Body>, Refusal>;
+
+/// A write that is to run, with all that it needs to outlive its connection.
+struct Run {
+    application: Arc<Application>,
+    peer: Arc<Peer>,
+    request: CanonicalRequest,
+    body: Body,
+    ticket: Ticket<Kept>,
+    max_answer_bytes: usize,
+    patience: Duration,
+}
+
+impl Memory {
+    /// An empty one. `boot` is random; `patience` is how long a call runs on when its caller is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] as [`Once::new`].
+    pub(crate) fn new(
+        config: OnceConfig,
+        boot: [u8; 16],
+        (tasks, patience): (Tasks, Duration),
+        observer: Arc<dyn Observe>,
+    ) -> Result<Self, ConfigError> {
+        let max_answer_bytes = config.max_answer_bytes;
+        Ok(Self {
+            once: Once::new(config, boot, now(), Some(observer))?,
+            tasks,
+            max_answer_bytes,
+            patience,
+        })
+    }
+
+    /// What it holds.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.once.snapshot(now())
+    }
+
+    /// Answers an attempt that may pass: runs it if it is the first.
+    pub(crate) async fn answer(
+        &self,
+        asked: Asked,
+        (application, peer): (&Arc<Application>, &Arc<Peer>),
+        request: CanonicalRequest,
+        body: Body,
+    ) -> Answered {
+        let answered = self.find(asked, (application, peer), request, body).await;
+        let lease = self.once.lease(&peer.shown, now()).to_string();
+        let Ok(lease) = HeaderValue::try_from(lease) else {
+            return answered;
+        };
+        match answered {
+            Ok(mut response) => {
+                response.headers_mut().insert(X_MESH_ONCE_LEASE, lease);
+                Ok(response)
+            }
+            Err(refusal) => Err(refusal.with_header(X_MESH_ONCE_LEASE, lease)),
+        }
+    }
+
+    async fn find(
+        &self,
+        asked: Asked,
+        (application, peer): (&Arc<Application>, &Arc<Peer>),
+        request: CanonicalRequest,
+        body: Body,
+    ) -> Answered {
+        // Without a lease nothing runs, so its body need not be read.
+        if asked.lease.is_none() {
+            return Err(stale());
+        }
+        // Read before anything begins: a body that breaks off has done nothing.
+        let body = Limited::new(body, MAX_BODY).collect().await;
+        let body = body.map_err(|_broken| {
+            let message = format!(
+                "the body of a call with a message id is whole and has at most {MAX_BODY} bytes"
+            );
+            Refusal::new(Code::BadRequest, message)
+        })?;
+        let trailers = body.trailers().cloned();
+        let body = body.to_bytes();
+        let fingerprint = fingerprint(&request, &body);
+        let attempt = Attempt::new(&peer.shown, asked.id, fingerprint, asked.lease);
+        loop {
+            match self.once.begin(&attempt, now()) {
+                Begin::First(ticket) => {
+                    let run = Run {
+                        application: Arc::clone(application),
+                        peer: Arc::clone(peer),
+                        request,
+                        body: whole(body, trailers),
+                        ticket,
+                        max_answer_bytes: self.max_answer_bytes,
+                        patience: self.patience,
+                    };
+                    let (told, answered) = oneshot::channel();
+                    self.tasks.start(run.run(told));
+                    return answered.await.unwrap_or_else(|_gone| {
+                        Err(outcome_unknown("the application gave no answer in time"))
+                    });
+                }
+                Begin::Running(running) => running.settled().await,
+                Begin::Answered(kept) => return kept.replay(),
+                Begin::AnswerLost => {
+                    let message = "the call was executed, and its answer was too large to be kept; ask for its effect";
+                    return Err(Refusal::new(Code::AnswerLost, message).maybe_processed());
+                }
+                Begin::Mismatch => {
+                    let message = "the idempotency key was used for another request; use a new one";
+                    return Err(Refusal::new(Code::KeyReused, message));
+                }
+                Begin::Stale(_) => return Err(stale()),
+                _ => return Err(outcome_unknown("the application gave no answer")),
+            }
+        }
+    }
+}
+
+impl Run {
+    /// Runs it to its end, also when its caller is gone, but then for no longer than the patience.
+    async fn run(self, mut told: oneshot::Sender<Answered>) {
+        let Self {
+            application,
+            peer,
+            request,
+            body,
+            ticket,
+            max_answer_bytes,
+            patience,
+        } = self;
+        // Dropped on any way out of here, the ticket says that nobody knows whether it ran.
+        let answered = tokio::select! {
+            answered = application.forward(&peer, request, body) => answered,
+            () = left(&mut told, patience) => return,
+        };
+        let response = match answered {
+            Ok(response) => response,
+            Err(refusal) => {
+                let refusal = if !refusal.is_processed() {
+                    ticket.release();
+                    refusal
+                } else if refusal.code() == Code::HandlerFailed {
+                    ticket.answer(Arc::new(Kept::Refused(refusal.clone())), 0);
+                    refusal
+                } else {
+                    drop(ticket);
+                    outcome_unknown(refusal.message())
+                };
+                drop(told.send(Err(refusal)));
+                return;
+            }
+        };
+        let hint = response.body().size_hint();
+        if hint.lower() > max_answer_bytes as u64 {
+            ticket.answer_lost();
+            drop(told.send(Ok(response)));
+            return;
+        }
+        let (head, body) = response.into_parts();
+        let (tape, reader, mut gone) = Tape::new(&hint);
+        let taking = Taking::new(&head, max_answer_bytes);
+        drop(told.send(Ok(Response::from_parts(head, reader))));
+        tokio::select! {
+            () = taking.take(body, tape, ticket) => {}
+            () = left(&mut gone, patience) => {}
+        }
+    }
+}
+
+/// An answer that is being kept.
+struct Taking {
+    status: StatusCode,
+    headers: HeaderMap,
+    pieces: Vec<Bytes>,
+    bytes: usize,
+    most: usize,
+}
+
+impl Taking {
+    fn new(head: &response::Parts, most: usize) -> Self {
+        let fields = head.headers.iter();
+        let bytes = fields
+            .map(|(name, value)| name.as_str().len() + value.len() + FIELD)
+            .sum();
+        Self {
+            status: head.status,
+            headers: head.headers.clone(),
+            pieces: Vec::new(),
+            bytes,
+            most,
+        }
+    }
+
+    async fn take(mut self, mut body: Body, tape: Tape, ticket: Ticket<Kept>) {
+        let mut trailers = None;
+        while let Some(frame) = body.frame().await {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => return tape.end(End::Failed(error)),
+            };
+            if let Some(data) = frame.data_ref() {
+                self.bytes += data.len();
+                self.pieces.push(data.clone());
+            } else if let Some(fields) = frame.trailers_ref() {
+                trailers = Some(fields.clone());
+            }
+            tape.push(frame);
+            if self.bytes > self.most {
+                ticket.answer_lost();
+                return tape.end(End::Rest(body));
+            }
+        }
+        let kept = Kept::Answer {
+            status: self.status,
+            headers: self.headers,
+            // Copied: a small piece can hold on to the large buffer that it was read into.
+            body: self.pieces.concat().into(),
+            trailers,
+        };
+        ticket.answer(Arc::new(kept), self.bytes);
+        tape.end(End::Complete);
+    }
+}
+
+impl Kept {
+    fn replay(&self) -> Answered {
+        let (status, headers, body) = match self {
+            Self::Refused(refusal) => return Err(refusal.clone()),
+            Self::Answer {
+                status,
+                headers,
+                body,
+                trailers,
+            } => (
+                *status,
+                headers.clone(),
+                whole(body.clone(), trailers.clone()),
+            ),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response.extensions_mut().insert(FromMemory);
+        Ok(response)
+    }
+}
+
+fn whole(body: Bytes, trailers: Option<HeaderMap>) -> Body {
+    match trailers {
+        None if body.is_empty() => Body::empty(),
+        None => Body::from(body),
+        Some(trailers) => {
+            let trailers = std::future::ready(Some(Ok(trailers)));
+            let body = Full::new(body).with_trailers(trailers);
+            Body::boxed(body.map_err(|never| match never {}))
+        }
+    }
+}
+
+/// Over when the other end has been gone for `patience`.
+async fn left<T>(other: &mut oneshot::Sender<T>, patience: Duration) {
+    other.closed().await;
+    tokio::time::sleep(patience).await;
+}
+
+fn stale() -> Refusal {
+    Refusal::new(
+        Code::StaleLease,
+        "the call was not run: send it again with the lease of this answer",
+    )
+}
+
+/// What makes two requests the same one.
+fn fingerprint(request: &CanonicalRequest, body: &[u8]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    let query = request.query().unwrap_or_default();
+    let texts = [request.method().as_str(), request.path(), query];
+    for text in texts.map(str::as_bytes).into_iter().chain([body]) {
+        // With its length, so that no two ways to cut the same bytes are one.
+        digest.update((text.len() as u64).to_be_bytes());
+        digest.update(text);
+    }
+    digest.finalize().into()
+}
+
+/// Calling nodes keep no larger body to send it again, so none asks for this.
+#[expect(clippy::cast_possible_truncation, reason = "64 KiB")]
+const MAX_BODY: usize = MAX_KEPT_BYTES as usize;
+/// What a header field takes besides its text.
+const FIELD: usize = 64;
