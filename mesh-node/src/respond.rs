@@ -256,6 +256,10 @@ mod tests {
             (Code::CircuitOpen, 503, 14),
             (Code::Overloaded, 503, 14),
             (Code::Timeout, 504, 4),
+            (Code::OutcomeUnknown, 502, 2),
+            (Code::AnswerLost, 502, 2),
+            (Code::KeyReused, 422, 3),
+            (Code::StaleLease, 409, 10),
         ];
         for (code, status, grpc) in table {
             assert_eq!(

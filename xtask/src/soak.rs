@@ -64,7 +64,7 @@ fn names() -> String {
 /// Goal figures are held at half of what a machine carries: of two cores, about twice this.
 const RATE: u64 = 200;
 
-const SOAKS: [Soak; 7] = [
+const SOAKS: [Soak; 8] = [
     Soak {
         name: "discovery-sets",
         package: "mesh-discovery",
@@ -106,5 +106,11 @@ const SOAKS: [Soak; 7] = [
         package: "mesh-node",
         test: "discovery_faults",
         cases: "start",
+    },
+    Soak {
+        name: "writes",
+        package: "mesh-node",
+        test: "safe_writes",
+        cases: "",
     },
 ];

@@ -212,6 +212,7 @@ impl Trace {
 }
 
 /// `MESH_TRACES=1000000` runs all of a million.
+// threat 43
 #[test]
 fn nothing_runs_twice_under_a_lease_and_all_else_is_as_if_nothing_were_forgotten() {
     let wanted = std::env::var("MESH_TRACES")
