@@ -201,8 +201,8 @@ async fn follow(trace: &Trace) {
         .with_ratio(0.0)
         .with_reserve(rules.reserve)
         .with_window(Duration::from_hours(24));
-    let seen = Arc::new(Seen::default());
-    let observer: Arc<dyn Observe> = Arc::<Seen>::clone(&seen);
+    let reported = Arc::new(Seen::default());
+    let observer: Arc<dyn Observe> = Arc::<Seen>::clone(&reported);
     let layer = RetryLayer::new(config, Budget::new(budget).unwrap(), judge).unwrap();
     let layer = layer
         .with_random(Arc::new(|| 1_u64 << 63))
@@ -227,7 +227,7 @@ async fn follow(trace: &Trace) {
             stop.is_none().then_some(attempts),
             "trace {seed}: {rules:?} {call:?}"
         );
-        let gave_up = seen.0.lock().unwrap().take();
+        let gave_up = reported.0.lock().unwrap().take();
         assert_eq!(
             gave_up,
             stop.map(|reason| (attempts, reason)),
