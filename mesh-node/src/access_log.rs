@@ -16,6 +16,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) direction: &'static str,
     pub(crate) peer: &'a str,
     pub(crate) service: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) route: Option<&'a str>,
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
     pub(crate) protocol: &'static str,

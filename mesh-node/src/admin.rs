@@ -246,8 +246,10 @@ fn metrics(shared: &Shared) -> Response<Body> {
     shared.gate.count_sessions();
     let telemetry = &shared.outbound.recorder.telemetry;
     telemetry.discovery.begin();
+    telemetry.routes.begin();
     for service in shared.outbound.services.all() {
         view(&service, shared).measure(telemetry);
+        service.show_route_breakers(&telemetry.routes);
     }
     let Ok(page) = shared.outbound.recorder.telemetry.text() else {
         return text(

@@ -67,6 +67,8 @@ pub enum Code {
     KeyReused,
     /// A call that must not run twice came with no lease, or an old one. Between nodes only.
     StaleLease,
+    /// A route of the configuration lets a share of the calls fail; the status is the one that it names.
+    FaultInjected,
 }
 
 impl Code {
@@ -116,6 +118,7 @@ impl Code {
             Self::AnswerLost => ("answer_lost", StatusCode::BAD_GATEWAY, 2),
             Self::KeyReused => ("key_reused", StatusCode::UNPROCESSABLE_ENTITY, 3),
             Self::StaleLease => ("stale_lease", StatusCode::CONFLICT, 10),
+            Self::FaultInjected => ("fault_injected", StatusCode::SERVICE_UNAVAILABLE, 14),
         }
     }
 }
@@ -124,6 +127,8 @@ impl Code {
 #[derive(Clone, Debug)]
 pub struct Refusal {
     code: Code,
+    /// HTTP status and gRPC status, where they are not the code's.
+    status: Option<(StatusCode, u16)>,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -135,6 +140,7 @@ impl Refusal {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
+            status: None,
             message: message.into(),
             retry_after: None,
             headers: Vec::new(),
@@ -146,6 +152,13 @@ impl Refusal {
     #[must_use]
     pub fn maybe_processed(mut self) -> Self {
         self.is_processed = true;
+        self
+    }
+
+    /// Answers with another status than the code's: that for HTTP callers, and that for gRPC callers.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode, grpc_status: u16) -> Self {
+        self.status = Some((status, grpc_status));
         self
     }
 
@@ -192,12 +205,14 @@ impl Refusal {
         if let Some(id) = request_id {
             headers.insert(X_REQUEST_ID, id.clone());
         }
+        let own = (self.code.status(), self.code.grpc_status());
+        let (http_status, grpc_status) = self.status.unwrap_or(own);
         let (status, body) = if is_grpc {
             headers.insert(
                 header::CONTENT_TYPE,
                 HeaderValue::from_static("application/grpc"),
             );
-            headers.insert("grpc-status", HeaderValue::from(self.code.grpc_status()));
+            headers.insert("grpc-status", HeaderValue::from(grpc_status));
             headers.insert("grpc-message", grpc_message(&self.message));
             (StatusCode::OK, Body::empty())
         } else {
@@ -209,7 +224,7 @@ impl Refusal {
             let body = serde_json::json!({
                 "error": { "code": self.code.as_str(), "message": self.message, "requestId": id }
             });
-            (self.code.status(), Body::from(format!("{body}\n")))
+            (http_status, Body::from(format!("{body}\n")))
         };
         let mut response = Response::new(body);
         *response.status_mut() = status;

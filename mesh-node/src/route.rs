@@ -31,6 +31,7 @@ mod error;
 mod fault;
 mod field;
 mod matcher;
+mod reach;
 mod regex;
 mod table;
 mod target;

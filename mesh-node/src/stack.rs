@@ -9,6 +9,7 @@ pub(crate) mod outbound;
 pub(crate) mod probe;
 pub(crate) mod record;
 pub(crate) mod replay;
+pub(crate) mod route;
 pub(crate) mod send;
 
 /// The moment now, for pure cores that take it as a parameter; follows tokio's paused clock in tests.

@@ -10,6 +10,7 @@ mod discovery;
 mod once;
 mod pair;
 mod policy;
+mod route;
 mod tcp;
 
 use std::collections::HashMap;
@@ -40,6 +41,8 @@ pub(crate) use self::pair::Outcome;
 pub(crate) use self::pair::PairSeries;
 use self::pair::RequestLabels;
 use self::policy::PolicyMetrics;
+pub(crate) use self::route::RouteMetrics;
+pub(crate) use self::route::RouteSeries;
 use self::tcp::TcpMetrics;
 pub(crate) use self::tcp::TcpSeries;
 
@@ -63,6 +66,8 @@ pub(crate) struct Telemetry {
     pub(crate) discovery: DiscoveryMetrics,
     /// What is counted about writes that can be sent again.
     pub(crate) once: OnceMetrics,
+    /// What is counted of routes.
+    pub(crate) routes: RouteMetrics,
     /// Connections that are not HTTP.
     pub(crate) tcp: TcpMetrics,
     /// Answers that the mesh made itself.
@@ -168,6 +173,7 @@ impl Telemetry {
             credentials: CredentialMetrics::new(&mut names),
             discovery: DiscoveryMetrics::new(&mut names),
             once: OnceMetrics::new(&mut names),
+            routes: RouteMetrics::new(&mut names),
             tcp: TcpMetrics::new(&mut names),
             refusals: names.register("mesh_node_refusals", "Answers that the mesh made itself"),
             handshakes: names.register("mesh_session_handshakes", "Secure sessions agreed on"),

@@ -36,7 +36,6 @@ use super::window::RateLimitConfig;
 /// One route. The first that matches a call takes it; a call that none matches goes to the service that it names.
 ///
 /// A section of `resilience` that stands here too replaces the whole section for the calls of this route.
-// A field with `serde(skip)` is not carried out yet, so the file can't have it.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -50,25 +49,32 @@ pub struct RouteConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub to: Vec<RouteTargetConfig>,
     /// Keeps one caller at one of several targets. Absent: each call is split anew.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "StickyConfig")]
     pub sticky: Option<StickyConfig>,
     /// Where copies of its calls go, whose answers are dropped. Absent: nowhere.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "MirrorConfig")]
     pub mirror: Option<MirrorConfig>,
     /// Faults that are made on purpose. Absent: none.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FaultConfig")]
     pub fault: Option<FaultConfig>,
     /// Changes path or host before the call is sent. Absent: neither.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RewriteConfig")]
     pub rewrite: Option<RewriteConfig>,
     /// Answers with a redirect; nothing is sent. Absent: the call is.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RedirectConfig")]
     pub redirect: Option<RedirectConfig>,
     /// Changes header fields of requests. Absent: none.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "HeaderEditsConfig")]
     pub request_headers: Option<HeaderEditsConfig>,
     /// Changes header fields of answers. Absent: none.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "HeaderEditsConfig")]
     pub response_headers: Option<HeaderEditsConfig>,
     /// How long one call may take, all attempts together. Default: `resilience.timeout`.
     #[serde(
@@ -84,12 +90,15 @@ pub struct RouteConfig {
     pub retry: Option<RetryConfig>,
     /// When to stop making calls of this route that fail, in a breaker of its own. Default: that of
     /// `resilience.circuit_breaker`, which all calls to the service share.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CircuitBreakerConfig")]
     pub circuit_breaker: Option<CircuitBreakerConfig>,
     /// How many calls of this route run at once. Default: those of `resilience.bulkhead`, for all calls to the service.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BulkheadConfig")]
     pub bulkhead: Option<BulkheadConfig>,
     /// How many calls of this route the application may make: one window, or a list of them. Absent: no limit.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RateLimitConfig")]
     pub rate_limit: Option<RateLimitConfig>,
 }

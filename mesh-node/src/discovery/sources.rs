@@ -40,7 +40,7 @@ pub(crate) struct Sources {
     pub(crate) looks_up: bool,
     /// The registries that this node registers with, by the names of their sources.
     pub(crate) registrars: Vec<Registrar>,
-    pub(crate) control_planes: ControlPlanes,
+    pub(crate) control_planes: Arc<ControlPlanes>,
     /// Keeps the lists on disk.
     pub(crate) cache: Option<Writer>,
 }
@@ -128,7 +128,7 @@ pub(crate) fn sources(
         fixed,
         looks_up,
         registrars,
-        control_planes: ControlPlanes::new(control_planes, Arc::clone(random)),
+        control_planes: Arc::new(ControlPlanes::new(control_planes, Arc::clone(random))),
         cache: writer,
     })
 }

@@ -13,7 +13,6 @@ use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::spiffe::TrustDomainAliases;
 use mesh_crypto::SystemRandom;
 use mesh_discovery::Driver;
-use mesh_discovery::Vitals;
 use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::limit::Window;
@@ -22,6 +21,7 @@ use mesh_transport::app::AppClient;
 use mesh_transport::app::AppConfig;
 use mesh_transport::server::Server;
 use mesh_transport::server::ServerConfig;
+use mesh_transport::session::SessionClient;
 use mesh_transport::session::SessionServer;
 use mesh_transport::tasks::Tasks;
 use mesh_transport::tls::TlsStore;
@@ -40,6 +40,7 @@ use crate::consul::intentions::Intentions;
 use crate::consul::names::Names;
 use crate::discovery::cache::Writer;
 use crate::discovery::registration::Registrar;
+use crate::discovery::sources::Sources;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::identity::Intake;
@@ -55,11 +56,14 @@ use crate::node::serve::Gate;
 use crate::node::serve::series_of_nobody;
 use crate::node::wall_clock;
 use crate::policy_store::Shown;
+use crate::route::RouteTable;
+use crate::service_token::ServiceTokens;
 use crate::stack::inbound::App;
 use crate::stack::inbound::Application;
 use crate::stack::inbound::Inbound;
 use crate::stack::outbound::Outbound;
 use crate::stack::record::Recorder;
+use crate::stack::route::Routes;
 use crate::telemetry::Telemetry;
 use crate::trace::Ids;
 use crate::workload_api::WorkloadApi;
@@ -172,18 +176,7 @@ pub(super) fn parts(
         (Some(s.identity), Some(s.client), Some(s.server))
     });
     let links = (&tls, client, tokens.cloned());
-    let vitals = Arc::new(Vitals::new());
-    let (services, sources) = services(config, own, links, (&telemetry, &vitals), tasks)?;
-    let outbound = Outbound {
-        own_name: Arc::clone(&own.name),
-        services,
-        control_planes: sources.control_planes,
-        limits: Limits::default(),
-        ids: Ids::new(Arc::clone(&own.seed)),
-        token: tokens.cloned(),
-        recorder: Arc::clone(&recorder),
-        writes: writes(config)?,
-    };
+    let (outbound, sources) = outbound(config, own, links, &recorder, tasks)?;
     let inbound = Inbound {
         name: Arc::clone(&own.name),
         limits: Limits::default(),
@@ -228,6 +221,44 @@ pub(super) fn parts(
         policies,
         upkeep: credentials.upkeep,
     })
+}
+
+/// The way from the application, and what tells where services are.
+fn outbound(
+    config: &NodeConfig,
+    own: &Own,
+    links: (
+        &Arc<TlsStore>,
+        Option<SessionClient>,
+        Option<Arc<ServiceTokens>>,
+    ),
+    recorder: &Arc<Recorder>,
+    tasks: &Tasks,
+) -> Result<(Outbound, Sources), Error> {
+    let telemetry = &recorder.telemetry;
+    let table = RouteTable::new(&config.routes);
+    let table = Arc::new(table.map_err(|source| Error::config("routes can't be used", source))?);
+    let routes = Routes::new(
+        Arc::clone(&table),
+        telemetry,
+        Arc::clone(&own.seed),
+        lanes::limiter,
+    )?;
+    let tokens = links.2.clone();
+    let (services, sources) = services(config, own, links, (telemetry, &table), tasks)?;
+    let outbound = Outbound {
+        own_name: Arc::clone(&own.name),
+        services: Arc::new(services),
+        routes,
+        control_planes: Arc::clone(&sources.control_planes),
+        limits: Limits::default(),
+        ids: Ids::new(Arc::clone(&own.seed)),
+        token: tokens,
+        recorder: Arc::clone(recorder),
+        writes: writes(config)?,
+        tasks: tasks.clone(),
+    };
+    Ok((outbound, sources))
 }
 
 impl Own {

@@ -60,6 +60,7 @@ use crate::stack::probe::StandIn;
 use crate::stack::probe::X_MESH_PROBE;
 use crate::stack::record::Record;
 use crate::stack::record::Recorder;
+use crate::stack::route::X_MESH_MIRRORED;
 use crate::telemetry::PairSeries;
 use crate::trace::Ids;
 
@@ -234,7 +235,7 @@ impl Inbound {
             .then(|| StandIn::read(request.headers().get(X_MESH_PROBE)))
             .transpose()?;
         let user = self.user(request, unix_seconds(at)).await?;
-        strip_identity_headers(request.headers_mut(), &[]);
+        strip_identity_headers(request.headers_mut(), &[X_MESH_MIRRORED]);
         if let Some(header) = &peer.header {
             let headers = request.headers_mut();
             headers.insert(X_MESH_PEER_ID, header.clone());
@@ -314,7 +315,7 @@ impl<T: Display + Sync> DisplaySync for T {}
 
 pub(crate) type LimitHeaders = [(HeaderName, HeaderValue); 3];
 
-fn limit_headers(verdict: &mesh_resilience::limit::Verdict) -> LimitHeaders {
+pub(crate) fn limit_headers(verdict: &mesh_resilience::limit::Verdict) -> LimitHeaders {
     let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
     [
         (

@@ -35,7 +35,32 @@ type Stack = Timeout<Retry<Attempt, Judge>, Total>;
 /// One way to a service: its layers, put together.
 pub(crate) struct Lane {
     pub(crate) breaker: Breaker,
+    /// The route that has this breaker to itself; nothing where it is the service's.
+    pub(crate) own_breaker_of: Option<Arc<str>>,
     stack: Stack,
+}
+
+/// Something of a service for each of some routes.
+#[derive(Debug)]
+pub(crate) struct ByRoute<T>(Box<[(usize, T)]>);
+
+impl<T> ByRoute<T> {
+    /// Each with its route's place.
+    pub(crate) fn new(mut list: Vec<(usize, T)>) -> Self {
+        list.sort_unstable_by_key(|(route, _)| *route);
+        Self(list.into())
+    }
+
+    /// That of a route.
+    pub(crate) fn of(&self, route: usize) -> Option<&T> {
+        let at = self.0.binary_search_by_key(&route, |(route, _)| *route);
+        self.0.get(at.ok()?).map(|(_, found)| found)
+    }
+
+    /// All of them, in the order of the routes.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|(_, found)| found)
+    }
 }
 
 /// The layers of a lane. What two lanes share is one state for both: a clone of it.
@@ -49,7 +74,12 @@ pub(crate) struct Layers {
 }
 
 impl Lane {
-    pub(crate) fn new(layers: &Layers, endpoints: Arc<Endpoints>) -> Self {
+    /// The way through `layers`; their breaker is that route's alone, where one is named.
+    pub(crate) fn new(
+        layers: &Layers,
+        endpoints: Arc<Endpoints>,
+        own_breaker_of: Option<Arc<str>>,
+    ) -> Self {
         let hold: Hold = |permit, answer| Answer {
             permit: Some(permit),
             ..answer
@@ -61,6 +91,7 @@ impl Lane {
         let stack = layers.timeout.layer(layers.retry.layer(breaker));
         Self {
             breaker: layers.breaker.clone(),
+            own_breaker_of,
             stack,
         }
     }

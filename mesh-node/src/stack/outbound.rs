@@ -3,44 +3,46 @@
 //! | # | layer | refuses with | why here |
 //! |--:|---|---|---|
 //! | 1 | normalise | `bad_request`, `headers_too_large` | what is routed is what is sent |
-//! | 2 | route | `no_route` | all below is per service |
-//! | 3 | token | – | after identity headers of the caller are gone |
-//! | 4 | drop | `overloaded` | a share that a control plane asks for; no attempt, so no retry and no failure of the service |
-//! | 5 | timeout | `timeout` | one deadline over all attempts |
-//! | 6 | retry | – | each attempt passes the breaker anew |
-//! | 7 | breaker | `circuit_open` | spares a service that fails, and our bulkhead |
-//! | 8 | attempt timeout | `timeout` | below the breaker, so that silence counts as a failure |
-//! | 9 | bulkhead | `overloaded` | holds its place until the answer's body is over |
-//! | 10 | send | `no_endpoints`, `upstream_failed` | picks, connects, seals |
+//! | 2 | route | `no_route` | all below is per service, or per service and route |
+//! | 3 | limit of the route | `rate_limited` | what is refused costs nothing below |
+//! | 4 | faults of the route | `fault_injected` | before the deadline, so that none of the layers below counts them |
+//! | 5 | changes of the route, token | `bad_request` | after identity headers of the caller are gone |
+//! | 6 | drop | `overloaded` | a share that a control plane asks for; no attempt, so no retry and no failure of the service |
+//! | 7 | timeout | `timeout` | one deadline over all attempts |
+//! | 8 | retry | – | each attempt passes the breaker anew |
+//! | 9 | breaker | `circuit_open` | spares a service that fails, and our bulkhead |
+//! | 10 | attempt timeout | `timeout` | below the breaker, so that silence counts as a failure |
+//! | 11 | bulkhead | `overloaded` | holds its place until the answer's body is over |
+//! | 12 | send | `no_endpoints`, `upstream_failed` | picks, connects, seals |
+
+mod failure;
+mod lookup;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
-use http::Method;
 use http::Request;
 use http::Response;
-use http::header;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_auth::request::strip_identity_headers;
-use mesh_resilience::breaker::BreakerOpen;
-use mesh_resilience::bulkhead::BulkheadFull;
-use mesh_resilience::find_cause;
+use mesh_resilience::bulkhead::Permit;
 use mesh_resilience::timeout::Deadline;
-use mesh_resilience::timeout::TimedOut;
 use mesh_transport::Body;
-use mesh_transport::BoxError;
 use mesh_transport::app::is_grpc;
+use mesh_transport::tasks::Tasks;
 
+use self::failure::failed;
+use self::lookup::called;
+use self::lookup::service;
 use crate::discovery::control_planes::ControlPlanes;
-use crate::discovery::control_planes::Dropped;
 use crate::discovery::services::FIRST_ANSWER;
-use crate::discovery::services::NotFound;
 use crate::discovery::services::Services;
 use crate::respond::Code;
 use crate::respond::Refusal;
@@ -48,19 +50,27 @@ use crate::respond::X_MESH_PROCESSED;
 use crate::respond::X_REQUEST_ID;
 use crate::service_token::ServiceTokens;
 use crate::stack::endpoints::Endpoints;
-use crate::stack::endpoints::Unpicked;
+use crate::stack::endpoints::InFlight;
 use crate::stack::headers::strip_hop_by_hop;
 use crate::stack::headers::trailer_rule;
+use crate::stack::inbound::LimitHeaders;
+use crate::stack::lane::ByRoute;
 use crate::stack::lane::Lane;
 use crate::stack::now;
 use crate::stack::once::Writes;
 use crate::stack::once::outcome_unknown;
+use crate::stack::record::Line;
 use crate::stack::record::Record;
 use crate::stack::record::Recorder;
+use crate::stack::route::Copy;
+use crate::stack::route::CopyLane;
+use crate::stack::route::Routes;
+use crate::stack::route::Way;
+use crate::stack::route::redirected;
 use crate::stack::send::Answer;
-use crate::stack::send::CallerBrokeOff;
 use crate::stack::send::OutboundCall;
 use crate::telemetry::PairSeries;
+use crate::telemetry::RouteMetrics;
 use crate::trace::Ids;
 
 /// The breaker of the service that was called, as DESIGN section 8 names the states.
@@ -75,16 +85,21 @@ pub(crate) const CALL_PREFIX: &str = "/v1/call/";
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) own_name: Arc<str>,
-    pub(crate) services: Services<Service>,
+    pub(crate) services: Arc<Services<Service>>,
+    pub(crate) routes: Routes,
     /// What control planes want dropped.
-    pub(crate) control_planes: ControlPlanes,
+    pub(crate) control_planes: Arc<ControlPlanes>,
     pub(crate) limits: Limits,
     pub(crate) ids: Ids,
     pub(crate) token: Option<Arc<ServiceTokens>>,
     pub(crate) recorder: Arc<Recorder>,
     /// What gives ids to writes, where they can be sent again.
     pub(crate) writes: Option<Writes>,
+    pub(crate) tasks: Tasks,
 }
+
+/// What lives as long as an answer's body.
+type Kept = (InFlight, Option<Permit>);
 
 /// Where a request of this node's application is meant to go.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +120,10 @@ pub(crate) struct Service {
     pub(crate) series: Arc<PairSeries>,
     /// The way of calls that no route has anything else in mind for.
     pub(crate) lane: Lane,
+    /// The ways of calls of routes that have.
+    pub(crate) lanes: ByRoute<Lane>,
+    /// The ways of copies of routes that make some.
+    pub(crate) copies: ByRoute<CopyLane>,
 }
 
 impl Service {
@@ -117,9 +136,24 @@ impl Service {
         }
     }
 
+    /// The way of calls that a route takes, or that none does.
+    pub(crate) fn lane(&self, way: Option<&Way>) -> &Lane {
+        let own = way.and_then(|way| self.lanes.of(way.route.index));
+        own.unwrap_or(&self.lane)
+    }
+
     /// Brings the gauge of the breaker's state up to date.
     pub(crate) fn show_breaker(&self) {
         self.series.show_breaker(self.lane.breaker.state(now()));
+    }
+
+    /// Shows the state of each breaker that a route has to itself.
+    pub(crate) fn show_route_breakers(&self, metrics: &RouteMetrics) {
+        for lane in self.lanes.all() {
+            if let Some(route) = &lane.own_breaker_of {
+                metrics.show_breaker(route, &self.name, lane.breaker.state(now()));
+            }
+        }
     }
 }
 
@@ -143,36 +177,124 @@ impl Outbound {
         strip_identity_headers(request.headers_mut(), &[]);
         self.ids.ensure(request.headers_mut());
         let id = request.headers().get(X_REQUEST_ID).cloned();
-        let service = match self.route(&mut request, to).await {
+        let refuse = |refusal: Refusal| self.refuse(&refusal, is_grpc, id.as_ref());
+        let called = match called(&self.services, &mut request, to) {
+            Ok(called) => called,
+            Err(refusal) => return refuse(refusal),
+        };
+        let way = self.routes.find(&called.name, &request);
+        if let Some(way) = way
+            && let Some(redirect) = &way.route.redirect
+        {
+            let seen = (self.line(&called.name, Some(way), &request), None);
+            let record = Record::new(&self.recorder, started, is_grpc, seen);
+            return record.attach(redirected(redirect, &request), ());
+        }
+        let taken = way.map(|way| (way, self.routes.draw(way, request.headers())));
+        let target = taken.as_ref().and_then(|(way, drawn)| way.target(drawn));
+        let target_name = target.and_then(|target| target.service.as_deref());
+        let service = match service(&self.services, called, target_name).await {
             Ok(service) => service,
-            Err(refusal) => return self.refuse(&refusal, is_grpc, id.as_ref()),
+            Err(refusal) => return refuse(refusal),
         };
         service.answered().await;
-        if let Err(refusal) = self.add_token(&service, request.headers_mut()) {
-            return self.refuse(&refusal, is_grpc, id.as_ref());
+        let seen = (
+            self.line(&service.name, way, &request),
+            Some(Arc::clone(&service.series)),
+        );
+        let record = Record::new(&self.recorder, started, is_grpc, seen);
+        let lane = service.lane(way);
+        let (mut response, keep) = match self.prepare(&mut request, &service, way).await {
+            Err(refusal) => (refuse(refusal), None),
+            Ok(limits) => {
+                let call = self.call(request, body, started);
+                let outcome = self.send(call, &service, way).await;
+                outcome.map_or_else(
+                    |refusal| (refuse(refusal), None),
+                    |(mut response, keep)| {
+                        if let Some((way, drawn)) = &taken {
+                            way.change_answer(drawn, response.headers_mut());
+                        }
+                        response.headers_mut().extend(limits.into_iter().flatten());
+                        (response, Some(keep))
+                    },
+                )
+            }
+        };
+        let state = lane.breaker.state(now());
+        if lane.own_breaker_of.is_none() {
+            service.series.show_breaker(state);
         }
+        response.headers_mut().insert(
+            X_CIRCUIT_BREAKER_STATE,
+            HeaderValue::from_static(state.as_str()),
+        );
+        record.attach(response, keep)
+    }
+
+    /// The access-log part of a record.
+    fn line(
+        &self,
+        service: &Arc<str>,
+        way: Option<&Way>,
+        request: &CanonicalRequest,
+    ) -> Option<Box<Line>> {
         let line = self
             .recorder
-            .line("outbound", (&self.own_name, &service.name), &request);
-        let seen = (line, Some(Arc::clone(&service.series)));
-        let record = Record::new(&self.recorder, started, is_grpc, seen);
+            .line("outbound", (&self.own_name, service), request)?;
+        Some(line.with_route(way.map(|way| &way.route.name)))
+    }
+
+    /// What must be done and hold before a call is sent. Gives what tells the caller of its route's limit.
+    async fn prepare(
+        &self,
+        request: &mut CanonicalRequest,
+        service: &Service,
+        way: Option<&Way>,
+    ) -> Result<Option<LimitHeaders>, Refusal> {
+        let mut limits = None;
+        if let Some(way) = way {
+            limits = way.admit()?;
+            if let Some(refusal) = self.routes.fail(way, request.headers()).await {
+                return Err(refusal);
+            }
+            way.change(request).map_err(|error| malformed(&error))?;
+        }
+        self.add_token(&service.name, request.headers_mut())?;
+        Ok(limits)
+    }
+
+    fn call(&self, request: CanonicalRequest, body: Body, started: Instant) -> OutboundCall {
         let parts = request.into_parts();
         let deadline =
             grpc_timeout(&parts.headers).map(|timeout| Deadline::after(started, timeout));
         let body = body.with_trailer_rule(trailer_rule);
-        let call = OutboundCall::new(parts, body, deadline).with_write(self.writes.as_ref());
+        OutboundCall::new(parts, body, deadline).with_write(self.writes.as_ref())
+    }
+
+    /// Sends a call down its lane.
+    async fn send(
+        &self,
+        call: OutboundCall,
+        service: &Arc<Service>,
+        way: Option<&Way>,
+    ) -> Result<(Response<Body>, Kept), Refusal> {
         let write = call.write();
         let may_be_processed = call.may_be_processed();
+        let copy = way.and_then(|way| self.routes.copy(way, &call));
         let result = match self.control_planes.drops(&service.endpoints) {
-            None => service.lane.send(call).await,
+            None => service.lane(way).send(call).await,
             Some(dropped) => {
                 self.recorder.telemetry.discovery.dropped(&dropped);
                 Err(dropped.into())
             }
         };
+        if let Some(copy) = copy {
+            self.mirror(copy, service);
+        }
         // What one attempt proved says nothing of the others.
         let is_unprocessed = !may_be_processed.load(Ordering::Relaxed);
-        let (mut response, keep) = match result {
+        match result {
             Ok(Answer {
                 response,
                 in_flight,
@@ -184,106 +306,56 @@ impl Outbound {
                 if !is_unprocessed {
                     response.headers_mut().remove(X_MESH_PROCESSED);
                 }
-                (response, Some((in_flight, permit)))
+                Ok((response, (in_flight, permit)))
             }
             Err(error) => {
-                let refusal = failed(&service, &error);
-                let refusal = if is_unprocessed {
+                let refusal = failed(&service.name, &error);
+                Err(if is_unprocessed {
                     refusal
                 } else if write.is_some_and(|write| write.is_bound()) {
                     outcome_unknown(refusal.message())
                 } else {
                     refusal.maybe_processed()
-                };
-                (self.refuse(&refusal, is_grpc, id.as_ref()), None)
+                })
             }
+        }
+    }
+
+    /// Sends a copy by itself.
+    fn mirror(&self, copy: Copy<'_>, service: &Arc<Service>) {
+        let name = copy.mirror.service.as_ref().unwrap_or(&service.name);
+        let known = if **name == *service.name {
+            Some(Arc::clone(service))
+        } else {
+            self.services.get(name)
         };
-        let state = service.lane.breaker.state(now());
-        service.series.show_breaker(state);
-        response.headers_mut().insert(
-            X_CIRCUIT_BREAKER_STATE,
-            HeaderValue::from_static(state.as_str()),
-        );
-        record.attach(response, keep)
+        let (services, asked, route) = (Arc::clone(&self.services), Arc::clone(name), copy.route);
+        let lane = async move {
+            let service = match known {
+                Some(service) => service,
+                None => services.find(&asked).await.ok()?,
+            };
+            service.answered().await;
+            service.copies.of(route).cloned()
+        };
+        let mut token = HeaderMap::new();
+        if self.add_token(name, &mut token).is_err() {
+            return copy.dropped();
+        }
+        let sending = copy.into_task(lane, |head| {
+            head.headers.remove(X_MESH_TOKEN);
+            head.headers.extend(token);
+        });
+        if let Some(sending) = sending {
+            self.tasks.start(sending);
+        }
     }
 
-    /// Which service a request is for: the one that was said, the host's, or the one that a JSON call names.
-    async fn route(
-        &self,
-        request: &mut CanonicalRequest,
-        to: To<'_>,
-    ) -> Result<Arc<Service>, Refusal> {
-        match to {
-            To::Service(service) => return Ok(Arc::clone(service)),
-            To::Name(name) => return self.named(name).await,
-            To::Host => {}
-        }
-        if let Some(service) = self.services.get(request.host()) {
-            return Ok(service);
-        }
-        if let Some(call) = request.path().strip_prefix(CALL_PREFIX) {
-            let (service, method) = call.split_once('/').unwrap_or((call, ""));
-            let (service, method) = (self.named(service).await?, format!("/{method}"));
-            if request.method() != Method::POST {
-                let refusal = Refusal::new(Code::MethodNotAllowed, "calls are made with POST");
-                return Err(refusal.with_header(header::ALLOW, HeaderValue::from_static("POST")));
-            }
-            if method == "/" {
-                return Err(Refusal::new(
-                    Code::NoRoute,
-                    "a call names its method: POST /v1/call/SERVICE/METHOD",
-                ));
-            }
-            if !is_json(request.headers_mut()) {
-                return Err(Refusal::new(
-                    Code::UnsupportedMediaType,
-                    "calls take JSON: content-type application/json",
-                ));
-            }
-            let target = request
-                .query()
-                .map_or_else(|| method.clone(), |query| format!("{method}?{query}"));
-            let unnamed = |error: mesh_auth::request::RequestError| malformed(&error);
-            request.set_path_and_query(&target).map_err(unnamed)?;
-            request.set_authority(&service.name).map_err(unnamed)?;
-            return Ok(service);
-        }
-        self.named(request.host()).await
-    }
-
-    async fn named(&self, name: &str) -> Result<Arc<Service>, Refusal> {
-        if let Some(service) = self.services.get(name) {
-            return Ok(service);
-        }
-        // Boxed: it is rare, and must not make every call larger.
-        let found = Box::pin(self.services.find(name)).await;
-        found.map_err(|why| {
-            let name: String = name.chars().take(MAX_NAME_SHOWN).collect();
-            match why {
-                NotFound::Unknown => {
-                    let known = self.services.known();
-                    let message = format!("no service is named {name:?}; known here: {known}");
-                    Refusal::new(Code::NoRoute, message)
-                }
-                NotFound::NoAnswer(why) => {
-                    let message = format!("no registry tells yet where {name:?} is: {why}");
-                    Refusal::new(Code::NoEndpoints, message)
-                }
-                NotFound::TooMany => {
-                    let message = format!(
-                        "too many services are looked up to look for {name:?}; try again later"
-                    );
-                    Refusal::new(Code::Overloaded, message).with_retry_after(LOOK_UP_AGAIN)
-                }
-            }
-        })
-    }
-
-    fn add_token(&self, service: &Service, headers: &mut HeaderMap) -> Result<(), Refusal> {
+    fn add_token(&self, service: &str, headers: &mut HeaderMap) -> Result<(), Refusal> {
         let Some(tokens) = &self.token else {
             return Ok(());
         };
-        let token = tokens.for_call(&service.name, unix_seconds((self.recorder.clock)()));
+        let token = tokens.for_call(service, unix_seconds((self.recorder.clock)()));
         let value = token
             .ok()
             .and_then(|token| HeaderValue::try_from(&*token).ok());
@@ -309,45 +381,6 @@ pub(crate) fn malformed(error: &mesh_auth::request::RequestError) -> Refusal {
         _ => Code::BadRequest,
     };
     Refusal::new(code, error.to_string())
-}
-
-/// The one table from what the stack failed with to what the application sees.
-fn failed(service: &Service, error: &BoxError) -> Refusal {
-    let name = &service.name;
-    if let Some(open) = find_cause::<BreakerOpen>(error) {
-        let message = format!(
-            "the circuit breaker of {name} is open after repeated failures; try again later"
-        );
-        return Refusal::new(Code::CircuitOpen, message).with_retry_after(open.retry_after);
-    }
-    if find_cause::<BulkheadFull>(error).is_some() {
-        let message = format!("too many requests to {name} are under way; try again later");
-        return Refusal::new(Code::Overloaded, message).with_retry_after(Duration::from_secs(1));
-    }
-    if let Some(dropped) = find_cause::<Dropped>(error) {
-        let refusal = Refusal::new(Code::Overloaded, dropped.to_string());
-        return refusal.with_retry_after(Duration::from_secs(1));
-    }
-    if let Some(timed_out) = find_cause::<TimedOut>(error) {
-        let message = format!("{name} gave no answer within {:?}", timed_out.after);
-        return Refusal::new(Code::Timeout, message);
-    }
-    if let Some(broke_off) = find_cause::<CallerBrokeOff>(error) {
-        return Refusal::new(Code::BadRequest, broke_off.to_string());
-    }
-    if let Some(unpicked) = find_cause::<Unpicked>(error) {
-        let message = match unpicked {
-            Unpicked::NoEndpoints => {
-                format!("no endpoint of {name} is known; look at discovery.sources")
-            }
-            Unpicked::Gone => format!("the instance of {name} that took the call before is gone"),
-        };
-        return Refusal::new(Code::NoEndpoints, message);
-    }
-    tracing::warn!(service = %name, error = %chain(error.as_ref()), "call failed");
-    // The local application may know why: it is on this side of the trust boundary.
-    let message = format!("{name} could not answer: {}", chain(error.as_ref()));
-    Refusal::new(Code::UpstreamFailed, message)
 }
 
 /// An error and all its causes in one line.
@@ -384,27 +417,10 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// Whether a call's body is JSON; a call that does not say is taken to be.
-fn is_json(headers: &mut HeaderMap) -> bool {
-    let json = HeaderValue::from_static("application/json");
-    let given = headers.entry(header::CONTENT_TYPE).or_insert(json);
-    let kind = given
-        .as_bytes()
-        .split(|byte| *byte == b';')
-        .next()
-        .unwrap_or_default();
-    kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
-}
-
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
-
-/// Names of lookups are forgotten after a minute.
-const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
-/// Enough to recognise a mistyped name by.
-const MAX_NAME_SHOWN: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -426,20 +442,6 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert("grpc-timeout", HeaderValue::from_static(text));
             assert_eq!(grpc_timeout(&headers), expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn only_json_is_taken_for_a_call() {
-        for (given, taken) in [
-            (None, true),
-            (Some("application/json; charset=utf-8"), true),
-            (Some("text/plain"), false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers
-                .extend(given.map(|kind| (header::CONTENT_TYPE, HeaderValue::from_static(kind))));
-            assert_eq!(is_json(&mut headers), taken, "{given:?}");
         }
     }
 }

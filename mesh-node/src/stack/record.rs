@@ -53,6 +53,7 @@ pub(crate) struct Line {
     direction: &'static str,
     peer: Arc<str>,
     service: Arc<str>,
+    route: Option<Arc<str>>,
     method: Method,
     path: String,
     headers: [Option<HeaderValue>; 4],
@@ -90,11 +91,20 @@ impl Recorder {
             direction,
             peer: Arc::clone(peer),
             service: Arc::clone(service),
+            route: None,
             method: request.method().clone(),
             path: request.path().to_owned(),
             headers: LOGGED.map(|name| request.headers().get(name).cloned()),
             error: None,
         }))
+    }
+}
+
+impl Line {
+    /// Says which route the request took.
+    pub(crate) fn with_route(mut self: Box<Self>, route: Option<&Arc<str>>) -> Box<Self> {
+        self.route = route.cloned();
+        self
     }
 }
 
@@ -162,7 +172,8 @@ impl<K> Drop for Record<K> {
         } else {
             let totals = &self.recorder.telemetry.totals;
             totals.requests.fetch_add(1, Ordering::Relaxed);
-            totals.failed.fetch_add(1, Ordering::Relaxed);
+            let failed = u64::from(is_failure);
+            totals.failed.fetch_add(failed, Ordering::Relaxed);
         }
         let (Some(log), Some(line)) = (&self.recorder.access_log, &self.line) else {
             return;
@@ -179,6 +190,7 @@ impl<K> Drop for Record<K> {
             direction: line.direction,
             peer: &line.peer,
             service: &line.service,
+            route: line.route.as_deref(),
             method: line.method.as_str(),
             path: capped(&line.path),
             protocol: if self.is_grpc { "grpc" } else { "http" },

@@ -80,6 +80,18 @@ impl Replay {
             is_over: false,
         })
     }
+
+    /// The whole body, apart from its readers, once one of them has read all of it.
+    pub(crate) fn whole(&self) -> Option<Body> {
+        let source = self.source.lock();
+        if !source.is_over {
+            return None;
+        }
+        Some(Body::from(match source.kept.as_slice() {
+            [all] => all.clone(),
+            pieces => Bytes::from(pieces.concat()),
+        }))
+    }
 }
 
 impl HttpBody for Reader {
@@ -165,6 +177,18 @@ mod tests {
             assert_eq!(again.collect().await.unwrap().to_bytes(), "hello");
         }
         drop(late.collect().await.unwrap_err());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_read_is_there_whole_and_leaves_its_readers_alone() {
+        let replay = replayable(Body::from("hello")).unwrap();
+        assert!(replay.whole().is_none());
+        let mut reader = replay.body();
+        let first = reader.frame().await.unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap(), "hello");
+        let whole = replay.whole().unwrap();
+        assert_eq!(whole.collect().await.unwrap().to_bytes(), "hello");
+        assert!(reader.frame().await.is_none());
     }
 
     #[test]

@@ -53,6 +53,16 @@ pub(crate) struct OutboundCall {
     caller_broke_off: Arc<AtomicBool>,
     /// What makes a call that must not run twice one that can be sent twice.
     write: Option<Arc<Write>>,
+    /// Nobody waits for a copy, and what becomes of it says nothing about calls.
+    is_copy: bool,
+}
+
+/// What a copy of a call is made of, once the call's body was read.
+#[derive(Debug)]
+pub(crate) struct Original {
+    head: Arc<Parts>,
+    /// Nothing where there is no body.
+    replay: Option<Replay>,
 }
 
 /// What comes back, with all that must live as long as its body.
@@ -104,6 +114,7 @@ impl OutboundCall {
             may_be_processed: Arc::default(),
             caller_broke_off,
             write: None,
+            is_copy: false,
         }
     }
 
@@ -121,6 +132,15 @@ impl OutboundCall {
         self.write.clone()
     }
 
+    /// What a copy can be made of; nothing where the body is not kept.
+    pub(crate) fn original(&self) -> Option<Original> {
+        let is_kept = self.replay.is_some() || self.body.is_end_stream();
+        is_kept.then(|| Original {
+            head: Arc::clone(&self.head),
+            replay: self.replay.clone(),
+        })
+    }
+
     /// Tells, also after the call is gone, whether somebody may have acted on it.
     pub(crate) fn may_be_processed(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.may_be_processed)
@@ -130,6 +150,21 @@ impl OutboundCall {
         // The newest reader of all: of a body that is kept, an older one can't be read once a newer one is.
         let body = self.replay.map_or(self.body, |replay| replay.body());
         Request::from_parts(Arc::unwrap_or_clone(self.head), body)
+    }
+}
+
+impl Original {
+    /// The copy, with its head changed; nothing where the call's body was not read to its end.
+    pub(crate) fn into_copy(self, change: impl FnOnce(&mut Parts)) -> Option<OutboundCall> {
+        let body = match &self.replay {
+            Some(replay) => replay.whole()?,
+            None => Body::empty(),
+        };
+        let mut head = Arc::unwrap_or_clone(self.head);
+        change(&mut head);
+        let mut copy = OutboundCall::new(head, body, None);
+        copy.is_copy = true;
+        Some(copy)
     }
 }
 
@@ -147,6 +182,7 @@ impl mesh_resilience::retry::Replay for OutboundCall {
             may_be_processed: Arc::clone(&self.may_be_processed),
             caller_broke_off: Arc::clone(&self.caller_broke_off),
             write: self.write.clone(),
+            is_copy: self.is_copy,
         })
     }
 
@@ -254,7 +290,7 @@ impl tower_service::Service<OutboundCall> for Send {
 /// Tries endpoints until one takes the request; as long as none has seen a byte of it, that is safe for any request.
 async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxError> {
     let (deadline, may_be_processed) = (call.deadline, call.may_be_processed());
-    let caller_broke_off = Arc::clone(&call.caller_broke_off);
+    let (caller_broke_off, is_copy) = (Arc::clone(&call.caller_broke_off), call.is_copy);
     let write = call.write();
     let spare = write.as_ref().and_then(|_| call.try_replay());
     let mut request = call.into_request();
@@ -268,6 +304,9 @@ async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxEr
             only: only.as_ref(),
         };
         let (endpoint, mut in_flight) = list.pick(&pick)?;
+        if is_copy {
+            in_flight.ignore();
+        }
         // Also if this is dropped in the middle: only what is proven is taken back.
         let before = may_be_processed.swap(true, Ordering::Relaxed);
         let write = write.as_deref();

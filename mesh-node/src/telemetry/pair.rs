@@ -103,11 +103,7 @@ impl PairSeries {
     /// Shows the state of the service's breaker: 0 closed, 1 open, 2 half-open.
     pub(crate) fn show_breaker(&self, state: State) {
         if let Some(gauge) = &self.breaker {
-            gauge.set(match state {
-                State::Open => 1,
-                State::HalfOpen => 2,
-                _ => 0,
-            });
+            gauge.set(shown(state));
         }
     }
 
@@ -195,6 +191,15 @@ impl PairSeries {
             known.push((is_grpc, code, series.clone()));
         }
         series
+    }
+}
+
+/// A breaker's state as a number: 0 closed, 1 open, 2 half-open.
+pub(super) fn shown(state: State) -> i64 {
+    match state {
+        State::Open => 1,
+        State::HalfOpen => 2,
+        _ => 0,
     }
 }
 

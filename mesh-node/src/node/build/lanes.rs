@@ -1,72 +1,188 @@
-//! The layers on the way to a service, from what the configuration says.
+//! The layers on the way to a service, from what the configuration says: its own, and those of the routes that lead to it and
+//! say something else.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use mesh_resilience::ConfigError;
 use mesh_resilience::breaker::Breaker;
 use mesh_resilience::breaker::BreakerConfig;
 use mesh_resilience::breaker::SlowCalls;
 use mesh_resilience::breaker::SuccessRate;
 use mesh_resilience::bulkhead::Bulkhead;
 use mesh_resilience::bulkhead::BulkheadConfig;
+use mesh_resilience::limit::LimitConfig;
+use mesh_resilience::limit::Limiter;
+use mesh_resilience::limit::Window;
+use mesh_resilience::random::Random;
 use mesh_resilience::retry::Budget;
 use mesh_resilience::retry::BudgetConfig;
 use mesh_resilience::retry::RetryConfig;
 use mesh_resilience::retry::RetryLayer;
 use mesh_resilience::timeout::TimeoutLayer;
+use mesh_resilience::timeout::Total;
+use mesh_resilience::timeout::WithinDeadline;
 
 use crate::config::Backoff;
+use crate::config::RateLimitConfig;
 use crate::config::ResilienceConfig;
 use crate::error::Error;
-use crate::node::build::Own;
+use crate::route::Mirror;
+use crate::route::Overrides;
+use crate::route::Route;
+use crate::route::RouteTable;
+use crate::stack::endpoints::Endpoints;
+use crate::stack::lane::ByRoute;
+use crate::stack::lane::Lane;
 use crate::stack::lane::Layers;
+use crate::stack::route::CopyLane;
 use crate::stack::send::Judge;
 use crate::telemetry::Telemetry;
 
-/// The layers that calls to `service` pass.
-pub(super) fn layers(
-    resilience: &ResilienceConfig,
-    own: &Own,
-    (telemetry, service): (&Arc<Telemetry>, &Arc<str>),
-) -> Result<Layers, Error> {
-    let wrong = |key: &'static str| {
-        move |source: mesh_resilience::ConfigError| {
-            Error::config(format!("resilience.{key}"), source)
+/// The ways to one service.
+pub(super) struct Lanes {
+    pub(super) own: Lane,
+    pub(super) routes: ByRoute<Lane>,
+    pub(super) copies: ByRoute<CopyLane>,
+}
+
+/// What the lanes to one service are made of.
+pub(super) struct Maker<'a> {
+    pub(super) resilience: &'a ResilienceConfig,
+    pub(super) routes: &'a RouteTable,
+    pub(super) random: Arc<dyn Random>,
+    pub(super) telemetry: &'a Telemetry,
+    pub(super) service: &'a Arc<str>,
+    pub(super) endpoints: &'a Arc<Endpoints>,
+}
+
+impl Maker<'_> {
+    pub(super) fn lanes(&self) -> Result<Lanes, Error> {
+        let layers = self.layers()?;
+        let (mut routes, mut copies) = (Vec::new(), Vec::new());
+        for route in self.routes.routes() {
+            if route.leads_to(self.service)
+                && let Some(lane) = self.lane(&layers, route)?
+            {
+                routes.push((route.index, lane));
+            }
+            if let Some(mirror) = route.mirror_to(self.service) {
+                copies.push((route.index, self.copies(route, mirror)?));
+            }
         }
-    };
-    let random: Arc<dyn mesh_resilience::random::Random> = Arc::clone(&own.seed) as Arc<_>;
+        Ok(Lanes {
+            own: Lane::new(&layers, Arc::clone(self.endpoints), None),
+            routes: ByRoute::new(routes),
+            copies: ByRoute::new(copies),
+        })
+    }
 
-    let breaker = breaker_config(resilience);
-    let breaker = Breaker::with_parts(breaker, Arc::clone(&random), None)
-        .map_err(wrong("circuit_breaker"))?;
+    /// Those that all calls to the service share, unless their route says something else.
+    fn layers(&self) -> Result<Layers, Error> {
+        let resilience = self.resilience;
+        let wrong = |key: &'static str| wrong(format!("resilience.{key}"));
+        let (timeout, attempt_timeout) = timeouts(resilience).map_err(wrong("timeout"))?;
+        Ok(Layers {
+            timeout,
+            attempt_timeout,
+            retry: self.retry(resilience).map_err(wrong("retry"))?,
+            breaker: self.breaker(resilience).map_err(wrong("circuit_breaker"))?,
+            bulkhead: Bulkhead::new(&bulkhead_config(resilience)),
+        })
+    }
 
-    let retry = &resilience.retry;
-    let factor = match retry.backoff {
-        Backoff::Exponential => 2.0,
-        Backoff::Fixed => 1.0,
-    };
-    let retries = RetryConfig::default()
-        .with_max_attempts(retry.max_attempts)
-        .with_initial_delay(retry.initial_delay)
-        .with_max_delay(retry.max_delay)
-        .with_factor(factor);
-    let budget =
-        Budget::new(BudgetConfig::default().with_ratio(retry.budget)).map_err(wrong("retry"))?;
-    let retry = RetryLayer::new(retries, budget, Judge)
-        .map_err(wrong("retry"))?
-        .with_random(random)
-        .with_observer(Arc::new(telemetry.retries_of(service)));
+    /// The way of a route that has one of its own. What it says nothing of it shares with the service.
+    fn lane(&self, shared: &Layers, route: &Route) -> Result<Option<Lane>, Error> {
+        let overrides = &route.overrides;
+        let Some(resilience) = overridden(self.resilience, overrides) else {
+            return Ok(None);
+        };
+        let wrong = |key: &'static str| wrong(format!("{key} of the route {}", route.name));
+        let mut layers = shared.clone();
+        (layers.timeout, layers.attempt_timeout) =
+            timeouts(&resilience).map_err(wrong("timeout"))?;
+        if overrides.retry.is_some() {
+            layers.retry = self.retry(&resilience).map_err(wrong("retry"))?;
+        }
+        if overrides.circuit_breaker.is_some() {
+            layers.breaker = self
+                .breaker(&resilience)
+                .map_err(wrong("circuit_breaker"))?;
+        }
+        if overrides.bulkhead.is_some() {
+            layers.bulkhead = Bulkhead::new(&bulkhead_config(&resilience));
+        }
+        let has_own_breaker = overrides.circuit_breaker.is_some();
+        let own_breaker_of = has_own_breaker.then(|| Arc::clone(&route.name));
+        let endpoints = Arc::clone(self.endpoints);
+        Ok(Some(Lane::new(&layers, endpoints, own_breaker_of)))
+    }
 
-    let per_try = resilience.retry.per_try_timeout;
-    let per_try = per_try.unwrap_or(resilience.timeout);
-    Ok(Layers {
-        timeout: TimeoutLayer::total(resilience.timeout).map_err(wrong("timeout"))?,
-        attempt_timeout: TimeoutLayer::within_deadline(per_try)
-            .map_err(wrong("retry.per_try_timeout"))?,
+    /// The way of a route's copies. Their breaker is as the service's, and counts nothing else.
+    fn copies(&self, route: &Route, mirror: &Mirror) -> Result<CopyLane, Error> {
+        let wrong = |key: &'static str| wrong(format!("{key} of the route {}", route.name));
+        let timeout = TimeoutLayer::new(mirror.timeout).map_err(wrong("mirror.timeout"))?;
+        let breaker = self
+            .breaker(self.resilience)
+            .map_err(wrong("circuit_breaker"))?;
+        Ok(CopyLane::new(timeout, breaker, Arc::clone(self.endpoints)))
+    }
+
+    fn breaker(&self, resilience: &ResilienceConfig) -> Result<Breaker, ConfigError> {
+        let config = breaker_config(resilience);
+        Breaker::with_parts(config, Arc::clone(&self.random), None)
+    }
+
+    fn retry(&self, resilience: &ResilienceConfig) -> Result<RetryLayer<Judge>, ConfigError> {
+        let config = &resilience.retry;
+        let factor = match config.backoff {
+            Backoff::Exponential => 2.0,
+            Backoff::Fixed => 1.0,
+        };
+        let retries = RetryConfig::default()
+            .with_max_attempts(config.max_attempts)
+            .with_initial_delay(config.initial_delay)
+            .with_max_delay(config.max_delay)
+            .with_factor(factor);
+        let budget = Budget::new(BudgetConfig::default().with_ratio(config.budget))?;
+        let retry = RetryLayer::new(retries, budget, Judge)?;
+        Ok(retry
+            .with_random(Arc::clone(&self.random))
+            .with_observer(Arc::new(self.telemetry.retries_of(self.service))))
+    }
+}
+
+/// What holds for the calls of a route; nothing where it is what holds for all.
+fn overridden(resilience: &ResilienceConfig, overrides: &Overrides) -> Option<ResilienceConfig> {
+    let Overrides {
+        timeout,
         retry,
-        breaker,
-        bulkhead: Bulkhead::new(&bulkhead_config(resilience)),
-    })
+        circuit_breaker,
+        bulkhead,
+        ..
+    } = overrides;
+    let says_nothing =
+        timeout.is_none() && retry.is_none() && circuit_breaker.is_none() && bulkhead.is_none();
+    if says_nothing {
+        return None;
+    }
+    let mut own = resilience.clone();
+    own.timeout = timeout.unwrap_or(own.timeout);
+    own.retry = retry.clone().unwrap_or(own.retry);
+    own.circuit_breaker = circuit_breaker.clone().unwrap_or(own.circuit_breaker);
+    own.bulkhead = bulkhead.clone().unwrap_or(own.bulkhead);
+    Some(own)
+}
+
+/// The limit of a call, and that of each of its attempts.
+fn timeouts(
+    resilience: &ResilienceConfig,
+) -> Result<(TimeoutLayer<Total>, TimeoutLayer<WithinDeadline>), ConfigError> {
+    let per_try = resilience.retry.per_try_timeout;
+    Ok((
+        TimeoutLayer::total(resilience.timeout)?,
+        TimeoutLayer::within_deadline(per_try.unwrap_or(resilience.timeout))?,
+    ))
 }
 
 fn breaker_config(resilience: &ResilienceConfig) -> BreakerConfig {
@@ -107,4 +223,25 @@ fn bulkhead_config(resilience: &ResilienceConfig) -> BulkheadConfig {
         Some(wait) => bulkhead.with_max_wait(wait),
         None => bulkhead,
     }
+}
+
+/// The limit that all calls of a route share.
+pub(super) fn limiter(route: &Route) -> Result<Option<Limiter>, Error> {
+    let Some(RateLimitConfig { windows }) = &route.overrides.rate_limit else {
+        return Ok(None);
+    };
+    let windows = windows
+        .iter()
+        .map(|window| Window::new(window.max_requests, window.window))
+        .collect();
+    let config = LimitConfig::default()
+        .with_windows(windows)
+        .with_max_keys(NonZeroUsize::MIN);
+    Limiter::new(&config)
+        .map(Some)
+        .map_err(wrong(format!("rate_limit of the route {}", route.name)))
+}
+
+fn wrong(what: String) -> impl FnOnce(ConfigError) -> Error {
+    move |source| Error::config(what, source)
 }

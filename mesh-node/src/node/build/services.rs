@@ -31,8 +31,10 @@ use crate::discovery::sources::Sources;
 use crate::discovery::sources::sources;
 use crate::error::Error;
 use crate::node::build::Own;
-use crate::node::build::lanes::layers;
+use crate::node::build::lanes;
+use crate::node::build::lanes::Lanes;
 use crate::node::wall_clock;
+use crate::route::RouteTable;
 use crate::service_token::ServiceTokens;
 use crate::stack::endpoints::Endpoints;
 use crate::stack::endpoints::Links;
@@ -40,7 +42,6 @@ use crate::stack::endpoints::Parts;
 use crate::stack::endpoints::Pins;
 use crate::stack::endpoints::check::Checks;
 use crate::stack::endpoints::check::Protocol;
-use crate::stack::lane::Lane;
 use crate::stack::outbound::Service;
 use crate::telemetry::Ends;
 use crate::telemetry::PairSeries;
@@ -68,12 +69,13 @@ pub(super) fn services(
         Option<SessionClient>,
         Option<Arc<ServiceTokens>>,
     ),
-    (telemetry, vitals): (&Arc<Telemetry>, &Arc<Vitals>),
+    (telemetry, routes): (&Arc<Telemetry>, &Arc<RouteTable>),
     tasks: &Tasks,
 ) -> Result<(Services<Service>, Sources), Error> {
     let random = Arc::clone(&own.seed) as Arc<_>;
     let listeners = Listeners::new(config);
-    let sources = sources(config, &listeners, &random, vitals)?;
+    let vitals = Arc::new(Vitals::new());
+    let sources = sources(config, &listeners, &random, &vitals)?;
     let dialer = Dialer::new(Arc::clone(tls), peer_config(config), tasks.clone())
         .with_judge(Arc::new(Elsewhere(listeners)));
     let maker = Maker {
@@ -81,10 +83,11 @@ pub(super) fn services(
         ids: config.expected_ids(),
         pins: pins(config),
         resilience: config.resilience.clone(),
+        routes: Arc::clone(routes),
         dialer,
         sessions,
         checks: checks(config, tokens.as_ref(), telemetry)?,
-        vitals: Arc::clone(vitals),
+        vitals,
         tokens,
         telemetry: Arc::clone(telemetry),
     };
@@ -100,6 +103,7 @@ struct Maker {
     ids: ExpectedIds,
     pins: Arc<Pins>,
     resilience: ResilienceConfig,
+    routes: Arc<RouteTable>,
     dialer: Dialer,
     sessions: Option<SessionClient>,
     tokens: Option<Arc<ServiceTokens>>,
@@ -148,7 +152,19 @@ impl Maker {
             Arc::clone(&self.telemetry),
         );
         let series = Arc::new(series);
-        let layers = layers(&self.resilience, own, (&self.telemetry, &shared))?;
+        let lanes = lanes::Maker {
+            resilience: &self.resilience,
+            routes: &self.routes,
+            random: Arc::clone(&own.seed) as Arc<_>,
+            telemetry: &self.telemetry,
+            service: &shared,
+            endpoints: &endpoints,
+        };
+        let Lanes {
+            own,
+            routes,
+            copies,
+        } = lanes.lanes()?;
         // Checks are counted for as long as they are made, so the series must not go before.
         let (following, counted) = (Arc::clone(&endpoints), Arc::clone(&series));
         let work = Box::pin(async move {
@@ -156,7 +172,9 @@ impl Maker {
             drop(counted);
         });
         let service = Service {
-            lane: Lane::new(&layers, Arc::clone(&endpoints)),
+            lane: own,
+            lanes: routes,
+            copies,
             name: shared,
             endpoints,
             series,

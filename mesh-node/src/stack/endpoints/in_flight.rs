@@ -19,6 +19,8 @@ pub(crate) struct InFlight {
     index: usize,
     deadline: Option<Deadline>,
     is_recorded: bool,
+    /// Says nothing of its endpoint, however it goes.
+    is_ignored: bool,
     _load: Load,
 }
 
@@ -34,6 +36,7 @@ impl InFlight {
             index,
             deadline,
             is_recorded: false,
+            is_ignored: false,
             _load: slot.member.state.begin(),
         }
     }
@@ -43,8 +46,16 @@ impl InFlight {
         self.index
     }
 
+    /// Lets nothing that becomes of the call say anything of its endpoint.
+    pub(crate) fn ignore(&mut self) {
+        (self.is_recorded, self.is_ignored) = (true, true);
+    }
+
     /// Takes in how the call went; too many failures in a row eject the endpoint for a while. `why` is asked of a failure.
     pub(crate) fn record(&mut self, outcome: Outcome, why: impl FnOnce() -> String) {
+        if self.is_ignored {
+            return;
+        }
         self.is_recorded = true;
         let Some(slot) = self.list.get(self.index) else {
             return;
@@ -63,7 +74,7 @@ impl InFlight {
     /// Takes in that nothing, or nothing more, came from the endpoint. One that could not prove to be who it must be is
     /// out at once, however many others are: no further attempt puts that right.
     pub(crate) fn failed(&mut self, error: &mesh_transport::Error) {
-        if !member::is_identity(error) {
+        if self.is_ignored || !member::is_identity(error) {
             return self.record(Outcome::Failure, || member::reason(error));
         }
         self.is_recorded = true;

@@ -1,0 +1,129 @@
+//! What is counted of routes. All labels come from the configuration and from services that are called.
+
+use std::sync::Arc;
+
+use mesh_resilience::breaker::State;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::Names;
+use super::pair::shown;
+
+/// The metrics of routes.
+pub(crate) struct RouteMetrics {
+    requests: Family<TargetLabels, Counter>,
+    faults: Family<KindLabels, Counter>,
+    mirrored: Family<ResultLabels, Counter>,
+    breakers: Family<ServiceLabels, Gauge>,
+}
+
+/// The series of one route, looked up once and then only counted up.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteSeries {
+    /// One for each target, in their order; one for a route that names none.
+    pub(crate) targets: Box<[Counter]>,
+    pub(crate) delayed: Counter,
+    pub(crate) aborted: Counter,
+    /// Copies that were answered, and those that were not.
+    pub(crate) mirrored: Counter,
+    pub(crate) mirror_failed: Counter,
+    /// Copies that were not sent: too many under way, or a body that is not held.
+    pub(crate) mirror_dropped: Counter,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct TargetLabels {
+    route: Arc<str>,
+    target: Arc<str>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct KindLabels {
+    route: Arc<str>,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ResultLabels {
+    route: Arc<str>,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ServiceLabels {
+    route: Arc<str>,
+    service: Arc<str>,
+}
+
+impl RouteMetrics {
+    pub(super) fn new(names: &mut Names<'_>) -> Self {
+        Self {
+            requests: names.register(
+                "mesh_route_requests",
+                "Requests that a route took, by the target that was drawn",
+            ),
+            faults: names.register(
+                "mesh_route_faults",
+                "Faults that a route injected: delay, abort",
+            ),
+            mirrored: names.register(
+                "mesh_route_mirrored",
+                "Copies of requests of a route: answered, failed, dropped (not sent)",
+            ),
+            breakers: names.register(
+                "mesh_route_circuit_breaker_state",
+                "Circuit breaker of a route to a service: 0 closed, 1 open, 2 half-open",
+            ),
+        }
+    }
+
+    /// The series of a route whose targets are these.
+    pub(crate) fn series(&self, route: &Arc<str>, targets: &[Arc<str>]) -> RouteSeries {
+        let name = || Arc::clone(route);
+        let fault = |kind| {
+            let labels = KindLabels {
+                route: name(),
+                kind,
+            };
+            self.faults.get_or_create(&labels).clone()
+        };
+        let mirrored = |result| {
+            let labels = ResultLabels {
+                route: name(),
+                result,
+            };
+            self.mirrored.get_or_create(&labels).clone()
+        };
+        let target = |target: &Arc<str>| {
+            let labels = TargetLabels {
+                route: name(),
+                target: Arc::clone(target),
+            };
+            self.requests.get_or_create(&labels).clone()
+        };
+        RouteSeries {
+            targets: targets.iter().map(target).collect(),
+            delayed: fault("delay"),
+            aborted: fault("abort"),
+            mirrored: mirrored("answered"),
+            mirror_failed: mirrored("failed"),
+            mirror_dropped: mirrored("dropped"),
+        }
+    }
+
+    /// Forgets the breakers, for what follows shows them anew: a service that is called no more leaves no series.
+    pub(crate) fn begin(&self) {
+        self.breakers.clear();
+    }
+
+    /// Shows the state of a breaker.
+    pub(crate) fn show_breaker(&self, route: &Arc<str>, service: &Arc<str>, state: State) {
+        let labels = ServiceLabels {
+            route: Arc::clone(route),
+            service: Arc::clone(service),
+        };
+        self.breakers.get_or_create(&labels).set(shown(state));
+    }
+}
