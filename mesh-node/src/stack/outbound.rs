@@ -303,8 +303,14 @@ impl Outbound {
             }) => {
                 let mut response = response.map(|body| body.with_trailer_rule(trailer_rule));
                 strip_hop_by_hop(response.headers_mut());
-                if !is_unprocessed {
+                let said = response.headers().get(X_MESH_PROCESSED).is_some();
+                if said && !is_unprocessed {
                     response.headers_mut().remove(X_MESH_PROCESSED);
+                    // Refused now, and perhaps executed before.
+                    if write.is_some_and(|write| write.is_bound()) {
+                        let refusal = outcome_unknown("it was refused when it was sent again");
+                        response = self.refuse(&refusal, is_grpc, id.as_ref());
+                    }
                 }
                 Ok((response, (in_flight, permit)))
             }

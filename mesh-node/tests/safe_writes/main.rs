@@ -6,6 +6,7 @@
 
 mod app;
 mod calls;
+mod keys;
 #[path = "../support/mod.rs"]
 mod support;
 mod wire;
@@ -87,12 +88,21 @@ fn judge(name: &str, told: &HashMap<String, Told>, app: &App, least_done: usize)
     assert!(done * 100 >= told.len() * least_done, "only {done} done");
 }
 
-/// The node of the called service is killed again and again.
+/// The node of the called service is killed again and again. What was lost with it must not be executed by another
+/// instance either.
 fn node(encryption: &str) {
     let runtime = runtime();
     let app = App::start(&runtime, 1, 0);
     let mut mesh = mesh(encryption, &app);
+    let mut other = mesh.node("order-service", "other");
+    for part in ["policy", "resilience"] {
+        other.configure(json!({ part: mesh.order.config[part] }));
+    }
+    other.serve(app.port);
+    let instances = [mesh.order.inbound, other.inbound];
+    mesh.user.discover("order-service", &instances);
     mesh.start();
+    other.start();
     assert_eq!(mesh.call("/payments", &["-d", "first"]).status, 200);
     let count = pick(500, 10_000);
     let calls = Calls::start(&runtime, mesh.user.outbound, count);

@@ -1,3 +1,5 @@
+//! The memory as those see it who use it.
+
 use super::*;
 
 fn memory() -> (Once<&'static str>, Instant) {

@@ -155,16 +155,15 @@ impl Write {
             endpoint.keep_lease(lease);
         }
         if is_unprocessed {
-            self.did_not_run(was_bound);
             let error = response.headers().get(X_MESH_ERROR);
-            if error.is_some_and(|error| error == Code::StaleLease.as_str()) {
-                return if was_bound {
-                    Err(OutcomeUnknown.into())
-                } else {
-                    Ok(None)
-                };
-            }
-            return Ok(Some((response, false)));
+            let is_stale = error.is_some_and(|error| error == Code::StaleLease.as_str());
+            // It speaks of this attempt alone: an earlier one may still be on its way to the same memory.
+            self.did_not_run(was_bound);
+            return match (is_stale, was_bound) {
+                (true, true) => Err(OutcomeUnknown.into()),
+                (true, false) => Ok(None),
+                (false, _) => Ok(Some((response, false))),
+            };
         }
         if lease.is_none() {
             // It ran where nothing is remembered.
