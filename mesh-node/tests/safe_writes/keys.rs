@@ -44,7 +44,7 @@ fn a_key_is_answered_from_memory_for_its_caller_and_its_request_alone() {
     assert_eq!(executions(&app, "one"), 1);
     let reused = pay(&mesh.user, "k-1", "another");
     assert_eq!(reused.status, 422);
-    assert_eq!(reused.header("x-mesh-error").as_deref(), Some("key_reused"));
+    assert_eq!(reused.error(), Some("key_reused"));
     assert_eq!(executions(&app, "another"), 0);
     // Somebody else's key of the same name is another one.
     assert_eq!(pay(&other, "k-1", "one").status, 200);
@@ -74,7 +74,7 @@ fn an_answer_that_is_too_large_to_be_kept_is_given_once_and_said_to_be_lost_afte
     assert_eq!((first.status, first.text()), (200, format!("done {body}")));
     let again = pay(&mesh.user, "k-2", &body);
     assert_eq!(again.status, 502);
-    assert_eq!(again.header("x-mesh-error").as_deref(), Some("answer_lost"));
+    assert_eq!(again.error(), Some("answer_lost"));
     assert_eq!(executions(&app, &body), 1);
 }
 
