@@ -8,6 +8,7 @@ use crate::error::{BoxError, find_cause, is_refusal};
 use crate::refusal::BreakerOpen;
 use crate::refusal::LimitStoreAway;
 use crate::refusal::Limited;
+use crate::refusal::Overloaded;
 
 #[cfg(feature = "http")]
 mod http;
@@ -82,7 +83,8 @@ impl Classified {
         let refused = refused.with_retryable(Retryable::Always);
         let wait = find_cause::<Limited>(error)
             .map(|limited| limited.retry_after)
-            .or_else(|| find_cause::<LimitStoreAway>(error).map(|away| away.retry_after));
+            .or_else(|| find_cause::<LimitStoreAway>(error).map(|away| away.retry_after))
+            .or_else(|| find_cause::<Overloaded>(error).map(|over| over.retry_after));
         wait.map_or(refused, |wait| refused.with_retry_after(wait))
     }
 

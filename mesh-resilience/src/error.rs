@@ -6,11 +6,12 @@ use crate::refusal::BreakerOpen;
 use crate::refusal::BulkheadFull;
 use crate::refusal::LimitStoreAway;
 use crate::refusal::Limited;
+use crate::refusal::Overloaded;
 
 /// The error type of every layer in this crate.
 ///
 /// Five layers deep a typed error would be unreadable, so each layer boxes; the leaves
-/// ([`BreakerOpen`], [`BulkheadFull`], [`Limited`], [`TimedOut`](crate::timeout::TimedOut)) are found with [`find_cause`].
+/// ([`BreakerOpen`], [`BulkheadFull`], [`Limited`], [`Overloaded`], [`TimedOut`](crate::timeout::TimedOut)) are found with [`find_cause`].
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Finds the first error of type `E` in `error` or in its chain of sources.
@@ -43,12 +44,14 @@ pub fn find_cause_in<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -
 
 /// Returns whether `error` is one that a layer of this crate answered with before calling the service below it.
 ///
-/// Such a call was provably not processed: [`BreakerOpen`], [`BulkheadFull`], [`Limited`] or [`LimitStoreAway`].
+/// Such a call was provably not processed: [`BreakerOpen`], [`BulkheadFull`], [`Limited`], [`LimitStoreAway`] or
+/// [`Overloaded`].
 pub fn is_refusal(error: &BoxError) -> bool {
     find_cause::<BreakerOpen>(error).is_some()
         || find_cause::<BulkheadFull>(error).is_some()
         || find_cause::<Limited>(error).is_some()
         || find_cause::<LimitStoreAway>(error).is_some()
+        || find_cause::<Overloaded>(error).is_some()
 }
 
 /// A configuration that no layer can be built from.

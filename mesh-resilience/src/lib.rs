@@ -23,8 +23,8 @@
 //!
 //! Layers work with any request and response. What one answers itself is a small public error, found behind the
 //! [`BoxError`] with [`find_cause`]: [`BreakerOpen`](refusal::BreakerOpen), [`BulkheadFull`](refusal::BulkheadFull),
-//! [`Limited`](refusal::Limited), [`TimedOut`](refusal::TimedOut). Clock and randomness are parameters of the state machines;
-//! the layers read tokio's clock, so that a paused clock drives them in tests.
+//! [`Limited`](refusal::Limited), [`Overloaded`](refusal::Overloaded), [`TimedOut`](refusal::TimedOut). Clock and randomness
+//! are parameters of the state machines; the layers read tokio's clock, so that a paused clock drives them in tests.
 //!
 //! *Cancel safety*: dropping a response future at any point gives back what it held: a probe slot, a permit, a place in
 //! the queue. It counts as neither success nor failure.
@@ -36,7 +36,6 @@
 //!
 //! # What this crate does not do
 //!
-//! - No adaptive concurrency.
 //! - The balancer picks; it finds no endpoints, makes no connections and checks no health of its own.
 //! - No metrics: hand in a [`breaker::Observe`] or [`retry::Observe`].
 //! - No task of its own: nothing runs between calls.
@@ -59,6 +58,7 @@
 //! | [`refusal`] | what layers answer in place of the service below them |
 //! | [`replay`] | requests that can be sent again |
 //! | [`retry`] | again, slower, within a budget and a deadline |
+//! | [`shed`] | refuses at once what would only wait, by a limit that finds itself |
 //! | [`timeout`] | a limit a call, and one deadline over all attempts |
 //!
 //! # Features
@@ -72,6 +72,7 @@
 //! `limit`,
 //! `once`,
 //! `retry`,
+//! `shed`,
 //! `timeout`.
 //!
 //! | feature | adds |
@@ -107,11 +108,13 @@ pub mod refusal;
 pub mod replay;
 #[cfg(feature = "retry")]
 pub mod retry;
+#[cfg(feature = "shed")]
+pub mod shed;
 #[cfg(feature = "timeout")]
 pub mod timeout;
 
 mod error;
-#[cfg(feature = "hedge")]
+#[cfg(any(feature = "hedge", feature = "shed"))]
 mod histogram;
 
 pub use self::error::{BoxError, ConfigError, find_cause, find_cause_in, is_refusal};

@@ -71,6 +71,22 @@ impl LimitStoreAway {
     }
 }
 
+/// The service has more calls under way than it can answer in time.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the service is overloaded, try again in {retry_after:?}")]
+pub struct Overloaded {
+    /// When another call is of use.
+    pub retry_after: Duration,
+}
+
+impl Overloaded {
+    /// Creates the error.
+    pub const fn new(retry_after: Duration) -> Self {
+        Self { retry_after }
+    }
+}
+
 /// The call took longer than it was given.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

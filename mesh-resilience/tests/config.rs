@@ -8,6 +8,7 @@ use mesh_resilience::bulkhead::BulkheadConfig;
 use mesh_resilience::hedge::HedgeConfig;
 use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::retry::{BudgetConfig, RetryConfig};
+use mesh_resilience::shed::ShedConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, from_value, json, to_value};
@@ -57,6 +58,10 @@ fn defaults_are_the_documented_ones() {
     );
     let hedge = json!({ "quantile": 0.95, "window": "1m", "min_delay": "1ms", "max_delay": "1s" });
     check(&HedgeConfig::default(), &hedge);
+    let shed = json!({
+        "min_limit": 4, "initial_limit": 100, "max_limit": 1000, "tolerance": 1.25, "interval": "100ms", "probe_interval": "10s",
+    });
+    check(&ShedConfig::default(), &shed);
     let outliers = json!({
         "consecutive_failures": 5, "ejection": "30s", "max_ejection": "5m", "interval": "30s", "max_ejected_ratio": 0.5,
     });
