@@ -308,8 +308,7 @@ impl Outbound {
                     response.headers_mut().remove(X_MESH_PROCESSED);
                     // Refused now, and perhaps executed before.
                     if write.is_some_and(|write| write.is_bound()) {
-                        let refusal = outcome_unknown("it was refused when it was sent again");
-                        response = self.refuse(&refusal, is_grpc, id.as_ref());
+                        return Err(outcome_unknown("it was refused when it was sent again"));
                     }
                 }
                 Ok((response, (in_flight, permit)))
