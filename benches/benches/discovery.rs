@@ -29,9 +29,10 @@ use mesh_discovery::Endpoints;
 use mesh_discovery::Ledger;
 use mesh_discovery::Publisher;
 use mesh_discovery::Status;
+use mesh_resilience::balance::Ask;
+use mesh_resilience::balance::BalanceConfig;
 use mesh_resilience::balance::EndpointState;
 use mesh_resilience::balance::Picker;
-use mesh_resilience::balance::Policy;
 use mesh_resilience::random::Random as _;
 use mesh_resilience::random::SplitMix64;
 use tower::balance::p2c::Balance;
@@ -130,10 +131,10 @@ fn pick(criterion: &mut Criterion) {
         let states: Vec<_> = (0..count)
             .map(|_| Arc::new(EndpointState::new(now)))
             .collect();
-        let picker = Picker::new(Policy::LeastRequest, &states);
+        let picker = Picker::new(&BalanceConfig::default(), &states, now);
         group.bench_function(BenchmarkId::new("watch_and_picker", count), |b| {
             b.iter(|| {
-                let index = picker.pick(&states, &[], &random, now).unwrap();
+                let index = picker.pick(&states, &Ask::new(now, &random)).unwrap();
                 (states[index].begin(), Arc::clone(&watch.latest()[index]))
             });
         });

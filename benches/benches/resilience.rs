@@ -18,6 +18,8 @@ use bytes::Bytes;
 use criterion::BenchmarkId;
 use criterion::Criterion;
 use mesh_resilience::BoxError;
+use mesh_resilience::balance::Ask;
+use mesh_resilience::balance::BalanceConfig;
 use mesh_resilience::balance::EndpointState;
 use mesh_resilience::balance::Picker;
 use mesh_resilience::balance::Policy;
@@ -120,11 +122,12 @@ fn balancer(criterion: &mut Criterion) {
             .map(|_| Arc::new(EndpointState::new(now)))
             .collect();
         for policy in [Policy::LeastRequest, Policy::RoundRobin] {
-            let picker = Picker::new(policy, &endpoints);
+            let config = BalanceConfig::default().with_policy(policy);
+            let picker = Picker::new(&config, &endpoints, now);
             group.bench_function(BenchmarkId::new(format!("{policy:?}"), count), |b| {
                 b.iter(|| {
                     let index = picker
-                        .pick(black_box(&endpoints), &[], &random, now)
+                        .pick(black_box(&endpoints), &Ask::new(now, &random))
                         .unwrap();
                     // Counts as in flight until it is dropped, as a call does.
                     endpoints[index].begin()

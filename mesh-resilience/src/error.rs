@@ -84,6 +84,14 @@ pub enum ConfigError {
         /// How many are allowed.
         max: usize,
     },
+    /// A number that must be a prime is none.
+    #[error("{field} is {value}, set it to a prime number such as 65537")]
+    NotPrime {
+        /// The field.
+        field: &'static str,
+        /// What it was set to.
+        value: u32,
+    },
 }
 
 impl ConfigError {

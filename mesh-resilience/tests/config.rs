@@ -2,7 +2,7 @@
 #![cfg(feature = "serde")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use mesh_resilience::balance::{OutlierConfig, Policy};
+use mesh_resilience::balance::{BalanceConfig, OutlierConfig, Policy, SlowStart};
 use mesh_resilience::breaker::{BreakerConfig, SlowCalls, SuccessRate};
 use mesh_resilience::bulkhead::BulkheadConfig;
 use mesh_resilience::hedge::HedgeConfig;
@@ -63,9 +63,18 @@ fn defaults_are_the_documented_ones() {
     });
     check(&ShedConfig::default(), &shed);
     let outliers = json!({
-        "consecutive_failures": 5, "ejection": "30s", "max_ejection": "5m", "interval": "30s", "max_ejected_ratio": 0.5,
+        "consecutive_failures": 5, "consecutive_gateway_failures": 5, "ejection": "30s", "max_ejection": "5m", "interval": "30s", "max_ejected_ratio": 0.5,
     });
     check(&OutlierConfig::default(), &outliers);
+    let balance = json!({
+        "policy": "least_request", "panic_threshold": 0.0, "latency_decay": "10s", "ring_points": 160,
+        "max_ring_size": 262_144, "maglev_table_size": 65_537,
+    });
+    check(&BalanceConfig::default(), &balance);
+    check(
+        &SlowStart::default(),
+        &json!({ "window": "30s", "aggression": 1.0, "min_share": 0.1 }),
+    );
     assert_eq!(
         from_value::<Policy>(json!("least_request")).unwrap(),
         Policy::default()

@@ -2,6 +2,8 @@
 
 mod breaker;
 mod bulkhead;
+mod load_balancing;
+mod outlier_ejection;
 mod retry;
 mod safe_writes;
 
@@ -15,6 +17,14 @@ pub use self::breaker::CircuitBreakerConfig;
 pub use self::breaker::SlowCallsConfig;
 pub use self::breaker::SuccessRateConfig;
 pub use self::bulkhead::BulkheadConfig;
+pub use self::load_balancing::BalancingPolicy;
+pub use self::load_balancing::HashOnConfig;
+pub use self::load_balancing::LoadBalancingConfig;
+pub use self::load_balancing::SlowStartConfig;
+pub use self::load_balancing::ZoneAwareConfig;
+pub use self::outlier_ejection::OutlierEjectionConfig;
+pub use self::outlier_ejection::OutlierFailureRateConfig;
+pub use self::outlier_ejection::OutlierSuccessRateConfig;
 pub use self::retry::Backoff;
 pub use self::retry::RetryConfig;
 pub use self::safe_writes::SafeWritesConfig;
@@ -43,6 +53,10 @@ pub struct ResilienceConfig {
     pub timeout: Duration,
     /// How many calls run at once.
     pub bulkhead: BulkheadConfig,
+    /// Which endpoint of a service gets a call.
+    pub load_balancing: LoadBalancingConfig,
+    /// When an endpoint that fails gets no calls for a while.
+    pub outlier_ejection: OutlierEjectionConfig,
 }
 
 impl Default for ResilienceConfig {
@@ -54,6 +68,8 @@ impl Default for ResilienceConfig {
             safe_writes: SafeWritesConfig::default(),
             timeout: REQUEST_TIMEOUT,
             bulkhead: BulkheadConfig::default(),
+            load_balancing: LoadBalancingConfig::default(),
+            outlier_ejection: OutlierEjectionConfig::default(),
         }
     }
 }

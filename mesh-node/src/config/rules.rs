@@ -7,8 +7,11 @@ use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::net::SocketAddr;
 
+use http::HeaderName;
+
 use super::ConfigError;
 use super::Document;
+use super::HashOnConfig;
 use super::NodeConfig;
 use super::SourceConfig;
 use super::identity::IdentityConfig;
@@ -34,7 +37,51 @@ pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), Conf
             "must not be shorter than initial_delay",
         ));
     }
+    balancing(config, document)?;
     routes(config, document)
+}
+
+/// What the balancer and the detector of outliers can't be made with.
+fn balancing(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
+    let resilience = &config.resilience;
+    let balancing = &resilience.load_balancing;
+    let wrong = |key: &str, why: &str| Err(document.error(&format!("resilience.{key}"), why));
+    let balance = balancing.balance(config.service.zone.as_deref());
+    if let Err(error) = balance.check() {
+        return wrong("load_balancing", &error.to_string());
+    }
+    match (balance.policy.is_by_hash(), &balancing.hash_on) {
+        (true, None) => wrong(
+            "load_balancing.policy",
+            "needs hash_on, which says what calls are told apart by",
+        )?,
+        (false, Some(_)) => wrong(
+            "load_balancing.hash_on",
+            "is for the policies ring_hash and maglev",
+        )?,
+        (true, Some(on)) => hash_on(on).or_else(|why| wrong("load_balancing.hash_on", why))?,
+        (false, None) => {}
+    }
+    if resilience.outlier_ejection.max_percent > 100 {
+        return wrong(
+            "outlier_ejection.max_percent",
+            "write a number from 0 to 100",
+        );
+    }
+    match resilience.outlier_ejection.outliers().check() {
+        Err(error) => wrong("outlier_ejection", &error.to_string()),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn hash_on(on: &HashOnConfig) -> Result<(), &'static str> {
+    match (&on.header, &on.cookie, on.caller) {
+        (Some(name), None, false) if HeaderName::from_bytes(name.as_bytes()).is_err() => {
+            Err("names no header field that can be")
+        }
+        (Some(_), None, false) | (None, Some(_), false) | (None, None, true) => Ok(()),
+        _ => Err("takes exactly one of header, cookie and caller"),
+    }
 }
 
 /// Compiled as the node does it, so that what can't be used is refused with its place.

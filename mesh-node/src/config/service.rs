@@ -36,6 +36,11 @@ pub struct ServiceConfig {
     )]
     #[schemars(with = "String")]
     pub spiffe_id: Option<String>,
+    /// The zone that this node runs in, as endpoints name theirs: endpoints of the same zone are preferred
+    /// (`resilience.load_balancing.zone_aware`), and the node registers itself there. Absent: none is preferred.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub zone: Option<String>,
     /// Applications of this service that do not speak HTTP, each on a port of its own for other nodes. Default none.
     #[serde(default)]
     pub tcp: Vec<TcpConfig>,
@@ -49,6 +54,7 @@ impl ServiceConfig {
             listen: default_listen(),
             app: None,
             spiffe_id: None,
+            zone: None,
             tcp: Vec::new(),
         }
     }

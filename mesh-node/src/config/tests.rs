@@ -50,6 +50,52 @@ fn the_reference_file_has_every_key_and_no_other() {
 }
 
 #[test]
+fn what_can_not_be_balanced_is_refused_with_its_key() {
+    let parsed = |resilience: &str| {
+        let identity = "{ trust_domain: example.org, cert_file: a, key_file: b, ca_file: c }";
+        let text =
+            format!("service: {{ id: a }}\nidentity: {identity}\nresilience: {resilience}\n");
+        let document = Document::parse(&text, Path::new("mesh.yaml"), &Environment::new());
+        document.and_then(|document| document.config())
+    };
+    let hash = |on: &str| format!("{{ load_balancing: {{ policy: maglev, hash_on: {on} }} }}");
+    for (resilience, key) in [
+        (
+            "{ load_balancing: { policy: ring_hash } }",
+            "load_balancing.policy",
+        ),
+        (
+            "{ load_balancing: { hash_on: { caller: true } } }",
+            "load_balancing.hash_on",
+        ),
+        (
+            &hash("{ header: a, caller: true }"),
+            "load_balancing.hash_on",
+        ),
+        (&hash("{ header: 'a b' }"), "load_balancing.hash_on"),
+        (&hash("{}"), "load_balancing.hash_on"),
+        (
+            "{ load_balancing: { slow_start: { aggression: 0 } } }",
+            "load_balancing",
+        ),
+        (
+            "{ outlier_ejection: { max_percent: 101 } }",
+            "outlier_ejection.max_percent",
+        ),
+        (
+            "{ outlier_ejection: { failure_rate: { ratio: 2 } } }",
+            "outlier_ejection.failure_rate.ratio",
+        ),
+    ] {
+        let error = parsed(resilience).unwrap_err();
+        assert_eq!(error.key, format!("resilience.{key}"), "{error}");
+    }
+    for fine in ["{ header: x-user }", "{ cookie: user }", "{ caller: true }"] {
+        parsed(&hash(fine)).unwrap();
+    }
+}
+
+#[test]
 fn every_key_is_documented() {
     let schema = NodeConfig::schema();
     let sections = schema["$defs"]

@@ -81,7 +81,8 @@ impl Registrations {
         endpoint.id =
             id.unwrap_or_else(|| format!("{service}-{}-{}", endpoint.host, endpoint.port));
         endpoint.weight = register.weight;
-        endpoint.zone.clone_from(&register.zone);
+        let zone = register.zone.as_ref().or(config.service.zone.as_ref());
+        endpoint.zone = zone.cloned();
         endpoint.version.clone_from(&register.version);
         endpoint.tags.clone_from(&register.tags);
         endpoint.metadata.clone_from(&register.meta);

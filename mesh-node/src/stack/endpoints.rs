@@ -5,9 +5,9 @@
 //! the same process at the same place ([`mesh_discovery::Endpoint::is_same_peer`]). One that is taken away gets no new
 //! calls; those in flight finish, its sessions are ended, and its connections close.
 
+mod balancing;
 pub(crate) mod check;
 mod in_flight;
-mod level;
 mod list;
 mod member;
 
@@ -36,6 +36,8 @@ use mesh_resilience::random::SplitMix64;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub(crate) use self::balancing::Balancing;
+pub(crate) use self::balancing::HashOn;
 use self::check::Checks;
 pub(crate) use self::in_flight::InFlight;
 pub(crate) use self::list::List;
@@ -67,6 +69,7 @@ pub(crate) struct Endpoints {
 struct Common {
     service: Arc<str>,
     name: ServiceName,
+    balancing: Arc<Balancing>,
     outliers: Arc<Outliers>,
     random: Arc<SplitMix64>,
     vitals: Arc<Vitals>,
@@ -86,6 +89,7 @@ struct Changing {
 /// What balancing needs beside the list.
 #[derive(Clone, Debug)]
 pub(crate) struct Parts {
+    pub(crate) balancing: Arc<Balancing>,
     pub(crate) outliers: Arc<Outliers>,
     pub(crate) random: Arc<SplitMix64>,
     /// Where what traffic and checks find is told.
@@ -100,6 +104,7 @@ impl Endpoints {
         let common = Arc::new(Common {
             service: Arc::from(name.as_str()),
             name,
+            balancing: parts.balancing,
             outliers: parts.outliers,
             random: parts.random,
             vitals: parts.vitals,
@@ -110,7 +115,7 @@ impl Endpoints {
             current: ArcSwap::from_pointee(List::new(
                 mesh_discovery::Endpoints::pending(),
                 Vec::new(),
-                |_| true,
+                Vec::new(),
                 Arc::clone(&common),
             )),
             common,
@@ -176,9 +181,20 @@ impl Endpoints {
             .chain(before.all())
             .map(|slot| (peer(&slot.endpoint), slot))
             .collect();
+        let statuses = changing.health.as_ref().map(Health::statuses);
+        let unhealthy: HashSet<&str> = statuses
+            .iter()
+            .flat_map(|statuses| statuses.iter())
+            .filter(|found| found.status == Status::Unhealthy)
+            .map(|found| found.endpoint.id.as_str())
+            .collect();
+        let is_usable = |endpoint: &mesh_discovery::Endpoint| {
+            endpoint.condition.is_usable() && !unhealthy.contains(endpoint.id.as_str())
+        };
         let mut members = changing.members;
         let slot = |endpoint: &Arc<mesh_discovery::Endpoint>| Slot {
             endpoint: Arc::clone(endpoint),
+            is_usable: is_usable(endpoint),
             member: match known.get(&peer(endpoint)) {
                 Some(slot) => Arc::clone(&slot.member),
                 None => {
@@ -199,17 +215,8 @@ impl Endpoints {
             .filter(|(slot, _)| !stays.contains(&peer(&slot.endpoint)))
             .collect();
         changing.updates += 1;
-        let statuses = changing.health.as_ref().map(Health::statuses);
-        let unhealthy: HashSet<&str> = statuses
-            .iter()
-            .flat_map(|statuses| statuses.iter())
-            .filter(|found| found.status == Status::Unhealthy)
-            .map(|found| found.endpoint.id.as_str())
-            .collect();
-        let is_usable = |endpoint: &mesh_discovery::Endpoint| {
-            endpoint.condition.is_usable() && !unhealthy.contains(endpoint.id.as_str())
-        };
-        let list = List::new(found.clone(), slots, is_usable, Arc::clone(&self.common));
+        let common = Arc::clone(&self.common);
+        let list = List::new(found.clone(), slots, before.subsets(), common);
         self.common.vitals.retain(&self.common.name, found);
         self.current.store(Arc::new(list));
         if found.standing() != Standing::Pending {
@@ -263,6 +270,11 @@ impl Endpoints {
         for slot in self.current().all() {
             slot.member.close().await;
         }
+    }
+
+    /// How they are balanced.
+    pub(crate) fn balancing(&self) -> &Balancing {
+        &self.common.balancing
     }
 
     /// The list now.

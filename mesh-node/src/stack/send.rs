@@ -294,15 +294,14 @@ async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxEr
     let write = call.write();
     let spare = write.as_ref().and_then(|_| call.try_replay());
     let mut request = call.into_request();
+    let hash = endpoints.balancing().hash(request.headers());
     let list = endpoints.current();
     let (mut tried, mut renewed) = (Vec::new(), 0);
     loop {
         let only = write.as_ref().and_then(|write| write.only());
-        let pick = Pick {
-            tried: &tried,
-            deadline,
-            only: only.as_ref(),
-        };
+        let pick = Pick::new(deadline, hash)
+            .only(only.as_ref())
+            .other_than(&tried);
         let (endpoint, mut in_flight) = list.pick(&pick)?;
         if is_copy {
             in_flight.ignore();
@@ -317,8 +316,7 @@ async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxEr
                 if is_unprocessed {
                     may_be_processed.store(before, Ordering::Relaxed);
                 }
-                let outcome = judge(&response).outcome;
-                in_flight.record(outcome, || answered(&response));
+                record(&mut in_flight, &response);
                 let told = (was_bound, is_unprocessed);
                 let answer = match write {
                     Some(write) => write.take(&endpoint, told, response).await?,
@@ -368,6 +366,25 @@ async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxEr
         }
         request = *unsent;
     }
+}
+
+/// Takes in how an endpoint answered.
+fn record(in_flight: &mut InFlight, response: &Response<Body>) {
+    let outcome = judge(response).outcome;
+    if outcome == Outcome::Failure && is_of_gateway(response) {
+        in_flight.gateway_failed(|| answered(response));
+    } else {
+        in_flight.record(outcome, || answered(response));
+    }
+}
+
+/// Whether a failure is one of those that say nothing of the application itself: 502, 503, 504, or `UNAVAILABLE` of gRPC.
+fn is_of_gateway(response: &Response<Body>) -> bool {
+    matches!(response.status().as_u16(), 502..=504)
+        || response
+            .headers()
+            .get("grpc-status")
+            .is_some_and(|status| status == "14")
 }
 
 /// What an answer that counts as a failure said.

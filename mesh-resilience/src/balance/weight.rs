@@ -62,7 +62,9 @@ impl Alias {
     }
 }
 
-/// Returns a round in which each index comes as often as its weight, evenly spread.
+/// Returns a round in which each index comes as often as its weight, evenly spread: its `k`th turn of `w` stands at
+/// `(2k + 1) / 2w` of the round (Webster's method), so that no beginning of the round gives one a whole turn more or less
+/// than its due.
 ///
 /// Weights are scaled down together, to no less than 1, if the round would take more than [`MAX_ROUND`] steps.
 pub(super) fn schedule(weights: &[u32]) -> Box<[u32]> {
@@ -71,36 +73,27 @@ pub(super) fn schedule(weights: &[u32]) -> Box<[u32]> {
         .copied()
         .fold(0, greatest_common_divisor)
         .max(1);
-    let weights: Vec<u64> = weights
+    let total: u64 = weights
         .iter()
         .map(|weight| u64::from(weight / divisor))
-        .collect();
-    let total: u64 = weights.iter().sum();
+        .sum();
     let steps = MAX_ROUND.max(weights.len() as u64);
-    let weights: Vec<i128> = if total <= steps {
-        weights.into_iter().map(i128::from).collect()
-    } else {
-        weights
-            .into_iter()
-            .map(|weight| (i128::from(weight) * i128::from(steps) / i128::from(total)).max(1))
-            .collect()
+    let scaled = |weight: u32| {
+        let weight = u64::from(weight / divisor);
+        if total <= steps {
+            weight
+        } else {
+            (weight * steps / total).max(1)
+        }
     };
-    let total: i128 = weights.iter().sum();
-    let mut current = vec![0_i128; weights.len()];
-    (0..total)
-        .filter_map(|_| {
-            for (current, weight) in current.iter_mut().zip(&weights) {
-                *current += weight;
-            }
-            let (index, chosen) = current
-                .iter_mut()
-                .enumerate()
-                .rev()
-                .max_by_key(|(_, current)| **current)?;
-            *chosen -= total;
-            u32::try_from(index).ok()
-        })
-        .collect()
+    let mut turns: Vec<(u64, u32)> = Vec::new();
+    for (index, weight) in (0_u32..).zip(weights) {
+        let weight = scaled(*weight);
+        // As a fraction of 2^32: there are fewer turns than that, and far fewer than would make two of one meet.
+        turns.extend((0..weight).map(|turn| ((2 * turn + 1) * FULL / (2 * weight), index)));
+    }
+    turns.sort_unstable();
+    turns.into_iter().map(|(_, index)| index).collect()
 }
 
 #[expect(

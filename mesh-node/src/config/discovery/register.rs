@@ -57,7 +57,7 @@ pub struct RegisterConfig {
     pub deregister_after: Duration,
     /// Share of the calls that this instance wants, beside the weights of others. Default 1.
     pub weight: NonZeroU16,
-    /// Zone that it is in. Default none.
+    /// Zone that it is in. Default `service.zone`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub zone: Option<String>,

@@ -6,6 +6,8 @@ use mesh_discovery::Exception;
 use mesh_discovery::ExceptionReason;
 use mesh_discovery::SourceReport;
 use mesh_discovery::Standing;
+use mesh_resilience::balance::BalanceConfig;
+use mesh_resilience::balance::LevelSnapshot;
 use serde_json::Value;
 use serde_json::json;
 
@@ -46,16 +48,39 @@ pub(crate) fn summary(view: &View) -> Value {
 pub(crate) fn whole(view: &View, control_planes: &ControlPlanes, most: usize) -> Value {
     let mut page = summary(view);
     let rows = view.rows.iter().take(most);
+    let balance = &view.service.endpoints.balancing().config;
     let more = json!({
         "usesAll": view.is_panic,
+        "balancing": balancing(view),
         "drops": control_planes.shares(&view.service.endpoints),
-        "endpointList": rows.map(|row| row_of(row, view.now)).collect::<Vec<_>>(),
+        "endpointList": rows.map(|row| row_of(row, view.now, balance)).collect::<Vec<_>>(),
         "endpointsLeftOut": view.rows.len().saturating_sub(most),
     });
     if let (Some(page), Value::Object(more)) = (page.as_object_mut(), more) {
         page.extend(more);
     }
     page
+}
+
+/// How calls are shared between endpoints: the policy, and what follows from health and zones.
+fn balancing(view: &View) -> Value {
+    let endpoints = &view.service.endpoints;
+    let config = &endpoints.balancing().config;
+    let level = |level: LevelSnapshot| {
+        json!({
+            "endpoints": level.endpoints,
+            "healthy": level.healthy,
+            "share": thousandths(level.share),
+            "shareInZone": level.in_zone.map(thousandths),
+            "ignoresHealth": level.is_panic,
+        })
+    };
+    let levels = endpoints.current().levels();
+    json!({
+        "policy": config.policy.as_str(),
+        "zone": config.zone_aware.as_ref().map(|zone| &*zone.zone),
+        "priorities": levels.into_iter().map(level).collect::<Vec<_>>(),
+    })
 }
 
 /// How many endpoints are in each state, where any are.
@@ -69,11 +94,15 @@ fn states(view: &View) -> Value {
         .collect()
 }
 
-fn row_of(row: &Row, now: Instant) -> Value {
+fn row_of(row: &Row, now: Instant, balance: &BalanceConfig) -> Value {
     let endpoint = &row.endpoint;
     let member = row.slot.as_ref().map(|slot| &slot.member);
     let state = member.map(|member| member.state());
     let failure = member.and_then(|member| member.last_failure());
+    let ejection = state.and_then(|state| state.ejection(now));
+    let latency = state.and_then(|state| state.latency(balance.latency_decay, now));
+    let slow_start = balance.slow_start.as_ref();
+    let factor = slow_start.and_then(|slow| Some(slow.factor(state?.age(now))));
     let expected = endpoint.spiffe_id.as_deref();
     let expected = expected.or_else(|| member.map(|member| member.expected().as_str()));
     let check = row.check.as_ref();
@@ -96,8 +125,13 @@ fn row_of(row: &Row, now: Instant) -> Value {
         "condition": endpoint.condition.to_string(),
         "inFlight": state.map(mesh_resilience::balance::EndpointState::in_flight),
         "openConnections": member.map(|member| member.open_connections()),
-        "failureRatio": state.map(|state| (state.failure_ratio(now) * 1000.0).round() / 1000.0),
-        "ejectedForSeconds": state.and_then(|state| state.ejected_for(now)).map(|left| left.as_secs()),
+        "failureRatio": state.map(|state| thousandths(state.failure_ratio(now))),
+        "latencyMilliseconds": latency.map(|latency| thousandths(latency.as_secs_f64() * 1000.0)),
+        "weightFactor": factor.map(thousandths),
+        "ejectedForSeconds": ejection.map(|ejection| ejection.length.as_secs()),
+        "ejection": ejection.map(|ejection| json!({
+            "why": ejection.reason.as_str(), "recent": ejection.recent,
+        })),
         "lastFailure": failure.map(|failure| json!({
             "reason": &*failure.reason, "secondsAgo": ago(now, failure.at),
         })),
@@ -144,6 +178,10 @@ fn status(status: mesh_discovery::Status) -> &'static str {
         mesh_discovery::Status::Unhealthy => "unhealthy",
         _ => "unknown",
     }
+}
+
+fn thousandths(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
 }
 
 /// Whole seconds.

@@ -3,13 +3,13 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use http::HeaderName;
 use mesh_discovery::GrpcProbe;
 use mesh_discovery::Host;
 use mesh_discovery::ProbeLimit;
 use mesh_discovery::ServiceName;
 use mesh_discovery::Vitals;
 use mesh_discovery::Watch;
-use mesh_resilience::balance::OutlierConfig;
 use mesh_resilience::balance::Outliers;
 use mesh_transport::peer::Dialer;
 use mesh_transport::peer::PeerConfig;
@@ -36,7 +36,9 @@ use crate::node::build::lanes::Lanes;
 use crate::node::wall_clock;
 use crate::route::RouteTable;
 use crate::service_token::ServiceTokens;
+use crate::stack::endpoints::Balancing;
 use crate::stack::endpoints::Endpoints;
+use crate::stack::endpoints::HashOn;
 use crate::stack::endpoints::Links;
 use crate::stack::endpoints::Parts;
 use crate::stack::endpoints::Pins;
@@ -84,6 +86,7 @@ pub(super) fn services(
         pins: pins(config),
         resilience: config.resilience.clone(),
         routes: Arc::clone(routes),
+        balancing: Arc::new(balancing(config)),
         dialer,
         sessions,
         checks: checks(config, tokens.as_ref(), telemetry)?,
@@ -104,6 +107,7 @@ struct Maker {
     pins: Arc<Pins>,
     resilience: ResilienceConfig,
     routes: Arc<RouteTable>,
+    balancing: Arc<Balancing>,
     dialer: Dialer,
     sessions: Option<SessionClient>,
     tokens: Option<Arc<ServiceTokens>>,
@@ -130,10 +134,11 @@ impl Maker {
             pins: Arc::clone(&self.pins),
         };
         let shared: Arc<str> = Arc::from(name.as_str());
-        let outliers = Outliers::new(OutlierConfig::default());
+        let outliers = Outliers::new(self.resilience.outlier_ejection.outliers());
         let outliers =
             outliers.map_err(|source| Error::config("outlier ejection can't be set up", source))?;
         let parts = Parts {
+            balancing: Arc::clone(&self.balancing),
             outliers: Arc::new(outliers),
             random: Arc::clone(&own.seed),
             vitals: Arc::clone(&self.vitals),
@@ -180,6 +185,25 @@ impl Maker {
             series,
         };
         Ok((Arc::new(service), work))
+    }
+}
+
+/// How endpoints are balanced.
+fn balancing(config: &NodeConfig) -> Balancing {
+    let balancing = &config.resilience.load_balancing;
+    let hash_on = balancing.hash_on.as_ref().and_then(|on| {
+        // The configuration was checked: there is exactly one, and the header's is a name.
+        let header = on.header.as_ref();
+        let header = header.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+        let caller = || HashOn::Caller(Arc::from(config.service.id.as_str()));
+        header
+            .map(HashOn::Header)
+            .or_else(|| on.cookie.clone().map(HashOn::Cookie))
+            .or_else(|| on.caller.then(caller))
+    });
+    Balancing {
+        config: balancing.balance(config.service.zone.as_deref()),
+        hash_on,
     }
 }
 

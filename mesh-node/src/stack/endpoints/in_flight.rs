@@ -1,9 +1,11 @@
 //! A call that is under way, and what it says of its endpoint.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
+use mesh_resilience::balance::Ejection;
 use mesh_resilience::balance::InFlight as Load;
+use mesh_resilience::balance::Seen;
 use mesh_resilience::classify::Outcome;
 use mesh_resilience::timeout::Deadline;
 
@@ -18,6 +20,7 @@ pub(crate) struct InFlight {
     list: Arc<List>,
     index: usize,
     deadline: Option<Deadline>,
+    began: Instant,
     is_recorded: bool,
     /// Says nothing of its endpoint, however it goes.
     is_ignored: bool,
@@ -29,12 +32,13 @@ impl InFlight {
         list: &Arc<List>,
         index: usize,
         slot: &Slot,
-        deadline: Option<Deadline>,
+        (deadline, began): (Option<Deadline>, Instant),
     ) -> Self {
         Self {
             list: Arc::clone(list),
             index,
             deadline,
+            began,
             is_recorded: false,
             is_ignored: false,
             _load: slot.member.state.begin(),
@@ -53,51 +57,69 @@ impl InFlight {
 
     /// Takes in how the call went; too many failures in a row eject the endpoint for a while. `why` is asked of a failure.
     pub(crate) fn record(&mut self, outcome: Outcome, why: impl FnOnce() -> String) {
+        self.take_in(outcome, outcome.into(), why);
+    }
+
+    /// Takes in that the call failed and that nothing says that the application did.
+    pub(crate) fn gateway_failed(&mut self, why: impl FnOnce() -> String) {
+        self.take_in(Outcome::Failure, Seen::GatewayFailure, why);
+    }
+
+    fn take_in(&mut self, outcome: Outcome, seen: Seen, why: impl FnOnce() -> String) {
         if self.is_ignored {
             return;
         }
         self.is_recorded = true;
-        let Some(slot) = self.list.get(self.index) else {
+        let list = &self.list;
+        let Some(slot) = list.slots.get(self.index) else {
             return;
         };
         let now = now();
-        if outcome == Outcome::Failure {
+        let is_failure = outcome == Outcome::Failure;
+        if is_failure {
             slot.member.note(&why(), now);
         }
-        let common = &self.list.common;
-        let ejected = common
-            .outliers
-            .record(&self.list.slots, self.index, outcome, now);
-        self.tell(slot, ejected);
+        if outcome != Outcome::Unknown {
+            let took = now.saturating_duration_since(self.began);
+            list.picker.observe(slot, took, is_failure, now);
+        }
+        let outliers = &list.common.outliers;
+        for (index, ejection) in outliers.record(&list.slots, self.index, seen, now) {
+            self.tell(list.slots.get(index), &ejection);
+        }
     }
 
     /// Takes in that nothing, or nothing more, came from the endpoint. One that could not prove to be who it must be is
     /// out at once, however many others are: no further attempt puts that right.
     pub(crate) fn failed(&mut self, error: &mesh_transport::Error) {
         if self.is_ignored || !member::is_identity(error) {
-            return self.record(Outcome::Failure, || member::reason(error));
+            return self.gateway_failed(|| member::reason(error));
         }
         self.is_recorded = true;
-        if let Some(slot) = self.list.get(self.index) {
+        if let Some(slot) = self.list.slots.get(self.index) {
             let now = now();
             slot.member.note(&member::reason(error), now);
             let outliers = &self.list.common.outliers;
-            self.tell(slot, outliers.eject_at_once(slot.member.state(), now));
+            if let Some(ejection) = outliers.eject_at_once(slot.member.state(), now) {
+                self.tell(Some(slot), &ejection);
+            }
         }
     }
 
-    fn tell(&self, slot: &Slot, ejected: Option<Duration>) {
-        let Some(ejected) = ejected else { return };
+    fn tell(&self, slot: Option<&Slot>, ejection: &Ejection) {
+        let Some(slot) = slot else { return };
         let common = &self.list.common;
-        let reason = slot.member.last_failure().map(|failure| failure.reason);
+        let last = slot.member.last_failure().map(|failure| failure.reason);
         tracing::warn!(
             service = %common.service,
             endpoint = slot.member.destination(),
-            ?ejected,
-            reason = reason.as_deref(),
+            ejected = ?ejection.length,
+            why = ejection.reason.as_str(),
+            recent = ejection.recent,
+            reason = last.as_deref(),
             "endpoint ejected after failures"
         );
-        let until = now() + ejected;
+        let until = now() + ejection.length;
         common.vitals.failing(&common.name, &slot.endpoint, until);
     }
 }
@@ -110,9 +132,7 @@ impl Drop for InFlight {
                 .deadline
                 .is_some_and(|deadline| deadline.is_past(now()))
         {
-            self.record(Outcome::Failure, || {
-                "no answer before the deadline".to_owned()
-            });
+            self.gateway_failed(|| "no answer before the deadline".to_owned());
         }
     }
 }

@@ -3,14 +3,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+use mesh_resilience::balance::Ask;
 use mesh_resilience::balance::Endpoint as Balanced;
 use mesh_resilience::balance::EndpointState;
+use mesh_resilience::balance::Label;
+use mesh_resilience::balance::Labels;
+use mesh_resilience::balance::LevelSnapshot;
+use mesh_resilience::balance::Picker;
+use mesh_resilience::balance::Subset;
 use mesh_resilience::timeout::Deadline;
 
 use super::Common;
 use super::in_flight::InFlight;
-use super::level;
-use super::level::Level;
 use super::member::EndpointId;
 use super::member::Member;
 use crate::stack::now;
@@ -18,17 +23,21 @@ use crate::stack::now;
 /// One list of endpoints.
 #[derive(Debug)]
 pub(crate) struct List {
-    /// Those that get traffic, by priority.
+    /// By priority, those that get no traffic last.
     pub(super) slots: Vec<Slot>,
-    levels: Vec<Level>,
-    /// Those that get none.
-    spare: Vec<Slot>,
+    /// How many get traffic.
+    in_use: usize,
+    pub(super) picker: Picker,
+    /// What is picked from for calls that want a subset: made at the first such call, or of those of the list before.
+    subsets: ArcSwap<Vec<Prepared>>,
     found: mesh_discovery::Endpoints,
     /// Where they come from, each once: one source, or a few.
     sources: Vec<Arc<str>>,
     is_panic: bool,
     pub(super) common: Arc<Common>,
 }
+
+type Prepared = (Arc<Subset>, Arc<Picker>);
 
 /// What a call asks of the endpoint that it goes to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,8 +46,33 @@ pub(crate) struct Pick<'a> {
     pub(crate) tried: &'a [usize],
     /// A call that is dropped after this without a word from the endpoint counts as its failure.
     pub(crate) deadline: Option<Deadline>,
+    /// One of these. What it is prepared from is found by the pointer, so keep one for all calls that mean the same.
+    pub(crate) subset: Option<&'a Arc<Subset>>,
+    /// Always the same one for the same hash, where the service is balanced so.
+    pub(crate) hash: Option<u64>,
     /// This one or none, however it does: no other one knows what became of an attempt that it may have acted on.
     pub(crate) only: Option<&'a EndpointId>,
+}
+
+impl<'a> Pick<'a> {
+    /// For a call that must be answered by then, if at all, and with that hash.
+    pub(crate) fn new(deadline: Option<Deadline>, hash: Option<u64>) -> Self {
+        Self {
+            deadline,
+            hash,
+            ..Self::default()
+        }
+    }
+
+    /// This one or none, where there is one.
+    pub(crate) fn only(self, only: Option<&'a EndpointId>) -> Self {
+        Self { only, ..self }
+    }
+
+    /// Another one than those, where there is another.
+    pub(crate) fn other_than(self, tried: &'a [usize]) -> Self {
+        Self { tried, ..self }
+    }
 }
 
 /// Why there is no endpoint to call.
@@ -47,6 +81,9 @@ pub(crate) enum Unpicked {
     /// None is known.
     #[error("no endpoint of the service is known; look at discovery.sources")]
     NoEndpoints,
+    /// None is in the subset that was asked for.
+    #[error("no endpoint of the service is in the subset that its route wants")]
+    NotInSubset,
     /// The only one that was asked for is not in the list any more.
     #[error("the instance that the call went to before is gone")]
     Gone,
@@ -57,29 +94,38 @@ pub(crate) enum Unpicked {
 pub(crate) struct Slot {
     pub(crate) endpoint: Arc<mesh_discovery::Endpoint>,
     pub(crate) member: Arc<Member>,
+    /// Whether discovery and checks let it be called.
+    pub(crate) is_usable: bool,
 }
 
 impl List {
+    /// `subsets` are those that the list before was asked for.
     pub(super) fn new(
         found: mesh_discovery::Endpoints,
-        slots: Vec<Slot>,
-        is_usable: impl Fn(&mesh_discovery::Endpoint) -> bool,
+        mut slots: Vec<Slot>,
+        subsets: Vec<Arc<Subset>>,
         common: Arc<Common>,
     ) -> Self {
-        let is_panic = !slots.iter().any(|slot| is_usable(&slot.endpoint));
-        let (slots, levels, spare) = level::arrange(slots, |slot| {
-            (slot.endpoint.priority, is_usable(&slot.endpoint))
-        });
+        let usable = slots.iter().filter(|slot| slot.is_usable).count();
+        let is_panic = usable == 0;
+        slots.sort_by_key(|slot| (!slot.is_usable, slot.endpoint.priority));
         let mut sources: Vec<Arc<str>> = Vec::new();
         for source in found.iter().filter_map(|endpoint| endpoint.source.as_ref()) {
             if !sources.contains(source) {
                 sources.push(Arc::clone(source));
             }
         }
+        let now = now();
+        let balance = &common.balancing.config;
+        let prepared = |subset: Arc<Subset>| {
+            let picker = Picker::among(balance, &slots, &subset, now);
+            (subset, Arc::new(picker))
+        };
         Self {
+            in_use: if is_panic { slots.len() } else { usable },
+            picker: Picker::new(balance, &slots, now),
+            subsets: ArcSwap::from_pointee(subsets.into_iter().map(prepared).collect()),
             slots,
-            levels,
-            spare,
             found,
             sources,
             is_panic,
@@ -96,55 +142,63 @@ impl List {
         self: &Arc<Self>,
         pick: &Pick<'_>,
     ) -> Result<(Arc<Member>, InFlight), Unpicked> {
+        let now = now();
         let index = match pick.only {
             Some(only) => self.position(*only).ok_or(Unpicked::Gone)?,
-            None => self
-                .choose(pick.tried, now())
-                .ok_or(Unpicked::NoEndpoints)?,
+            None => self.choose(pick, now)?,
         };
-        let slot = self.get(index).ok_or(Unpicked::NoEndpoints)?;
-        let in_flight = InFlight::new(self, index, slot, pick.deadline);
+        let slot = self.slots.get(index).ok_or(Unpicked::NoEndpoints)?;
+        let in_flight = InFlight::new(self, index, slot, (pick.deadline, now));
         Ok((Arc::clone(&slot.member), in_flight))
     }
 
-    /// The endpoint at that place of [`Self::all`].
-    pub(super) fn get(&self, index: usize) -> Option<&Slot> {
-        match index.checked_sub(self.slots.len()) {
-            None => self.slots.get(index),
-            Some(index) => self.spare.get(index),
-        }
+    fn choose(&self, pick: &Pick<'_>, now: Instant) -> Result<usize, Unpicked> {
+        let mut ask = Ask::new(now, &*self.common.random).with_tried(pick.tried);
+        ask.hash = pick.hash;
+        let Some(subset) = pick.subset else {
+            let picked = self.picker.pick(&self.slots, &ask);
+            return picked.ok_or(Unpicked::NoEndpoints);
+        };
+        let prepared = self.subsets.load();
+        let known = prepared
+            .iter()
+            .find(|(known, _)| Arc::ptr_eq(known, subset));
+        let picked = match known {
+            Some((_, picker)) => picker.pick(&self.slots, &ask),
+            None => self.prepare(subset, now).pick(&self.slots, &ask),
+        };
+        picked.ok_or(if self.slots.is_empty() {
+            Unpicked::NoEndpoints
+        } else {
+            Unpicked::NotInSubset
+        })
+    }
+
+    /// What is picked from for `subset`, kept for the next call that wants it.
+    #[cold]
+    fn prepare(&self, subset: &Arc<Subset>, now: Instant) -> Arc<Picker> {
+        let picker = Picker::among(self.picker.config(), &self.slots, subset, now);
+        let picker = Arc::new(picker);
+        self.subsets.rcu(|known| {
+            let mut known = Vec::clone(known);
+            let is_known = known.iter().any(|(known, _)| Arc::ptr_eq(known, subset));
+            if !is_known && known.len() < MAX_SUBSETS {
+                known.push((Arc::clone(subset), Arc::clone(&picker)));
+            }
+            known
+        });
+        picker
+    }
+
+    /// The subsets that it was asked for.
+    pub(super) fn subsets(&self) -> Vec<Arc<Subset>> {
+        let prepared = self.subsets.load();
+        let subset = |(subset, _): &Prepared| Arc::clone(subset);
+        prepared.iter().map(subset).collect()
     }
 
     fn position(&self, id: EndpointId) -> Option<usize> {
-        self.all().position(|slot| slot.member.id() == id)
-    }
-
-    /// A good one of the level that is drawn, or of the next ones, or the best that this level has.
-    fn choose(&self, tried: &[usize], now: Instant) -> Option<usize> {
-        let random = &*self.common.random;
-        let drawn = level::draw(&self.levels, random);
-        let mut fallback = None;
-        let others = (0..self.levels.len()).filter(|level| *level != drawn);
-        for level in std::iter::once(drawn).chain(others) {
-            let Level { range, picker, .. } = self.levels.get(level)?;
-            let slots = self.slots.get(range.clone())?;
-            // Empty, and nothing allocated, but for a second attempt.
-            let tried_here: Vec<usize> = tried
-                .iter()
-                .filter(|index| range.contains(index))
-                .map(|index| index - range.start)
-                .collect();
-            let Some(picked) = picker.pick(slots, &tried_here, random, now) else {
-                continue;
-            };
-            let state = slots.get(picked)?.member.state();
-            let index = range.start + picked;
-            if !state.is_ejected(now) && !tried_here.contains(&picked) {
-                return Some(index);
-            }
-            fallback.get_or_insert(index);
-        }
-        fallback
+        self.slots.iter().position(|slot| slot.member.id() == id)
     }
 
     /// Whether some of them come from that source.
@@ -159,18 +213,24 @@ impl List {
 
     /// How many endpoints get traffic.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.in_use
     }
 
     /// How many of them are not ejected.
     pub(crate) fn healthy(&self) -> usize {
-        let is_in = |slot: &&Slot| !slot.member.state().is_ejected(now());
-        self.slots.iter().filter(is_in).count()
+        let now = now();
+        let is_in = |slot: &&Slot| !slot.member.state().is_ejected(now);
+        self.slots.iter().take(self.in_use).filter(is_in).count()
+    }
+
+    /// How the calls are shared between priorities and with other zones.
+    pub(crate) fn levels(&self) -> Vec<LevelSnapshot> {
+        self.picker.snapshot()
     }
 
     /// Those that get traffic, by priority, and then the others.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().chain(&self.spare)
+        self.slots.iter()
     }
 
     /// What discovery says.
@@ -187,4 +247,40 @@ impl Balanced for Slot {
     fn weight(&self) -> u32 {
         u32::from(self.endpoint.weight.get())
     }
+
+    fn key(&self) -> Option<&str> {
+        Some(self.member.destination())
+    }
+
+    fn priority(&self) -> u16 {
+        self.endpoint.priority
+    }
+
+    fn is_usable(&self) -> bool {
+        self.is_usable
+    }
+
+    fn zone(&self) -> Option<&str> {
+        self.endpoint.zone.as_deref()
+    }
 }
+
+impl Labels for Slot {
+    fn has(&self, label: &Label, value: &str) -> bool {
+        let endpoint = &self.endpoint;
+        match label {
+            Label::Zone => endpoint.zone.as_deref() == Some(value),
+            Label::Version => endpoint.version.as_deref() == Some(value),
+            Label::Tag => endpoint.tags.iter().any(|tag| tag == value),
+            Label::Metadata(name) => endpoint
+                .metadata
+                .get(name)
+                .is_some_and(|known| known == value),
+            // One that this version does not know holds for nobody.
+            _ => false,
+        }
+    }
+}
+
+/// Subsets that are kept prepared for a list; routes name a few.
+const MAX_SUBSETS: usize = 256;

@@ -7,8 +7,13 @@ use mesh_discovery::Condition;
 use mesh_discovery::Endpoint;
 use mesh_discovery::Evidence as _;
 use mesh_discovery::Publisher;
+use mesh_resilience::balance::BalanceConfig;
 use mesh_resilience::balance::Endpoint as _;
+use mesh_resilience::balance::Label;
 use mesh_resilience::balance::OutlierConfig;
+use mesh_resilience::balance::Policy;
+use mesh_resilience::balance::Subset;
+use mesh_resilience::balance::hash;
 use mesh_resilience::classify::Outcome;
 use mesh_transport::peer::Dialer;
 use mesh_transport::peer::PeerConfig;
@@ -34,10 +39,15 @@ struct World {
 
 impl World {
     fn new(list: Vec<Endpoint>) -> Self {
+        Self::balanced(list, Balancing::default())
+    }
+
+    fn balanced(list: Vec<Endpoint>, balancing: Balancing) -> Self {
         let publisher = Publisher::new(found(list));
         let vitals = Arc::new(Vitals::new());
         let links = links();
         let parts = Parts {
+            balancing: Arc::new(balancing),
             outliers: Arc::new(Outliers::new(OutlierConfig::default()).unwrap()),
             random: Arc::new(SplitMix64::new(7)),
             vitals: Arc::clone(&vitals),
@@ -65,9 +75,13 @@ impl World {
 
     /// Which ports many calls go to.
     fn picked(&self) -> Vec<u16> {
+        self.picked_as(&Pick::default())
+    }
+
+    fn picked_as(&self, pick: &Pick<'_>) -> Vec<u16> {
         let list = self.endpoints.current();
         let mut ports: Vec<u16> = (0..200)
-            .filter_map(|_| Some(list.pick(&Pick::default()).ok()?.1))
+            .filter_map(|_| Some(list.pick(pick).ok()?.1))
             .map(|call| list.slots[call.index()].endpoint.port)
             .collect();
         ports.sort_unstable();
@@ -221,6 +235,73 @@ async fn who_asks_for_one_instance_gets_that_one_or_none() {
     assert_eq!(picked().unwrap(), "10.0.0.7:2");
     world.becomes(vec![at(1), at(3)]);
     assert_eq!(picked().unwrap_err(), Unpicked::Gone);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_a_subset_gets_one_of_it_also_of_the_lists_that_follow() {
+    let version = |port, version: &str| {
+        let mut endpoint = at(port);
+        endpoint.version = Some(version.to_owned());
+        endpoint.tags = vec![format!("tag-{port}")];
+        endpoint
+            .metadata
+            .insert("team".to_owned(), "payments".to_owned());
+        endpoint
+    };
+    let world = World::new(vec![version(1, "v1"), version(2, "v2"), version(3, "v2")]);
+    let two = Arc::new(Subset::new().with(Label::Version, "v2"));
+    let team = Label::Metadata("team".to_owned());
+    let narrow = Arc::new(
+        Subset::clone(&two)
+            .with(Label::Tag, "tag-3")
+            .with(team, "payments"),
+    );
+    let of = |subset| Pick {
+        subset: Some(subset),
+        ..Pick::default()
+    };
+    assert_eq!(world.picked_as(&of(&two)), [2, 3]);
+    assert_eq!(world.picked_as(&of(&narrow)), [3]);
+    assert_eq!(world.picked(), [1, 2, 3]);
+    assert_eq!(world.endpoints.current().subsets().len(), 2);
+
+    world.becomes(vec![version(1, "v1"), version(4, "v2")]);
+    assert_eq!(
+        world.endpoints.current().subsets().len(),
+        2,
+        "prepared before a call asks"
+    );
+    assert_eq!(world.picked_as(&of(&two)), [4]);
+    let none = world.endpoints.current().pick(&of(&narrow));
+    assert_eq!(none.unwrap_err(), Unpicked::NotInSubset);
+    world.becomes(Vec::new());
+    let none = world.endpoints.current().pick(&of(&narrow));
+    assert_eq!(none.unwrap_err(), Unpicked::NoEndpoints);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_with_one_hash_go_to_one_endpoint_and_elsewhere_only_while_it_is_out() {
+    let config = BalanceConfig::default().with_policy(Policy::Maglev);
+    let balancing = Balancing {
+        config,
+        hash_on: None,
+    };
+    let world = World::balanced((1..=9).map(at).collect(), balancing);
+    let ann = Pick {
+        hash: Some(hash(b"ann")),
+        ..Pick::default()
+    };
+    let first = world.picked_as(&ann);
+    assert_eq!(first.len(), 1);
+    assert_eq!(world.picked().len(), 9, "without a hash chance decides");
+    let (_, mut call) = world.endpoints.current().pick(&ann).unwrap();
+    for _ in 0..5 {
+        call.gateway_failed(|| "gone".to_owned());
+    }
+    let second = world.picked_as(&ann);
+    assert!(second.len() == 1 && second != first, "{first:?} {second:?}");
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(world.picked_as(&ann), first);
 }
 
 // threat 48

@@ -43,6 +43,9 @@ pub(super) fn failed(name: &str, error: &BoxError) -> Refusal {
             Unpicked::NoEndpoints => {
                 format!("no endpoint of {name} is known; look at discovery.sources")
             }
+            Unpicked::NotInSubset => {
+                format!("no endpoint of {name} is in the subset that its route wants")
+            }
             Unpicked::Gone => format!("the instance of {name} that took the call before is gone"),
         };
         return Refusal::new(Code::NoEndpoints, message);
