@@ -73,7 +73,7 @@ fn judge(name: &str, told: &HashMap<String, Told>, app: &App, least_done: usize)
             Told::Done => (0, times == 1),
             Told::NotDone => (1, times == 0),
             Told::Unknown => (2, true),
-            Told::Other(answer) => panic!("{id} was executed {times} times, told {answer}"),
+            Told::Other(_) => (2, false),
         };
         assert!(is_true, "{id} was executed {times} times, told {told:?}");
         if let Some(sum) = sums.get_mut(place) {
@@ -110,7 +110,7 @@ fn node(encryption: &str) {
     let (mut kills, mut next) = (0, 0);
     while calls.ended() < count {
         next += 20 + random.below(100);
-        holds_within(Duration::from_secs(60), || calls.ended() >= next.min(count));
+        holds_within(Duration::from_mins(1), || calls.ended() >= next.min(count));
         lasts(Duration::from_micros(random.below(10_000) as u64));
         mesh.order.process().kill();
         mesh.order.start();
