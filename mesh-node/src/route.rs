@@ -33,6 +33,7 @@ mod field;
 mod matcher;
 mod reach;
 mod regex;
+mod review;
 mod table;
 mod target;
 
@@ -51,6 +52,8 @@ pub use self::fault::Fault;
 pub use self::fault::FaultStatus;
 pub use self::fault::Mirror;
 pub use self::matcher::Mismatch;
+pub use self::review::Reach;
+pub use self::review::Witness;
 pub use self::table::Asked;
 pub use self::table::Found;
 pub use self::table::RouteTable;

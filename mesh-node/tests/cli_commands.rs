@@ -141,7 +141,7 @@ fn a_wrong_configuration_is_code_2_with_one_message() {
     let place = Place::new();
     place.write("mesh.yaml", "service: { id: a }\nidentity: { trust_domain: b, source: builtin, ca_dir: ca }\nadmn: {}\n");
     let message = "mesh.yaml:3:1: admn: unknown key; did you mean \"admin\"? allowed here: service, outbound, identity, workload_api, \
-                   security, auth, discovery, resilience, policy, audit, access_log, metrics, admin, log, drain, runtime";
+                   security, auth, discovery, resilience, routes, policy, audit, access_log, metrics, admin, log, drain, runtime";
     place.run("check").failed(2, &format!("error: {message}"));
     let json = place.run("check --json");
     assert_eq!(

@@ -2,6 +2,7 @@
 
 mod cover;
 mod matcher;
+mod witness;
 
 pub use self::matcher::PathMatcher;
 
@@ -208,3 +209,6 @@ pub(super) fn literal(before: &str, text: &str) -> Result<Box<[u8]>, PathError> 
 
 /// Most segments of a pattern, which the index descends by.
 pub(super) const MAX_SEGMENTS: usize = 64;
+
+#[cfg(test)]
+mod tests;

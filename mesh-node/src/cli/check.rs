@@ -1,6 +1,7 @@
 //! `mesh-node check`: builds everything that a configuration describes, and opens nothing.
 
 mod lint;
+mod routes;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -469,7 +470,9 @@ fn discovery(
     }
     let sources = config.discovery.sources.iter();
     findings.warnings.extend(sources.flat_map(doubts::doubts));
-    Ok(())
+    // What a registry knows is not asked here.
+    let known = (!built.looks_up).then_some(&services);
+    routes::look(config, (document, known), findings)
 }
 
 /// The sources that are asked when the node runs.

@@ -1,4 +1,6 @@
-//! `mesh-node explain`: why a call is allowed or denied, and what would turn it.
+//! `mesh-node explain`: why a call is allowed or denied, and what would turn it; or which route it takes.
+
+mod route;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,10 +44,16 @@ pub(super) struct Args {
     /// A decision, as a denied caller was told; it is looked up in the audit log.
     #[arg(
         value_name = "DECISION_ID",
-        required_unless_present = "call",
+        required_unless_present_any = ["call", "route"],
         conflicts_with = "call"
     )]
     decision: Option<String>,
+    /// Explain the way out instead: which route a call of this node's application takes, and what is done with it.
+    #[arg(
+        long,
+        conflicts_with_all = ["decision", "from", "port", "issuer", "subject", "at"]
+    )]
+    route: bool,
     #[command(flatten)]
     call: Call,
     /// The configuration whose policy decides.
@@ -99,11 +107,30 @@ struct Call {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Report, Failure> {
+    if args.route {
+        return routed(&args.call, &args.config, context);
+    }
     let loaded = Loaded::of_config(&args.config, context)?;
     match &args.decision {
         Some(id) => recorded(id, &loaded),
         None => asked(&args.call, &loaded, context),
     }
+}
+
+/// Explains the way out of a call that somebody describes.
+fn routed(call: &Call, file: &Path, context: &Context) -> Result<Report, Failure> {
+    let service = call.to.as_deref().or(call.host.as_deref()).ok_or_else(|| {
+        Failure::misuse("--route needs --to: the service that the application calls")
+    })?;
+    let request = described(call, service)?;
+    route::explain(
+        &route::Described {
+            service,
+            request: &request,
+        },
+        file,
+        context,
+    )
 }
 
 /// Explains a call that somebody describes.
@@ -343,13 +370,16 @@ pub(super) fn spiffe_id(
 }
 
 fn request(call: &Call, service: &str) -> Result<Option<CanonicalRequest>, Failure> {
-    let (method, path) = match (&call.method, &call.path) {
-        (None, None) if call.host.is_none() && call.header.is_empty() => return Ok(None),
-        (method, path) => (
-            method.as_deref().unwrap_or("GET"),
-            path.as_deref().unwrap_or("/"),
-        ),
-    };
+    let says_nothing = call.method.is_none() && call.path.is_none();
+    if says_nothing && call.host.is_none() && call.header.is_empty() {
+        return Ok(None);
+    }
+    described(call, service).map(Some)
+}
+
+fn described(call: &Call, service: &str) -> Result<CanonicalRequest, Failure> {
+    let method = call.method.as_deref().unwrap_or("GET");
+    let path = call.path.as_deref().unwrap_or("/");
     let mut headers = Vec::new();
     for header in &call.header {
         let (name, value) = header.split_once(':').ok_or_else(|| {
@@ -358,13 +388,11 @@ fn request(call: &Call, service: &str) -> Result<Option<CanonicalRequest>, Failu
         headers.push((name.trim(), value.trim()));
     }
     let host = call.host.as_deref().unwrap_or(service);
-    canonical((method, path, host), &headers)
-        .map(Some)
-        .map_err(|message| {
-            Failure::misuse(format!(
-                "the request is none that a rule is asked about: {message}"
-            ))
-        })
+    canonical((method, path, host), &headers).map_err(|message| {
+        Failure::misuse(format!(
+            "the request is none that a rule is asked about: {message}"
+        ))
+    })
 }
 
 /// The request as rules see it.

@@ -29,6 +29,15 @@ impl FieldRule {
             (Self::Regex(regex), Some(value)) => regex.is_in(value),
         }
     }
+
+    /// The text that it compares with.
+    pub(super) fn text(&self) -> &[u8] {
+        match self {
+            Self::Equals(text) | Self::Prefix(text) => text,
+            Self::Regex(regex) => regex.text().as_bytes(),
+            Self::Present(_) => &[],
+        }
+    }
 }
 
 impl fmt::Display for FieldRule {

@@ -35,20 +35,8 @@ impl Matcher {
     /// The first thing that does not hold; none where the route matches.
     pub(super) fn mismatch(&self, seen: &Seen<'_>) -> Option<Mismatch<'_>> {
         let asked = seen.asked;
-        if !is_among(&self.services, |service| **service == *asked.service) {
-            return Some(Mismatch(Part::Service(&self.services)));
-        }
-        if !is_among(&self.methods, |method| method == asked.method) {
-            return Some(Mismatch(Part::Method(&self.methods)));
-        }
-        if let Some(path) = &self.path {
-            let holds = match path {
-                PathRule::Pattern { pattern, .. } => pattern.matches(seen.path()),
-                PathRule::Regex(regex) => regex.is_in(asked.path.as_bytes()),
-            };
-            if !holds {
-                return Some(Mismatch(Part::Path(path)));
-            }
+        if let Some(mismatch) = self.mismatch_at(seen) {
+            return Some(mismatch);
         }
         let mut headers = self.headers.iter();
         if let Some(rule) = headers.find(|rule| !rule.holds(asked.headers)) {
@@ -56,6 +44,27 @@ impl Matcher {
         }
         let rule = self.query.iter().find(|rule| !rule.holds(asked.query))?;
         Some(Mismatch(Part::Query(rule)))
+    }
+
+    /// Whether service, method and path are as they must be.
+    pub(super) fn is_at(&self, seen: &Seen<'_>) -> bool {
+        self.mismatch_at(seen).is_none()
+    }
+
+    fn mismatch_at(&self, seen: &Seen<'_>) -> Option<Mismatch<'_>> {
+        let asked = seen.asked;
+        if !is_among(&self.services, |service| **service == *asked.service) {
+            return Some(Mismatch(Part::Service(&self.services)));
+        }
+        if !is_among(&self.methods, |method| method == asked.method) {
+            return Some(Mismatch(Part::Method(&self.methods)));
+        }
+        let path = self.path.as_ref()?;
+        let holds = match path {
+            PathRule::Pattern { pattern, .. } => pattern.matches(seen.path()),
+            PathRule::Regex(regex) => regex.is_in(asked.path.as_bytes()),
+        };
+        (!holds).then_some(Mismatch(Part::Path(path)))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use regex::bytes;
 use regex_syntax::ParserBuilder;
+use regex_syntax::hir::Look;
 
 use super::MAX_REGEX_BYTES;
 use super::RouteProblem;
@@ -13,6 +14,7 @@ use super::RouteProblem;
 pub(super) struct Regex {
     text: Arc<str>,
     compiled: bytes::Regex,
+    is_anchored: bool,
 }
 
 impl Regex {
@@ -20,7 +22,7 @@ impl Regex {
         if text.len() > MAX_REGEX_BYTES {
             return Err(RouteProblem::RegexTooLong);
         }
-        ParserBuilder::new()
+        let parsed = ParserBuilder::new()
             .unicode(false)
             .utf8(false)
             .nest_limit(MAX_DEPTH)
@@ -35,14 +37,21 @@ impl Regex {
             .build()
             // It was parsed, so nothing but its size is left.
             .map_err(|_too_large| RouteProblem::RegexTooLarge)?;
+        let first = parsed.properties().look_set_prefix();
         Ok(Self {
             text: text.into(),
             compiled,
+            is_anchored: first.contains(Look::Start),
         })
     }
 
     pub(super) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether every match begins where the text does.
+    pub(super) fn is_anchored(&self) -> bool {
+        self.is_anchored
     }
 
     pub(super) fn is_in(&self, value: &[u8]) -> bool {

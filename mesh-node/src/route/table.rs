@@ -11,9 +11,12 @@ use mesh_auth::policy::PathMatcher;
 use mesh_auth::request::CanonicalRequest;
 
 use super::Mismatch;
+use super::Reach;
 use super::Route;
 use super::RouteError;
 use super::build;
+use super::matcher::PathRule;
+use super::review;
 use crate::config::RouteConfig;
 
 /// The routes of a node. The first that matches a call takes it.
@@ -138,6 +141,20 @@ impl RouteTable {
     /// All routes, in their order.
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
+    }
+
+    /// Whether calls reach each of the routes, in their order.
+    pub fn reach(&self) -> Vec<Reach> {
+        review::of_each(&self.routes)
+    }
+
+    /// The routes whose `path_regex` may match anywhere in a path.
+    pub fn unanchored(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let loose = |route: &&Arc<Route>| match &route.matcher.path {
+            Some(PathRule::Regex(regex)) => !regex.is_anchored(),
+            _ => false,
+        };
+        self.routes.iter().filter(loose)
     }
 
     /// In their order, those that may be about `service`: of two sorted lists always the smaller head.

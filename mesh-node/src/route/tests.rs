@@ -34,7 +34,7 @@ fn configs(routes: &[&str]) -> Vec<RouteConfig> {
     file(routes).config().unwrap().routes
 }
 
-fn table(routes: &[&str]) -> RouteTable {
+pub(super) fn table(routes: &[&str]) -> RouteTable {
     RouteTable::new(&configs(routes)).unwrap()
 }
 

@@ -19,14 +19,14 @@ pub(in crate::policy) fn covers(wide: &PathPattern, narrow: &PathPattern) -> boo
 }
 
 /// Segments, of which a placeholder is none; where it is open, at least one more follows, which may be empty.
-struct Shape<'a> {
-    segments: Vec<Option<&'a [u8]>>,
-    is_open: bool,
+pub(super) struct Shape<'a> {
+    pub(super) segments: Vec<Option<&'a [u8]>>,
+    pub(super) is_open: bool,
 }
 
 impl<'a> Shape<'a> {
     /// A suffix has none, and is not asked.
-    fn of(pattern: &'a PathPattern) -> Self {
+    pub(super) fn of(pattern: &'a PathPattern) -> Self {
         match pattern {
             PathPattern::Exact(text) => Self::of_text(text, false),
             PathPattern::Prefix(text) => {

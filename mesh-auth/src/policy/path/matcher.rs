@@ -2,7 +2,8 @@
 
 use super::super::PathError;
 use super::PathPattern;
-use super::cover::covers;
+use super::cover::{Shape, covers};
+use super::witness::witnesses;
 use crate::request::decoded;
 
 /// A path pattern as rules have it: `/exact`, `/prefix/*`, `*suffix` or `/users/{id}`.
@@ -41,6 +42,18 @@ impl PathMatcher {
     /// there is a path that only `narrow` matches.
     pub fn covers(&self, narrow: &Self) -> bool {
         covers(&self.0, &narrow.0)
+    }
+
+    /// Canonical paths that it matches. Where there is a path that it matches and none of some other patterns does, one of
+    /// these is such a path, as long as no other pattern contains `fresh` or a part of it, nor has more [segments](Self::segments)
+    /// than `depth`.
+    pub fn witnesses(&self, depth: usize, fresh: &str) -> Vec<String> {
+        witnesses(&self.0, depth, fresh)
+    }
+
+    /// How many segments it names; 0 for a suffix.
+    pub fn segments(&self) -> usize {
+        Shape::of(&self.0).segments.len()
     }
 
     /// How many segments stand before the star of a prefix (`/api/*`: 1); none where the pattern is no prefix.

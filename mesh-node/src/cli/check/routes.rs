@@ -1,0 +1,119 @@
+//! What is doubtful about the routes of a node, with the lines of each.
+
+use std::collections::BTreeSet;
+
+use super::Failure;
+use super::Findings;
+use crate::config::Document;
+use crate::config::NodeConfig;
+use crate::config::Place;
+use crate::config::RouteConfig;
+use crate::route::Reach;
+use crate::route::RouteTable;
+
+/// Looks through the routes. `known` are the services that sources can give, where that is known before they are asked.
+pub(super) fn look(
+    config: &NodeConfig,
+    (document, known): (&Document, Option<&BTreeSet<&str>>),
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    if config.routes.is_empty() {
+        return Ok(());
+    }
+    // `Document::config` has compiled them already.
+    let table = RouteTable::new(&config.routes)
+        .map_err(|error| document.error(&error.key, error.problem.to_string()))?;
+    let found = format!(
+        "{}, the first that matches takes a call",
+        table.routes().len()
+    );
+    findings.checked.push(("routes", found));
+    let mut warn = |key: &str, message: String| {
+        let warning = document.error(key, message).to_string();
+        findings.warnings.push(warning);
+    };
+    for (reach, index) in table.reach().into_iter().zip(0..) {
+        if let Some(why) = unreached(&reach, config, document) {
+            let name = config.routes.get(index).map_or("", |route| &route.name);
+            warn(
+                &format!("routes[{index}]"),
+                format!("no call reaches {name}: {why}"),
+            );
+        }
+    }
+    for (route, index) in config.routes.iter().zip(0..) {
+        let key = format!("routes[{index}]");
+        if let Some(known) = known {
+            for (below, service) in services(route) {
+                if !known.contains(service) {
+                    let message = format!("names {service}, which no source of discovery knows");
+                    warn(&format!("{key}{below}"), message);
+                }
+            }
+        }
+    }
+    for route in table.unanchored() {
+        let key = format!("routes[{}].match.path_regex", route.index);
+        warn(
+            &key,
+            "is looked for anywhere in the path; begin it with ^ to tie it to the start".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// Why no call reaches a route, and what to do about it.
+fn unreached(reach: &Reach, config: &NodeConfig, document: &Document) -> Option<String> {
+    match reach {
+        Reach::Shadowed(by) => Some(format!(
+            "{} stands before it and takes whatever it matches; put it before that one, or remove it",
+            named(*by, config, document)
+        )),
+        Reach::Unreachable(by) if by.is_empty() => {
+            Some("what it asks for contradicts itself; correct its match, or remove it".to_owned())
+        }
+        Reach::Unreachable(by) => {
+            let shown = by.iter().take(MOST_NAMED);
+            let shown: Vec<String> = shown.map(|by| named(*by, config, document)).collect();
+            let more = if by.len() > MOST_NAMED {
+                " and others"
+            } else {
+                ""
+            };
+            Some(format!(
+                "{}{more} stand before it and together take whatever it matches; put it before them, or remove it",
+                shown.join(", ")
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// A route's name and line.
+fn named(index: usize, config: &NodeConfig, document: &Document) -> String {
+    let key = format!("routes[{index}]");
+    let name = config.routes.get(index).map_or("", |route| &route.name);
+    match document.error(&key, "").place {
+        Place::Position { line, .. } => format!("{name} (line {line})"),
+        _ => name.to_owned(),
+    }
+}
+
+/// The services that a route names, and the keys below it.
+fn services(route: &RouteConfig) -> Vec<(String, &str)> {
+    let matched = route.r#match.services.iter().zip(0..);
+    let matched = matched.map(|(service, at)| (format!(".match.services[{at}]"), service.as_str()));
+    let targets = route.to.iter().zip(0..);
+    let targets = targets.filter_map(|(target, at)| {
+        Some((format!(".to[{at}].service"), target.service.as_deref()?))
+    });
+    let mirror = route
+        .mirror
+        .iter()
+        .filter_map(|mirror| mirror.service.as_deref());
+    let mirror = mirror.map(|service| (".mirror.service".to_owned(), service));
+    matched.chain(targets).chain(mirror).collect()
+}
+
+/// Enough to see which they are.
+const MOST_NAMED: usize = 5;
