@@ -28,7 +28,7 @@ impl Place {
         place
             .run(&["ca", "init", "--trust-domain", "example.org"])
             .done();
-        place.run(&["ca", "issue", "web"]).done();
+        place.run(&["ca", "issue", "web", "--lifetime", "48h"]).done();
         fs::write(place.path().join("mesh.yaml"), config).unwrap();
         place
     }
@@ -94,7 +94,7 @@ fn the_example_passes_the_check_without_a_doubt() {
     let check = Place::new(EXAMPLE).run(&["check", "--json"]).done().json();
     assert_eq!(
         check["checked"]["routes"],
-        "5, the first that matches takes a call"
+        "6, the first that matches takes a call"
     );
     assert_eq!(check["warnings"], Value::Array(Vec::new()));
 }
@@ -107,6 +107,7 @@ fn each_class_of_the_example_is_treated_as_it_should_be() {
         ("GET", "/health/services", &[], "health", 1, "2s"),
         ("POST", "/auth/login", &["canary: true"], "auth", 1, "30s"),
         ("GET", "/admin/users", &[], "admin", 3, "2m"),
+        ("GET", "/api/7", &["x-fault-drill: slow"], "drill", 3, "30s"),
         ("GET", "/api/7", &["canary: true"], "canary", 3, "30s"),
         ("GET", "/api/7", &["canary: false"], "user", 3, "30s"),
         ("GET", "/healthy", &[], "user", 3, "30s"),
@@ -131,7 +132,7 @@ fn explain_says_which_route_why_not_the_others_and_what_is_done() {
     ]));
     let said = place.explain("GET", "/api/7", &[]);
     let json = said.json();
-    assert_eq!(json["route"]["place"], "mesh.yaml:18");
+    assert_eq!(json["route"]["place"], "mesh.yaml:17");
     assert_eq!(
         json["passed_over"][1]["why"],
         "it is about the methods POST"
@@ -140,9 +141,9 @@ fn explain_says_which_route_why_not_the_others_and_what_is_done() {
     assert_eq!(json["treatment"]["timeout"]["by"], "route");
     assert_eq!(json["treatment"]["retry"]["by"], "resilience");
     let expected = "\
-GET /api/7 of api takes the route split, mesh.yaml:18.
-  not other, mesh.yaml:16: it is about other
-  not writes, mesh.yaml:17: it is about the methods POST
+GET /api/7 of api takes the route split, mesh.yaml:17.
+  not other, mesh.yaml:15: it is about other
+  not writes, mesh.yaml:16: it is about the methods POST
   to api-canary, 33.3333 % of the calls
   to api, 66.6666 % of the calls
   timeout, by the route: 5s
@@ -178,13 +179,13 @@ fn check_tells_routes_that_no_call_reaches_with_both_lines() {
     ]));
     let check = place.run(&["check", "--json"]).done().json();
     let expected = [
-        "mesh.yaml:17:5: routes[1]: no call reaches late: all (line 16) stands before it and takes whatever it matches; put it before that \
+        "mesh.yaml:16:5: routes[1]: no call reaches late: all (line 15) stands before it and takes whatever it matches; put it before that \
          one, or remove it",
-        "mesh.yaml:19:5: routes[3]: no call reaches rest: what it asks for contradicts itself; correct its match, or remove it",
-        "mesh.yaml:21:5: routes[5]: no call reaches both: get (line 18), put (line 20) stand before it and together take whatever it \
+        "mesh.yaml:18:5: routes[3]: no call reaches rest: what it asks for contradicts itself; correct its match, or remove it",
+        "mesh.yaml:20:5: routes[5]: no call reaches both: get (line 17), put (line 19) stand before it and together take whatever it \
          matches; put it before them, or remove it",
-        "mesh.yaml:22:70: routes[6].to[0].service: names apii, which no source of discovery knows",
-        "mesh.yaml:22:41: routes[6].match.path_regex: is looked for anywhere in the path; begin it with ^ to tie it to the start",
+        "mesh.yaml:21:70: routes[6].to[0].service: names apii, which no source of discovery knows",
+        "mesh.yaml:21:41: routes[6].match.path_regex: is looked for anywhere in the path; begin it with ^ to tie it to the start",
     ];
     let warnings: Vec<&str> = check["warnings"]
         .as_array()
