@@ -28,7 +28,9 @@ impl Place {
         place
             .run(&["ca", "init", "--trust-domain", "example.org"])
             .done();
-        place.run(&["ca", "issue", "web", "--lifetime", "48h"]).done();
+        place
+            .run(&["ca", "issue", "web", "--lifetime", "48h"])
+            .done();
         fs::write(place.path().join("mesh.yaml"), config).unwrap();
         place
     }
@@ -151,7 +153,7 @@ GET /api/7 of api takes the route split, mesh.yaml:17.
     assert!(said.err.starts_with(expected), "{}", said.err);
     assert!(
         said.err
-            .contains("\n  retry, by resilience: max_attempts 3, "),
+            .contains("\n  retry, by resilience: backoff exponential, "),
         "{}",
         said.err
     );
