@@ -160,6 +160,9 @@ impl Node {
         };
         let mut node = tasks.blocking(make).await.map_err(Error::task)??;
         node.intentions = source;
+        if let Some(limit) = &node.shared.gate.inbound.limit {
+            limit.ready().await;
+        }
         Ok(node)
     }
 

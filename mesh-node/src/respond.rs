@@ -41,6 +41,8 @@ pub enum Code {
     UnsupportedMediaType,
     /// The caller made more requests than it may.
     RateLimited,
+    /// Who counts requests for all nodes is away, and this node may not decide by itself.
+    LimitUnavailable,
     /// The header is larger than allowed.
     HeadersTooLarge,
     /// The service was reached, or not, and gave no answer.
@@ -101,6 +103,7 @@ impl Code {
                 3,
             ),
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, 8),
+            Self::LimitUnavailable => ("limit_unavailable", StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::HeadersTooLarge => (
                 "headers_too_large",
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

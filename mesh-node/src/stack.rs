@@ -4,6 +4,7 @@ pub(crate) mod endpoints;
 pub(crate) mod headers;
 pub(crate) mod inbound;
 pub(crate) mod lane;
+pub(crate) mod limit;
 pub(crate) mod once;
 pub(crate) mod outbound;
 pub(crate) mod probe;

@@ -7,6 +7,7 @@
 
 mod credentials;
 mod discovery;
+mod limit;
 mod once;
 mod pair;
 mod policy;
@@ -34,6 +35,7 @@ use prometheus_client::registry::Registry;
 
 use self::credentials::CredentialMetrics;
 use self::discovery::DiscoveryMetrics;
+pub(crate) use self::limit::LimitMetrics;
 use self::once::OnceMetrics;
 use self::pair::ClientLabels;
 pub(crate) use self::pair::Ends;
@@ -68,6 +70,8 @@ pub(crate) struct Telemetry {
     pub(crate) once: OnceMetrics,
     /// What is counted of routes.
     pub(crate) routes: RouteMetrics,
+    /// What is counted about the rate limit of callers.
+    pub(crate) limit: LimitMetrics,
     /// Connections that are not HTTP.
     pub(crate) tcp: TcpMetrics,
     /// Answers that the mesh made itself.
@@ -172,6 +176,7 @@ impl Telemetry {
             policy: PolicyMetrics::new(&mut names),
             credentials: CredentialMetrics::new(&mut names),
             discovery: DiscoveryMetrics::new(&mut names),
+            limit: LimitMetrics::new(&mut names),
             once: OnceMetrics::new(&mut names),
             routes: RouteMetrics::new(&mut names),
             tcp: TcpMetrics::new(&mut names),

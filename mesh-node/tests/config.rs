@@ -92,7 +92,7 @@ fn reads_the_example_of_the_design() {
     );
     assert_eq!(config.auth.jwt.as_ref().unwrap().secret.expose(), SECRET);
     assert_eq!(config.spiffe_id(), "spiffe://example.org/user-service");
-    let limit = config.resilience.rate_limit.as_ref().unwrap();
+    let limit = &config.resilience.rate_limit.as_ref().unwrap().rates;
     assert_eq!(limit.windows.len(), 1);
     assert_eq!(
         limit.windows.first().unwrap().window,
@@ -214,7 +214,7 @@ fn says_what_kind_of_value_belongs_there() {
     );
     refuses(
         "resilience: { rate_limit: [] }",
-        "mesh.yaml:3:27: resilience.rate_limit: needs 1 to 8 windows, such as { max_requests: 100, window: 60s }",
+        "mesh.yaml:3:27: resilience.rate_limit: needs 1 to 4 windows, such as { max_requests: 100, window: 60s }",
     );
     refuses(
         "resilience: { rate_limit: { max_requests: 100 } }",
@@ -372,7 +372,7 @@ fn several_windows_hold_at_once() {
     .unwrap();
     assert_eq!(
         config.resilience.rate_limit,
-        Some(RateLimitConfig::recommended())
+        Some(RateLimitConfig::recommended().into())
     );
 }
 

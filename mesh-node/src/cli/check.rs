@@ -37,6 +37,7 @@ use crate::config::Encryption;
 use crate::config::IdentitySource;
 use crate::config::NodeConfig;
 use crate::config::PolicyDefault;
+use crate::config::RateLimitStoreConfig;
 use crate::config::SecurityMode;
 use crate::config::doubts;
 use crate::consul::identity::Consul;
@@ -45,6 +46,7 @@ use crate::discovery::sources::sources;
 use crate::error::Error;
 use crate::policy_store::PolicyStore;
 use crate::service_token;
+use crate::telemetry::Telemetry;
 
 /// What was checked, and what is worth a second look.
 #[derive(Default)]
@@ -77,6 +79,7 @@ fn look(path: &Path, context: &Context) -> Result<Findings, Failure> {
     tokens(&config, &document, &mut findings)?;
     tcp(&config, &mut findings);
     discovery(&config, &document, &mut findings)?;
+    rate_limit(&config, &document, &mut findings)?;
     identity_keys(&config, &document, &mut findings)?;
     Ok(findings)
 }
@@ -429,6 +432,34 @@ fn tcp(config: &NodeConfig, findings: &mut Findings) {
             served.listen
         ));
     }
+}
+
+/// The store is not asked here; what the node needs to ask it is.
+fn rate_limit(
+    config: &NodeConfig,
+    document: &Document,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let Some(limit) = &config.resilience.rate_limit else {
+        return Ok(());
+    };
+    let random: Arc<dyn mesh_resilience::random::Random> = Arc::new(|| 0);
+    let told = (&Arc::default(), &Telemetry::new().limit);
+    crate::node::build::limit::rate_limit(config, &random, told).map_err(|error| {
+        Failure::because(
+            document.error("resilience.rate_limit", "is not usable"),
+            error,
+        )
+    })?;
+    let counted = match &limit.store {
+        Some(RateLimitStoreConfig::Redis(redis)) => format!("by Redis at {}", redis.url),
+        None => "by each node".to_owned(),
+    };
+    let (windows, bucket) = (limit.rates.windows.len(), limit.rates.bucket.is_some());
+    let bucket = if bucket { " and a bucket" } else { "" };
+    let found = format!("{windows} window(s){bucket} a caller, counted {counted}");
+    findings.checked.push(("rate limit", found));
+    Ok(())
 }
 
 /// No registry is asked here; what the node needs to ask it is.

@@ -38,7 +38,7 @@ pub(super) fn decode<T: DeserializeOwned>(root: &Node, file: &str) -> Result<T, 
 const LATER_VALUES: [&str; 6] = ["workload_api", "consul", "etcd", "dns", "xds", "spire"];
 
 /// Enums whose variants are maps with keys of their own, and the key beside those that names the variant.
-const TAGGED: [(&str, &str); 1] = [("SourceConfig", "mode")];
+const TAGGED: [(&str, &str); 2] = [("RateLimitStoreConfig", "mode"), ("SourceConfig", "mode")];
 
 /// What is wrong, on its way out of the tree.
 #[derive(Debug)]

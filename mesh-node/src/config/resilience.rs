@@ -4,6 +4,7 @@ mod breaker;
 mod bulkhead;
 mod load_balancing;
 mod outlier_ejection;
+mod rate_limit;
 mod retry;
 mod safe_writes;
 
@@ -25,12 +26,18 @@ pub use self::load_balancing::ZoneAwareConfig;
 pub use self::outlier_ejection::OutlierEjectionConfig;
 pub use self::outlier_ejection::OutlierFailureRateConfig;
 pub use self::outlier_ejection::OutlierSuccessRateConfig;
+pub use self::rate_limit::CallerLimitConfig;
+pub use self::rate_limit::RateBucket;
+pub use self::rate_limit::RateLimitConfig;
+pub use self::rate_limit::RateLimitStoreConfig;
+pub use self::rate_limit::RateWindow;
+pub use self::rate_limit::RedisStoreConfig;
+pub use self::rate_limit::WhenAway;
 pub use self::retry::Backoff;
 pub use self::retry::RetryConfig;
 pub use self::safe_writes::SafeWritesConfig;
 
 use super::value;
-use super::window::RateLimitConfig;
 
 /// What keeps calls alive when something breaks.
 #[non_exhaustive]
@@ -39,10 +46,11 @@ use super::window::RateLimitConfig;
 pub struct ResilienceConfig {
     /// When to stop calling a service that fails.
     pub circuit_breaker: CircuitBreakerConfig,
-    /// Requests that one caller may make: one window, or a list of windows that all hold at once. Absent: no limit.
+    /// Requests that one caller may make: one window, a list of windows that all hold at once, or these with a token bucket
+    /// and a store that nodes share. Absent: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "RateLimitConfig")]
-    pub rate_limit: Option<RateLimitConfig>,
+    #[schemars(with = "CallerLimitConfig")]
+    pub rate_limit: Option<CallerLimitConfig>,
     /// When to try a failed call again.
     pub retry: RetryConfig,
     /// Calls that are not safe to repeat, made so.

@@ -29,9 +29,9 @@ pub use self::traffic::MirrorConfig;
 
 use super::resilience::BulkheadConfig;
 use super::resilience::CircuitBreakerConfig;
+use super::resilience::RateLimitConfig;
 use super::resilience::RetryConfig;
 use super::value;
-use super::window::RateLimitConfig;
 
 /// One route. The first that matches a call takes it; a call that none matches goes to the service that it names.
 ///

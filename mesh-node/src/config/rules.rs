@@ -13,7 +13,9 @@ use super::ConfigError;
 use super::Document;
 use super::HashOnConfig;
 use super::NodeConfig;
+use super::RateLimitStoreConfig;
 use super::SourceConfig;
+use super::WhenAway;
 use super::identity::IdentityConfig;
 use super::identity::IdentitySource;
 use crate::consul::names::is_never_seen;
@@ -38,6 +40,7 @@ pub(super) fn check(config: &NodeConfig, document: &Document) -> Result<(), Conf
         ));
     }
     balancing(config, document)?;
+    rate_limit(config, document)?;
     routes(config, document)
 }
 
@@ -81,6 +84,41 @@ fn hash_on(on: &HashOnConfig) -> Result<(), &'static str> {
         }
         (Some(_), None, false) | (None, Some(_), false) | (None, None, true) => Ok(()),
         _ => Err("takes exactly one of header, cookie and caller"),
+    }
+}
+
+fn rate_limit(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
+    let limit = config.resilience.rate_limit.as_ref();
+    let Some(RateLimitStoreConfig::Redis(redis)) = limit.and_then(|limit| limit.store.as_ref())
+    else {
+        return Ok(());
+    };
+    let wrong = |key: &str, message: &str| {
+        let key = format!("resilience.rate_limit.store{key}");
+        Err(document.error(&key, message))
+    };
+    if redis.cert_file.is_some() != redis.key_file.is_some() {
+        return wrong("", "needs both of \"cert_file\" and \"key_file\", or none");
+    }
+    if redis.username.is_some() && redis.password_file.is_none() {
+        return wrong(".username", "needs a \"password_file\"");
+    }
+    if redis.timeout.is_zero() {
+        return wrong(".timeout", "must be longer than nothing");
+    }
+    if redis.connect_timeout.is_zero() {
+        return wrong(".connect_timeout", "must be longer than nothing");
+    }
+    match (redis.when_away, redis.nodes) {
+        (WhenAway::LocalShare, None) => wrong(
+            "",
+            "needs \"nodes\": how many share the limit, for `when_away: local_share`",
+        ),
+        (WhenAway::Closed, Some(_)) => wrong(
+            ".nodes",
+            "has no meaning with `when_away: closed`; remove it",
+        ),
+        _ => Ok(()),
     }
 }
 

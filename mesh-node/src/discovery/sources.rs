@@ -17,6 +17,8 @@ use mesh_resilience::random::Random;
 
 use self::registries::Builder;
 pub(super) use self::registries::announced;
+pub(crate) use self::registries::password_in;
+pub(crate) use self::registries::tls;
 use super::cache;
 use super::cache::Writer;
 use super::control_planes::ControlPlanes;

@@ -199,8 +199,9 @@ fn excerpt(body: &[u8]) -> String {
 }
 
 /// Refusals whose reason may pass by itself.
-const PASSING: [Code; 7] = [
+const PASSING: [Code; 8] = [
     Code::RateLimited,
+    Code::LimitUnavailable,
     Code::Overloaded,
     Code::CircuitOpen,
     Code::NoEndpoints,

@@ -70,6 +70,7 @@ use crate::workload_api::WorkloadApi;
 
 mod credentials;
 mod lanes;
+pub(crate) mod limit;
 mod policies;
 mod services;
 pub(crate) mod sessions;
@@ -184,7 +185,7 @@ pub(super) fn parts(
         token: tokens.map(|tokens| Arc::clone(&tokens.calls)),
         users: credentials.users,
         authorizer: authorizer(config, own, &policies)?,
-        limiter: limiter(config)?,
+        limit: limit::start(config, own, (&policies.health, &telemetry.limit), tasks)?,
         application: application(config, own, (tasks, methods), auditor.clone()),
         memory: memory(config, &telemetry, tasks)?,
         auditor: auditor.clone(),
@@ -368,21 +369,6 @@ fn audit(config: &NodeConfig) -> Result<Option<(Auditor, mesh_audit::Driver)>, E
         Auditor::new(log, kinds.collect(), is_durable),
         driver,
     )))
-}
-
-fn limiter(config: &NodeConfig) -> Result<Option<Limiter>, Error> {
-    let Some(limit) = &config.resilience.rate_limit else {
-        return Ok(None);
-    };
-    let windows = limit
-        .windows
-        .iter()
-        .map(|window| Window::new(window.max_requests, window.window))
-        .collect();
-    let limiter = Limiter::new(&LimitConfig::default().with_windows(windows));
-    limiter
-        .map(Some)
-        .map_err(|source| Error::config("resilience.rate_limit", source))
 }
 
 /// How much of what anybody can cause is written down, for each of them: ten a second.

@@ -3,7 +3,7 @@
 //! | # | layer | refuses with | why here |
 //! |--:|---|---|---|
 //! | 1 | normalise | `bad_request`, `headers_too_large` | what is decided about is what is forwarded |
-//! | 2 | rate limit | `rate_limited` | per caller, whose certificate is verified; refused calls count too |
+//! | 2 | rate limit | `rate_limited`, `limit_unavailable` | per caller, whose certificate is verified; refused calls count too |
 //! | 3 | token, then the user's credential | `unauthenticated` | who calls is settled before what it may |
 //! | 4 | identity headers | – | a caller's are dropped, ours are set |
 //! | 5 | policy | `denied` | no byte reaches the application without it |
@@ -30,7 +30,6 @@ use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_auth::request::strip_identity_headers;
 use mesh_auth::spiffe::SpiffeId;
-use mesh_resilience::limit::Limiter;
 use mesh_transport::Body;
 use mesh_transport::app::is_grpc;
 use mesh_transport::tls::PeerId;
@@ -48,6 +47,7 @@ use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_REQUEST_ID;
 use crate::service_token::TokenCheck;
+use crate::stack::limit::RateLimit;
 use crate::stack::now;
 use crate::stack::once::Asked;
 use crate::stack::once::Memory;
@@ -76,7 +76,7 @@ pub(crate) struct Inbound {
     pub(crate) token: Option<Arc<TokenCheck>>,
     pub(crate) users: Option<Arc<UserCheck>>,
     pub(crate) authorizer: Authorizer,
-    pub(crate) limiter: Option<Limiter>,
+    pub(crate) limit: Option<RateLimit>,
     pub(crate) application: Arc<Application>,
     /// What writes were answered, where they can be sent again.
     pub(crate) memory: Option<Memory>,
@@ -227,7 +227,7 @@ impl Inbound {
             return Err(crate::audit::unavailable());
         }
         // First, so that calls that are refused below count too (threat 59).
-        let limits = self.limit(peer)?;
+        let limits = self.limit(peer).await?;
         let at = (self.recorder.clock)();
         self.verify_token(peer, request.headers(), unix_seconds(at))?;
         let stand_in = peer
@@ -269,11 +269,14 @@ impl Inbound {
     }
 
     /// Counts a call of `peer`; gives the headers that tell it how many are left.
-    pub(crate) fn limit(&self, peer: &Peer) -> Result<Option<LimitHeaders>, Refusal> {
-        let Some(limiter) = &self.limiter else {
+    pub(crate) async fn limit(&self, peer: &Peer) -> Result<Option<LimitHeaders>, Refusal> {
+        let Some(limit) = &self.limit else {
             return Ok(None);
         };
-        let verdict = limiter.check(&*peer.shown, now());
+        let verdict = limit.check(&peer.shown).await.map_err(|away| {
+            let message = "requests can't be counted for all nodes now; try again later";
+            Refusal::new(Code::LimitUnavailable, message).with_retry_after(away.retry_after)
+        })?;
         let headers = limit_headers(&verdict);
         if verdict.allowed {
             return Ok(Some(headers));

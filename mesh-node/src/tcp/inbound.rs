@@ -120,7 +120,9 @@ async fn accept(
 /// Everything that must hold before the application is called.
 async fn admit(shared: &Shared, app: &TcpApp, (peer, from): (&Peer, SocketAddr)) -> bool {
     let inbound = &shared.gate.inbound;
-    if shared.auditor.as_ref().is_some_and(Auditor::has_failed) || inbound.limit(peer).is_err() {
+    if shared.auditor.as_ref().is_some_and(Auditor::has_failed)
+        || inbound.limit(peer).await.is_err()
+    {
         shared.refused_connection(
             from,
             "the caller made too many calls, or nothing can be recorded",

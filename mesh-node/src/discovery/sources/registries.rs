@@ -312,11 +312,17 @@ type Secret = Arc<dyn Fn() -> io::Result<String> + Send + Sync>;
 
 /// A secret that stands in the configuration, or in a file that is read each time.
 fn secret(text: Option<&SecretText>, file: Option<&PathBuf>) -> Option<Secret> {
-    if let Some(file) = file.cloned() {
-        return Some(Arc::new(move || read_secret(&file)));
+    if let Some(file) = file {
+        return Some(password_in(file));
     }
     let text = text.cloned()?;
     Some(Arc::new(move || Ok(text.expose().to_owned())))
+}
+
+/// A secret in a file that is read each time.
+pub(crate) fn password_in(file: &Path) -> Secret {
+    let file = file.to_owned();
+    Arc::new(move || read_secret(&file))
 }
 
 fn read_secret(file: &Path) -> io::Result<String> {
@@ -332,7 +338,7 @@ fn read_secret(file: &Path) -> io::Result<String> {
 }
 
 /// TLS with these roots, certificate and key; none where there are no roots.
-fn tls(
+pub(crate) fn tls(
     (ca, certificate, key): (&Option<PathBuf>, &Option<PathBuf>, &Option<PathBuf>),
     name: Option<&String>,
 ) -> Result<Option<TlsConfig>, BoxError> {

@@ -11,9 +11,7 @@ use mesh_resilience::breaker::SlowCalls;
 use mesh_resilience::breaker::SuccessRate;
 use mesh_resilience::bulkhead::Bulkhead;
 use mesh_resilience::bulkhead::BulkheadConfig;
-use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::limit::Limiter;
-use mesh_resilience::limit::Window;
 use mesh_resilience::random::Random;
 use mesh_resilience::retry::Budget;
 use mesh_resilience::retry::BudgetConfig;
@@ -24,7 +22,6 @@ use mesh_resilience::timeout::Total;
 use mesh_resilience::timeout::WithinDeadline;
 
 use crate::config::Backoff;
-use crate::config::RateLimitConfig;
 use crate::config::ResilienceConfig;
 use crate::error::Error;
 use crate::route::Mirror;
@@ -227,16 +224,10 @@ fn bulkhead_config(resilience: &ResilienceConfig) -> BulkheadConfig {
 
 /// The limit that all calls of a route share.
 pub(super) fn limiter(route: &Route) -> Result<Option<Limiter>, Error> {
-    let Some(RateLimitConfig { windows }) = &route.overrides.rate_limit else {
+    let Some(limit) = &route.overrides.rate_limit else {
         return Ok(None);
     };
-    let windows = windows
-        .iter()
-        .map(|window| Window::new(window.max_requests, window.window))
-        .collect();
-    let config = LimitConfig::default()
-        .with_windows(windows)
-        .with_max_keys(NonZeroUsize::MIN);
+    let config = limit.limits().with_max_keys(NonZeroUsize::MIN);
     Limiter::new(&config)
         .map(Some)
         .map_err(wrong(format!("rate_limit of the route {}", route.name)))

@@ -1,0 +1,120 @@
+//! The rate limit of callers: counted here, or by a store that nodes share.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use mesh_resilience::BoxError;
+use mesh_resilience::limit::Limiter;
+use mesh_resilience::limit::Verdict;
+use mesh_resilience::limit::redis::RedisStore;
+use mesh_resilience::limit::shared;
+use mesh_resilience::limit::shared::DecidedBy;
+use mesh_resilience::limit::shared::SharedLimiter;
+use mesh_resilience::refusal::LimitStoreAway;
+use tokio::sync::oneshot;
+
+use crate::health::Board;
+use crate::stack::now;
+use crate::stack::outbound::chain;
+use crate::telemetry::LimitMetrics;
+
+/// Says how many requests a caller may still make.
+#[derive(Debug)]
+pub(crate) struct RateLimit {
+    counter: Counter,
+    metrics: LimitMetrics,
+}
+
+/// Who counts.
+#[derive(Debug)]
+pub(crate) enum Counter {
+    /// This node, for itself.
+    Here(Limiter),
+    /// Redis, for several nodes.
+    Redis(Box<Shared>),
+}
+
+/// A limit in Redis, and what ends its upkeep when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) limiter: SharedLimiter<RedisStore>,
+    /// Dropped with the limit.
+    #[expect(dead_code, reason = "its other end waits for this to be dropped")]
+    pub(crate) upkeep: oneshot::Sender<()>,
+}
+
+impl RateLimit {
+    pub(crate) const fn new(counter: Counter, metrics: LimitMetrics) -> Self {
+        Self { counter, metrics }
+    }
+
+    /// Counts a request of `caller`, or says that there is nobody who may decide.
+    pub(crate) async fn check(&self, caller: &str) -> Result<Verdict, LimitStoreAway> {
+        let decided = match &self.counter {
+            Counter::Here(limiter) => Ok((limiter.check(caller, now()), None)),
+            Counter::Redis(shared) => {
+                let decided = shared.limiter.check(caller, NonZeroU32::MIN).await;
+                decided.map(|(verdict, by)| (verdict, Some(by)))
+            }
+        };
+        let by = match &decided {
+            Ok((verdict, by)) => {
+                let by = match by {
+                    None => "node",
+                    Some(DecidedBy::LocalShare) => "share",
+                    Some(_) => "store",
+                };
+                (
+                    if verdict.allowed {
+                        "allowed"
+                    } else {
+                        "limited"
+                    },
+                    by,
+                )
+            }
+            Err(_) => ("unavailable", "nobody"),
+        };
+        self.metrics.decided(by);
+        decided.map(|(verdict, _)| verdict)
+    }
+
+    /// Waits until a store has been reached, or has not: before the first request comes.
+    pub(crate) async fn ready(&self) {
+        if let Counter::Redis(shared) = &self.counter {
+            shared.limiter.store().first_attempt().await;
+        }
+    }
+}
+
+/// Says to people how the store does.
+pub(crate) struct Told {
+    pub(crate) health: Arc<Board>,
+    pub(crate) metrics: LimitMetrics,
+    /// What is done while the store is away, for people.
+    pub(crate) meanwhile: &'static str,
+}
+
+impl shared::Observe for Told {
+    fn store_changed(&self, is_away: bool) {
+        self.metrics.show_store(is_away);
+        if is_away {
+            tracing::warn!(
+                meanwhile = self.meanwhile,
+                "the store of the rate limit is away"
+            );
+            let message = format!("the store of the rate limit is away: {}", self.meanwhile);
+            self.health.degraded(PART, message);
+        } else {
+            tracing::info!("the store of the rate limit is back");
+            self.health.ok(PART);
+        }
+    }
+
+    fn store_failed(&self, error: &BoxError) {
+        self.metrics.store_failed();
+        tracing::debug!(error = %chain(&**error), "the store of the rate limit gave no answer");
+    }
+}
+
+const PART: &str = "rate_limit";
