@@ -42,8 +42,8 @@
 //!
 //! # Cost
 //!
-//! A call through a closed breaker takes no lock and allocates nothing: two atomic reads, and the count of references to
-//! the breaker up and down. Where successes are counted too ([`SuccessRate`], [`SlowCalls`]) it takes a lock at its end.
+//! A call through a closed breaker takes no lock, allocates nothing and reads no clock: a few atomic reads, and the count
+//! of references to the breaker up and down. Where successes are counted too ([`SuccessRate`], [`SlowCalls`]) it takes a lock at its end.
 //!
 //! *Cancel safety*: a dropped response future releases its place.
 //!
@@ -150,6 +150,8 @@ struct Shared {
     failures: AtomicU32,
     /// Whether successes are counted, which needs the lock.
     counts_successes: bool,
+    /// Whether calls are timed.
+    is_timed: bool,
     machine: Mutex<Machine>,
     random: Arc<dyn Random>,
     observer: Option<Arc<dyn Observe>>,
@@ -177,11 +179,13 @@ impl Breaker {
     ) -> Result<Self, ConfigError> {
         config.check()?;
         let counts_successes = config.success_rate.is_some() || config.slow_calls.is_some();
+        let is_timed = config.slow_calls.is_some();
         let machine = Machine::new(config);
         let shared = Shared {
             word: AtomicU64::new(word(&machine)),
             failures: AtomicU32::new(0),
             counts_successes,
+            is_timed,
             machine: Mutex::new(machine),
             random,
             observer,
@@ -199,22 +203,30 @@ impl Breaker {
     ///
     /// [`BreakerOpen`] when the call must not be made.
     pub fn try_acquire(&self, now: Instant) -> Result<Permit, BreakerOpen> {
+        self.admit(|| now)
+    }
+
+    /// As [`Breaker::try_acquire`], reading the clock only where the time matters.
+    fn admit(&self, clock: impl FnOnce() -> Instant) -> Result<Permit, BreakerOpen> {
         let word = self.shared.word.load(Ordering::Acquire);
-        let ticket = if is_closed(word) {
-            Ticket {
+        let (ticket, started) = if is_closed(word) {
+            let ticket = Ticket {
                 generation: generation(word),
                 is_probe: false,
-            }
+            };
+            (ticket, self.shared.is_timed.then(clock))
         } else {
+            let now = clock();
             let admitted = self
                 .shared
                 .change(|machine, random| machine.admit(now, random));
-            admitted.inspect_err(|_| self.shared.refused())?
+            let ticket = admitted.inspect_err(|_| self.shared.refused())?;
+            (ticket, Some(now))
         };
         Ok(Permit {
             breaker: self.clone(),
             ticket,
-            started: now,
+            started,
             is_settled: false,
         })
     }
@@ -240,7 +252,7 @@ impl Breaker {
     /// An open breaker whose time is over is already [`State::HalfOpen`] here, though an [`Observe`] hears of it with the
     /// first probe.
     pub fn state(&self, now: Instant) -> State {
-        if is_closed(self.shared.word.load(Ordering::Acquire)) {
+        if self.is_closed() {
             State::Closed
         } else {
             self.shared.machine.lock().state(now)
@@ -249,11 +261,15 @@ impl Breaker {
 
     /// Returns how long until an open breaker lets a probe pass; zero in any other state.
     pub fn retry_after(&self, now: Instant) -> Duration {
-        if is_closed(self.shared.word.load(Ordering::Acquire)) {
+        if self.is_closed() {
             Duration::ZERO
         } else {
             self.shared.machine.lock().open_for(now)
         }
+    }
+
+    fn is_closed(&self) -> bool {
+        is_closed(self.shared.word.load(Ordering::Acquire))
     }
 
     /// Refuses a call without asking the machine.
@@ -292,8 +308,9 @@ impl Shared {
         }
     }
 
-    fn record(&self, ticket: Ticket, ended: &Ended) {
-        let changes_nothing = match ended.outcome {
+    /// Returns whether a result leaves everything as it is, so that it needs neither the lock nor the time.
+    fn changes_nothing(&self, ticket: Ticket, outcome: Outcome) -> bool {
+        match outcome {
             Outcome::Success => {
                 !self.counts_successes
                     && !ticket.is_probe
@@ -302,9 +319,6 @@ impl Shared {
             }
             Outcome::Failure => false,
             Outcome::CallerError | Outcome::Unknown => !ticket.is_probe,
-        };
-        if !changes_nothing {
-            self.change(|machine, random| machine.record(ticket, ended, random));
         }
     }
 }
@@ -315,20 +329,32 @@ impl Shared {
 pub struct Permit {
     breaker: Breaker,
     ticket: Ticket,
-    started: Instant,
+    /// Where the time that the call takes matters.
+    started: Option<Instant>,
     is_settled: bool,
 }
 
 impl Permit {
     /// Reports how the call went, which took from [`Breaker::try_acquire`] to `now`.
-    pub fn record(mut self, outcome: Outcome, now: Instant) {
+    pub fn record(self, outcome: Outcome, now: Instant) {
+        self.settle(outcome, || now);
+    }
+
+    /// As [`Permit::record`], reading the clock only where the time matters.
+    fn settle(mut self, outcome: Outcome, clock: impl FnOnce() -> Instant) {
         self.is_settled = true;
+        let shared = &self.breaker.shared;
+        if shared.changes_nothing(self.ticket, outcome) {
+            return;
+        }
+        let now = clock();
+        let began = self.started.unwrap_or(now);
         let ended = Ended {
             outcome,
-            took: now.saturating_duration_since(self.started),
+            took: now.saturating_duration_since(began),
             now,
         };
-        self.breaker.shared.record(self.ticket, &ended);
+        shared.change(|machine, random| machine.record(self.ticket, &ended, random));
     }
 
     /// Returns whether this call is one of the few that a half-open breaker lets through.

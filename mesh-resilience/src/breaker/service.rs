@@ -78,7 +78,7 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         // An open breaker answers at once, also when the service below is stuck.
-        self.refuses = self.breaker.state(now()) == State::Open;
+        self.refuses = !self.breaker.is_closed() && self.breaker.state(now()) == State::Open;
         if self.refuses {
             return Poll::Ready(Ok(()));
         }
@@ -86,14 +86,13 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let now = now();
         if std::mem::take(&mut self.refuses) {
-            let refusal = self.breaker.refuse(now);
+            let refusal = self.breaker.refuse(now());
             return ResponseFuture {
                 state: CallState::Refused { refusal },
             };
         }
-        let state = match self.breaker.try_acquire(now) {
+        let state = match self.breaker.admit(now) {
             Ok(permit) => CallState::Running {
                 inner: self.inner.call(request),
                 permit: Some(permit),
@@ -144,7 +143,7 @@ where
             } => {
                 let result = ready!(inner.poll(cx)).map_err(Into::into);
                 if let Some(permit) = permit.take() {
-                    permit.record(classifier.classify(result.as_ref()).outcome, now());
+                    permit.settle(classifier.classify(result.as_ref()).outcome, now);
                 }
                 Poll::Ready(result)
             }
