@@ -29,15 +29,35 @@
 //! *Cancel safety*: dropping a response future at any point gives back what it held: a probe slot, a permit, a place in
 //! the queue. It counts as neither success nor failure.
 //!
+//! # Which one do I need
+//!
+//! | what happens | what helps |
+//! |---|---|
+//! | a call takes for ever | [`timeout`]; over several hops a [`deadline`] that is carried on |
+//! | now and then a call fails, and works the next time | [`retry`], with a [`budget`] |
+//! | now and then a call is slow | [`hedge`] |
+//! | a service is down, and everybody waits for it | [`breaker`] |
+//! | a service answers so late that it is of no use | [`breaker`], with `SlowCalls` |
+//! | one instance of several is bad | [`balance`], with its outliers |
+//! | a service that hangs takes all my threads, memory, connections | [`bulkhead`] |
+//! | one caller asks for more than its share | [`limit`] |
+//! | all callers together ask for more than I can do | [`shed`] |
+//! | a repeat of a write must not act twice | [`once`] |
+//! | something else is better than an error | [`fallback`] |
+//!
 //! # Order
 //!
-//! Outermost first: fallback, total timeout, retry, hedge, then for each attempt: pick an endpoint, breaker, bulkhead, timeout.
-//! The breaker sees a timeout only from a layer below it.
+//! Outermost first, of calls to others: fallback, total timeout, retry, hedge, then for each attempt: breaker, timeout,
+//! bulkhead, pick an endpoint. The breaker sees a timeout only from a layer below it, and a full bulkhead or an open
+//! breaker is answered at once. Of calls from others: limit (what one caller may), shed or bulkhead (what all may), timeout.
+//!
+//! Examples for reqwest, tonic and axum are in `examples/`.
 //!
 //! # What this crate does not do
 //!
 //! - The balancer picks; it finds no endpoints, makes no connections and checks no health of its own.
-//! - No metrics: hand in a [`breaker::Observe`] or [`retry::Observe`].
+//! - No metrics: hand in an `Observe` ([`breaker::Observe`], [`bulkhead::Observe`], [`retry::Observe`]), or ask for a
+//!   `snapshot`.
 //! - No task of its own: nothing runs between calls.
 //!
 //! # Modules
@@ -77,7 +97,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `http` | [`classify`] gains `HttpClassifier`; `http::Request` carries a [`Deadline`](deadline::Deadline) in its extensions |
+//! | `http` | [`classify`] gains `HttpClassifier`; `http::Request` can be repeated, and carries a [`Deadline`](deadline::Deadline) in its extensions |
 //! | `redis` | `limit::redis`, a store of rate limits in Redis or Valkey, and all of `shared` |
 //! | `rls` | `limit` with [`limit::rls`]: Envoy's rate limit service, its client and its server, over gRPC |
 //! | `serde` | `Deserialize` and `Serialize` for the configuration, durations written as `30s` or `1h` |
