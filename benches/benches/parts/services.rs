@@ -17,10 +17,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use failsafe::futures::CircuitBreaker as _;
 use mesh_resilience::BoxError;
+use mesh_resilience::balance::Ask;
+use mesh_resilience::balance::BalanceConfig;
 use mesh_resilience::balance::EndpointState;
 use mesh_resilience::balance::InFlight;
 use mesh_resilience::balance::Picker;
-use mesh_resilience::balance::Policy;
 use mesh_resilience::breaker::Breaker;
 use mesh_resilience::breaker::BreakerConfig;
 use mesh_resilience::breaker::BreakerLayer;
@@ -149,7 +150,7 @@ fn stack() -> OneCall {
         .map(|_| Arc::new(EndpointState::new(now)))
         .collect();
     let pick = Pick {
-        picker: Arc::new(Picker::new(Policy::LeastRequest, &endpoints)),
+        picker: Arc::new(Picker::new(&BalanceConfig::default(), &endpoints, now)),
         endpoints: endpoints.into(),
         random: Arc::new(SplitMix64::new(42)),
     };
@@ -246,7 +247,9 @@ impl Service<Call> for Pick {
 
     fn call(&mut self, call: Call) -> Self::Future {
         let now = benches::now();
-        let picked = self.picker.pick(&self.endpoints, &[], &*self.random, now);
+        let picked = self
+            .picker
+            .pick(&self.endpoints, &Ask::new(now, &*self.random));
         Picked {
             answer: Echo.call(call),
             _in_flight: self.endpoints[picked.unwrap()].begin(),
