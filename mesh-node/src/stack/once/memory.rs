@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use http::HeaderName;
 use http::HeaderValue;
 use http::Response;
 use http::StatusCode;
@@ -54,14 +55,15 @@ pub(crate) struct Memory {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FromMemory;
 
-/// An answer, whole.
+/// An answer, whole, and copied: a field or a piece of a body would hold on to the buffer that it was read into.
 #[derive(Debug)]
 enum Kept {
     Answer {
         status: StatusCode,
-        headers: HeaderMap,
-        body: Bytes,
-        trailers: Option<HeaderMap>,
+        /// The head as text, up to `head`, and the body.
+        bytes: Bytes,
+        head: usize,
+        trailers: Option<Box<[u8]>>,
     },
     /// A handler of this program failed, which is its answer.
     Refused(Refusal),
@@ -240,7 +242,7 @@ impl Run {
 /// An answer that is being kept.
 struct Taking {
     status: StatusCode,
-    headers: HeaderMap,
+    head: Vec<u8>,
     pieces: Vec<Bytes>,
     bytes: usize,
     most: usize,
@@ -248,15 +250,12 @@ struct Taking {
 
 impl Taking {
     fn new(head: &response::Parts, most: usize) -> Self {
-        let fields = head.headers.iter();
-        let bytes = fields
-            .map(|(name, value)| name.as_str().len() + value.len() + FIELD)
-            .sum();
+        let (status, head) = (head.status, written(&head.headers));
         Self {
-            status: head.status,
-            headers: head.headers.clone(),
+            status,
+            bytes: head.len(),
+            head,
             pieces: Vec::new(),
-            bytes,
             most,
         }
     }
@@ -272,7 +271,9 @@ impl Taking {
                 self.bytes += data.len();
                 self.pieces.push(data.clone());
             } else if let Some(fields) = frame.trailers_ref() {
-                trailers = Some(fields.clone());
+                let fields = written(fields).into_boxed_slice();
+                self.bytes += fields.len();
+                trailers = Some(fields);
             }
             tape.push(frame);
             if self.bytes > self.most {
@@ -280,11 +281,17 @@ impl Taking {
                 return tape.end(End::Rest(body));
             }
         }
+        let head = self.head.len();
+        let mut bytes = self.head;
+        bytes.reserve_exact(self.bytes.saturating_sub(head));
+        self.pieces
+            .iter()
+            .for_each(|piece| bytes.extend_from_slice(piece));
+        bytes.shrink_to_fit();
         let kept = Kept::Answer {
             status: self.status,
-            headers: self.headers,
-            // Copied: a small piece can hold on to the large buffer that it was read into.
-            body: self.pieces.concat().into(),
+            bytes: Bytes::from(bytes),
+            head,
             trailers,
         };
         ticket.answer(Arc::new(kept), self.bytes);
@@ -294,25 +301,50 @@ impl Taking {
 
 impl Kept {
     fn replay(&self) -> Answered {
-        let (status, headers, body) = match self {
+        let (status, bytes, head, trailers) = match self {
             Self::Refused(refusal) => return Err(refusal.clone()),
             Self::Answer {
                 status,
-                headers,
-                body,
+                bytes,
+                head,
                 trailers,
-            } => (
-                *status,
-                headers.clone(),
-                whole(body.clone(), trailers.clone()),
-            ),
+            } => (*status, bytes, *head, trailers),
         };
-        let mut response = Response::new(body);
+        let trailers = trailers.as_deref().map(read);
+        let mut response = Response::new(whole(bytes.slice(head..), trailers));
         *response.status_mut() = status;
-        *response.headers_mut() = headers;
+        *response.headers_mut() = read(bytes.get(..head).unwrap_or_default());
         response.extensions_mut().insert(FromMemory);
         Ok(response)
     }
+}
+
+/// Header fields as `NAME:VALUE` and a line feed each: neither holds what ends it (RFC 9110 section 5).
+fn written(fields: &HeaderMap) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (name, value) in fields {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.push(b':');
+        text.extend_from_slice(value.as_bytes());
+        text.push(b'\n');
+    }
+    text
+}
+
+fn read(text: &[u8]) -> HeaderMap {
+    let lines = text.split(|byte| *byte == b'\n');
+    let fields = lines.filter_map(|line| {
+        let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b':')?)?;
+        let name = HeaderName::from_bytes(name).ok()?;
+        let value = HeaderValue::from_bytes(value.get(1..)?).ok()?;
+        Some((name, value))
+    });
+    // Of a name that stands several times each value is kept.
+    let mut read = HeaderMap::new();
+    for (name, value) in fields {
+        read.append(name, value);
+    }
+    read
 }
 
 fn whole(body: Bytes, trailers: Option<HeaderMap>) -> Body {
@@ -356,5 +388,19 @@ fn fingerprint(request: &CanonicalRequest, body: &[u8]) -> [u8; 32] {
 /// Calling nodes keep no larger body to send it again, so none asks for this.
 #[expect(clippy::cast_possible_truncation, reason = "64 KiB")]
 const MAX_BODY: usize = MAX_KEPT_BYTES as usize;
-/// What a header field takes besides its text.
-const FIELD: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_fields_are_read_as_they_were_written() {
+        let mut fields = HeaderMap::new();
+        for (name, value) in [("set-cookie", "a:b"), ("set-cookie", "c"), ("x-empty", "")] {
+            fields.append(name, HeaderValue::from_static(value));
+        }
+        fields.insert("x-odd", HeaderValue::from_bytes(b"\xff\t:").unwrap());
+        assert_eq!(read(&written(&fields)), fields);
+        assert_eq!(read(b""), HeaderMap::new());
+    }
+}
