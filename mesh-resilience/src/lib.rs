@@ -64,7 +64,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`balance`] | which endpoint: power of two, round robin, random; outlier ejection |
+//! | [`balance`] | which endpoint: by load, latency, turn, chance or hash; priorities, zones, slow start, subsets; outlier ejection |
 //! | [`breaker`] | stops calling what fails, and tries again with a few probes |
 //! | [`budget`] | so many repeats for so many requests |
 //! | [`bulkhead`] | so many calls at a time, so many waiting |
