@@ -23,8 +23,7 @@
 //!
 //! - It holds wiring and no mechanism: policy is in `mesh-auth`, sessions in `mesh-session`, bytes in `mesh-transport`,
 //!   retries and breakers in `mesh-resilience`, the audit log in `mesh-audit`. Each can be used without this crate.
-//! - It finds services in its configuration only; registries, the gateway and routes are not there yet. A key
-//!   of theirs is refused.
+//! - It has no gateway yet: it carries calls of its own application and of other nodes. A key of one is refused.
 //! - It never falls back to something weaker: a part that can't be had ends the start.
 //!
 //! # Modules

@@ -90,3 +90,6 @@ const MAX_COMPILED_BYTES: usize = 128 * 1024;
 const MAX_CACHE_BYTES: usize = 256 * 1024;
 /// Deepest brackets; the parser goes down once for each.
 const MAX_DEPTH: u32 = 50;
+
+#[cfg(test)]
+mod tests;

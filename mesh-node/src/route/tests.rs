@@ -1,5 +1,6 @@
 //! Routes as they are written in a file, and the calls that they take.
 
+mod naive;
 mod wrong;
 
 use std::path::Path;
