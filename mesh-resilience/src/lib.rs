@@ -60,6 +60,37 @@
 //!   `snapshot`.
 //! - No task of its own: nothing runs between calls.
 //!
+//! # Compared with
+//!
+//! A call that succeeds at once, through one layer: nanoseconds of processor time on one core of a shared x86-64 machine
+//! (the least of 15 runs of 50,000 calls), and allocations. The bare service takes 3.0 ns, a reading of the clock 22.5.
+//! `cargo bench -p benches --bench resilience_peers` measures the same, each beside the others.
+//!
+//! | layer | here | others |
+//! |---|--:|---|
+//! | breaker | 23 | failsafe 1.3: 75 · tower-resilience 0.13: 203, 3 allocations |
+//! | breaker that counts successes and times calls | 98 | |
+//! | bulkhead | 24 | tower 0.5 `ConcurrencyLimit`: 19 · tower-resilience: 181, 3 allocations |
+//! | timeout | 54 | tower: 38 · `tokio::time::timeout`: 54 |
+//! | retry with budget | 56 | tower's `Retry` with a policy made of its budget and backoff: 57 · backon 1.6, which has no budget: 17 |
+//! | limiter, two threads, one key | 78 | governor 0.10, keyed: 38 to 49 |
+//! | limiter, two threads, 100,000 keys | 180 | governor: 167 to 210 |
+//! | deadline, retry, breaker, timeout, bulkhead, limiter, one of 100 endpoints | 450 to 480 | |
+//!
+//! Nothing of this crate allocates on that way. What the others have and this crate has not:
+//!
+//! - tower: readiness that waits (`ConcurrencyLimit` holds callers back in `poll_ready`, so that balancers and
+//!   `load_shed` see it; here a call is taken and waits in its future), and retry policies of any kind.
+//! - tower-resilience: windows that count calls rather than time, presets, ready-made metrics, and patterns that are
+//!   no business of this crate: cache, coalescing, chaos.
+//! - failsafe: an open time that grows from one opening to the next; breakers around streams and plain functions.
+//! - governor: waiting until a call is allowed, `no_std`; a smaller check for one key, with one rule only.
+//! - backon: retries of any closure, blocking ones and `no_std` too.
+//!
+//! What this crate has and none of them: budgets that hold over several hops, classification by whether the callee can
+//! have acted, clock and randomness as arguments (tower-resilience and failsafe read the system's), probes that can't get
+//! lost, and state machines that are held against models over a million random traces.
+//!
 //! # Modules
 //!
 //! | module | what |

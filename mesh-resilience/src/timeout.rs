@@ -166,10 +166,17 @@ where
         let inner = (!after.is_zero()).then(|| self.inner.call(request));
         ResponseFuture {
             inner,
-            sleep: tokio::time::sleep(after),
+            // Not `sleep`, which would read the clock again.
+            sleep: tokio::time::sleep_until(until(now, after)),
             after,
         }
     }
+}
+
+/// The end of a time from `now`; one too long to represent ends in some thirty years.
+fn until(now: tokio::time::Instant, after: Duration) -> tokio::time::Instant {
+    now.checked_add(after)
+        .unwrap_or_else(|| Deadline::after(now.into_std(), after).instant().into())
 }
 
 pin_project! {
