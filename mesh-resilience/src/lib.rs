@@ -87,9 +87,10 @@
 //! - governor: waiting until a call is allowed, `no_std`; a smaller check for one key, with one rule only.
 //! - backon: retries of any closure, blocking ones and `no_std` too.
 //!
-//! What this crate has and none of them: budgets that hold over several hops, classification by whether the callee can
-//! have acted, clock and randomness as arguments (tower-resilience and failsafe read the system's), probes that can't get
-//! lost, and state machines that are held against models over a million random traces.
+//! What this crate adds: amplification that stays bounded over several hops, classification by whether the callee can have
+//! acted, one refusal type for each layer whatever lies between, a clock that a paused runtime drives (governor takes one
+//! too; tower-resilience and failsafe read the system's), and state machines that are held against models over a million
+//! random traces.
 //!
 //! # Modules
 //!
