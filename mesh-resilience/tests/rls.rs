@@ -1,14 +1,26 @@
 //! The rate limit service: what it counts, over its own client and server without a network.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::future::Future;
+use std::num::NonZeroU32;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
 use std::time::Duration;
 use std::time::Instant;
 
+use mesh_resilience::BoxError;
+use mesh_resilience::limit::LimitConfig;
+use mesh_resilience::limit::Window;
 use mesh_resilience::limit::rls::Answer;
 use mesh_resilience::limit::rls::Code;
+use mesh_resilience::limit::rls::DecidedBy;
 use mesh_resilience::limit::rls::Descriptor;
 use mesh_resilience::limit::rls::DescriptorConfig;
 use mesh_resilience::limit::rls::DomainConfig;
@@ -21,8 +33,13 @@ use mesh_resilience::limit::rls::QuestionError;
 use mesh_resilience::limit::rls::RateConfig;
 use mesh_resilience::limit::rls::RlsClient;
 use mesh_resilience::limit::rls::RlsError;
+use mesh_resilience::limit::rls::RlsLimiter;
 use mesh_resilience::limit::rls::RlsServer;
 use mesh_resilience::limit::rls::Unit;
+use mesh_resilience::limit::rls::WhenAway;
+use mesh_resilience::random::SplitMix64;
+use tower::Service;
+use tower::ServiceExt;
 use tower::service_fn;
 
 fn start() -> Instant {
@@ -245,7 +262,7 @@ async fn a_client_learns_from_the_server_what_the_judge_says() {
         Code::Ok
     );
     let wrong = client.ask(Question::new("", vec![])).await.unwrap_err();
-    assert!(matches!(wrong, RlsError::Failed { .. }), "{wrong:?}");
+    assert!(matches!(wrong, RlsError::Refused { .. }), "{wrong:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -333,4 +350,153 @@ fn a_question_has_bounds() {
     }
     let malformed = Question::decode(&[0xff]).unwrap_err();
     assert!(matches!(malformed, QuestionError::Malformed { .. }));
+}
+
+/// A service that answers as a judge does, or not at all.
+#[derive(Clone)]
+struct Flaky {
+    server: RlsServer,
+    is_gone: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Flaky {
+    fn new() -> Self {
+        Self {
+            server: RlsServer::new(Arc::new(judge())),
+            is_gone: Arc::default(),
+            asked: Arc::default(),
+        }
+    }
+
+    fn limiter(&self, when_away: &WhenAway) -> RlsLimiter<Self> {
+        let random = Arc::new(SplitMix64::new(7));
+        RlsLimiter::new(RlsClient::new(self.clone()), when_away, random, None).unwrap()
+    }
+
+    fn leave(&self, is_gone: bool) {
+        self.is_gone.store(is_gone, Ordering::Relaxed);
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Service<http::Request<tonic::body::Body>> for Flaky {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.is_gone.load(Ordering::Relaxed) {
+            return Box::pin(async { Err("gone".into()) });
+        }
+        let answer = self.server.clone().oneshot(request);
+        Box::pin(async { Ok(answer.await?) })
+    }
+}
+
+fn share() -> WhenAway {
+    let window = Window::new(NonZeroU32::new(4).unwrap(), Duration::from_mins(1));
+    WhenAway::LocalShare(LimitConfig::default().with_windows(vec![window]))
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_service_is_away_calls_pass_or_not_by_choice() {
+    let acme = || question(&[("tenant", "acme")]);
+    for (when_away, allowed, decided_by) in [
+        (WhenAway::Open, [true; 6], DecidedBy::Nobody),
+        (WhenAway::Closed, [false; 6], DecidedBy::Nobody),
+        (
+            share(),
+            [true, true, true, true, false, false],
+            DecidedBy::LocalShare,
+        ),
+    ] {
+        let service = Flaky::new();
+        let limiter = service.limiter(&when_away);
+        service.leave(true);
+        let mut passed = Vec::new();
+        for _ in 0..6 {
+            let decision = limiter.check(acme(), "acme").await;
+            assert_eq!(decision.decided_by, decided_by);
+            assert_eq!(decision.allowed, decision.retry_after.is_zero());
+            passed.push(decision.allowed);
+        }
+        assert_eq!(passed, allowed, "{when_away:?}");
+        assert_eq!(service.asked(), 3, "three in vain, and none waits any more");
+        assert!(limiter.is_away());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_decides_again_once_it_is_back() {
+    let service = Flaky::new();
+    let limiter = service.limiter(&WhenAway::Open);
+    service.leave(true);
+    for _ in 0..3 {
+        limiter.check(question(&[("tenant", "a")]), "a").await;
+    }
+    service.leave(false);
+    tokio::time::advance(Duration::from_millis(1_200)).await;
+    for _ in 0..3 {
+        let decision = limiter.check(question(&[("tenant", "banned")]), "a").await;
+        assert_eq!(
+            (decision.allowed, decision.decided_by),
+            (false, DecidedBy::Service)
+        );
+    }
+    assert!(!limiter.is_away());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_is_used_up_by_what_passed_before_the_service_went() {
+    let service = Flaky::new();
+    let limiter = service.limiter(&share());
+    for _ in 0..3 {
+        assert!(
+            limiter
+                .check(question(&[("tenant", "acme")]), "acme")
+                .await
+                .allowed
+        );
+    }
+    service.leave(true);
+    let mut passed = 0;
+    for _ in 0..6 {
+        let decision = limiter.check(question(&[("tenant", "acme")]), "acme").await;
+        passed += u32::from(decision.allowed);
+    }
+    assert_eq!(passed, 1);
+}
+
+// threat 47
+#[tokio::test(start_paused = true)]
+async fn questions_that_are_refused_do_not_send_the_service_away() {
+    let service = Flaky::new();
+    let limiter = service.limiter(&WhenAway::Closed);
+    let long = "x".repeat(5_000);
+    for _ in 0..10 {
+        let decision = limiter.check(question(&[("tenant", &long)]), "a").await;
+        assert_eq!(
+            (decision.allowed, decision.decided_by),
+            (false, DecidedBy::Nobody)
+        );
+    }
+    let decision = limiter.check(question(&[("tenant", "acme")]), "a").await;
+    assert_eq!(
+        (decision.allowed, decision.decided_by),
+        (true, DecidedBy::Service)
+    );
+    assert_eq!(decision.verdict.map(|verdict| verdict.remaining), Some(9));
+    // Nothing to ask about is nothing that is limited.
+    let asked = service.asked();
+    assert!(limiter.check(question(&[]), "a").await.allowed);
+    assert_eq!(service.asked(), asked);
 }

@@ -10,7 +10,8 @@
 //!               ◀── OK, 7 of 10 left, 0.4 s  |  OVER_LIMIT ──
 //! ```
 //!
-//! - [`RlsClient`] asks over any channel that carries HTTP/2 requests.
+//! - [`RlsClient`] asks over any channel that carries HTTP/2 requests; [`RlsLimiter`] does so too, and knows what to do while
+//!   the service is away.
 //! - [`RlsServer`] answers what Envoy and other clients ask, by a [`Judge`]. Its rules are written as those of
 //!   `envoyproxy/ratelimit` ([`DomainConfig`]), so that it can stand in that program's place.
 //!
@@ -47,6 +48,7 @@ mod answer;
 mod client;
 mod config;
 mod judge;
+mod limiter;
 mod messages;
 mod question;
 mod rules;
@@ -66,6 +68,10 @@ pub use self::config::ReplacesConfig;
 pub use self::judge::Judge;
 pub use self::judge::JudgeError;
 pub use self::judge::Observe;
+pub use self::limiter::DecidedBy;
+pub use self::limiter::Decision;
+pub use self::limiter::RlsLimiter;
+pub use self::limiter::WhenAway;
 pub use self::question::Descriptor;
 pub use self::question::Entry;
 pub use self::question::Question;

@@ -95,10 +95,7 @@ impl SharedConfig {
             limit,
             when_away: WhenAway::Closed,
             timeout: DEFAULT_TIMEOUT,
-            breaker: BreakerConfig::default()
-                .with_threshold(DEFAULT_FAILURES)
-                .with_open_for(DEFAULT_AWAY_FOR)
-                .with_jitter_ratio(0.1),
+            breaker: Asking::default_breaker(),
         }
     }
 
@@ -154,9 +151,7 @@ pub struct SharedLimiter<S> {
     store: S,
     /// Counts what this node admits; limits it too while the store is away.
     local: Option<Limiter>,
-    breaker: Breaker,
-    timeout: Duration,
-    observer: Option<Arc<dyn Observe>>,
+    asking: Asking,
 }
 
 impl<S: Store> SharedLimiter<S> {
@@ -171,22 +166,15 @@ impl<S: Store> SharedLimiter<S> {
         random: Arc<dyn Random>,
         observer: Option<Arc<dyn Observe>>,
     ) -> Result<Self, ConfigError> {
-        ConfigError::check_duration("timeout", config.timeout)?;
         config.limit.check()?;
         let local = match config.when_away {
             WhenAway::LocalShare { nodes } => Some(Limiter::new(&config.limit.share(nodes))?),
             WhenAway::Closed => None,
         };
-        let told = observer.clone().map(|observer| {
-            let told: Arc<dyn breaker::Observe> = Arc::new(Told(observer));
-            told
-        });
         Ok(Self {
             store,
             local,
-            breaker: Breaker::with_parts(config.breaker.clone(), random, told)?,
-            timeout: config.timeout,
-            observer,
+            asking: Asking::new(config.timeout, config.breaker.clone(), random, observer)?,
         })
     }
 
@@ -201,33 +189,14 @@ impl<S: Store> SharedLimiter<S> {
         cost: NonZeroU32,
     ) -> Result<(Verdict, DecidedBy), LimitStoreAway> {
         let clock = || tokio::time::Instant::now().into_std();
-        let retry_after = match self.breaker.try_acquire(clock()) {
-            Ok(permit) => {
-                let answer = tokio::time::timeout(self.timeout, self.store.check(key, cost)).await;
-                let answer = answer.unwrap_or_else(|_| {
-                    Err(NoAnswer {
-                        after: self.timeout,
-                    }
-                    .into())
-                });
-                match answer {
-                    Ok(verdict) => {
-                        permit.record(Outcome::Success, clock());
-                        if let Some(local) = self.local.as_ref().filter(|_| verdict.allowed) {
-                            local.note(key, cost, clock());
-                        }
-                        return Ok((verdict, DecidedBy::Store));
-                    }
-                    Err(error) => {
-                        permit.record(Outcome::Failure, clock());
-                        if let Some(observer) = &self.observer {
-                            observer.store_failed(&error);
-                        }
-                        RETRY_AFTER
-                    }
+        let retry_after = match self.asking.ask(self.store.check(key, cost)).await {
+            Ok(verdict) => {
+                if let Some(local) = self.local.as_ref().filter(|_| verdict.allowed) {
+                    local.note(key, cost, clock());
                 }
+                return Ok((verdict, DecidedBy::Store));
             }
-            Err(open) => open.retry_after,
+            Err(retry_after) => retry_after,
         };
         match &self.local {
             Some(local) => Ok((local.check_n(key, cost, clock()), DecidedBy::LocalShare)),
@@ -237,7 +206,7 @@ impl<S: Store> SharedLimiter<S> {
 
     /// Returns whether the store is away: calls are not, or only now and then, sent to it.
     pub fn is_away(&self) -> bool {
-        self.breaker.state(tokio::time::Instant::now().into_std()) != State::Closed
+        self.asking.is_away()
     }
 
     /// Returns the store.
@@ -255,6 +224,80 @@ impl<S> fmt::Debug for SharedLimiter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedLimiter")
             .field("local", &self.local)
+            .field("asking", &self.asking)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks a store for as long as it answers.
+pub(super) struct Asking {
+    breaker: Breaker,
+    timeout: Duration,
+    observer: Option<Arc<dyn Observe>>,
+}
+
+impl Asking {
+    pub(super) fn new(
+        timeout: Duration,
+        breaker: BreakerConfig,
+        random: Arc<dyn Random>,
+        observer: Option<Arc<dyn Observe>>,
+    ) -> Result<Self, ConfigError> {
+        ConfigError::check_duration("timeout", timeout)?;
+        let told = observer.clone().map(|observer| {
+            let told: Arc<dyn breaker::Observe> = Arc::new(Told(observer));
+            told
+        });
+        Ok(Self {
+            breaker: Breaker::with_parts(breaker, random, told)?,
+            timeout,
+            observer,
+        })
+    }
+
+    /// When a store counts as away, unless something else is said.
+    pub(super) fn default_breaker() -> BreakerConfig {
+        BreakerConfig::default()
+            .with_threshold(DEFAULT_FAILURES)
+            .with_open_for(DEFAULT_AWAY_FOR)
+            .with_jitter_ratio(0.1)
+    }
+
+    /// What the store answers; nothing where it is away, but when another try makes sense.
+    pub(super) async fn ask<T>(
+        &self,
+        answer: impl Future<Output = Result<T, BoxError>>,
+    ) -> Result<T, Duration> {
+        let clock = || tokio::time::Instant::now().into_std();
+        let permit = match self.breaker.try_acquire(clock()) {
+            Ok(permit) => permit,
+            Err(open) => return Err(open.retry_after),
+        };
+        let after = self.timeout;
+        let answer = tokio::time::timeout(after, answer).await;
+        match answer.unwrap_or_else(|_| Err(NoAnswer { after }.into())) {
+            Ok(answer) => {
+                permit.record(Outcome::Success, clock());
+                Ok(answer)
+            }
+            Err(error) => {
+                permit.record(Outcome::Failure, clock());
+                if let Some(observer) = &self.observer {
+                    observer.store_failed(&error);
+                }
+                Err(RETRY_AFTER)
+            }
+        }
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        self.breaker.state(tokio::time::Instant::now().into_std()) != State::Closed
+    }
+}
+
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asking")
             .field("breaker", &self.breaker)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()

@@ -45,6 +45,10 @@ impl<C> RlsClient<C> {
         Self { timeout, ..self }
     }
 
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Sets scheme and authority of requests, for a channel that does not. Default `http://rate-limit-service`.
     #[must_use]
     pub fn with_origin(self, origin: Uri) -> Self {
@@ -77,8 +81,14 @@ where
             let path = PathAndQuery::from_static(SHOULD_RATE_LIMIT);
             let codec = ProstCodec::<RateLimitRequest, RateLimitResponse>::default();
             let answered = grpc.unary(Request::new(question.into_message()), path, codec);
-            answered.await.map_err(|status| RlsError::Failed {
-                source: Box::new(status),
+            answered.await.map_err(|status| {
+                let is_refused = status.code() == tonic::Code::InvalidArgument;
+                let source = Box::new(status);
+                if is_refused {
+                    RlsError::Refused { source }
+                } else {
+                    RlsError::Failed { source }
+                }
             })
         };
         let answer = match tokio::time::timeout(self.timeout, asking).await {
@@ -124,6 +134,12 @@ pub enum RlsError {
     #[error("the rate limit service failed")]
     Failed {
         /// How.
+        source: BoxError,
+    },
+    /// It does not answer such a question (`INVALID_ARGUMENT`).
+    #[error("the rate limit service refuses the question")]
+    Refused {
+        /// Why.
         source: BoxError,
     },
     /// It answered neither yes nor no.
