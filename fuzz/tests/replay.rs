@@ -46,6 +46,7 @@ replays! {
     policy: "corpus/policy",
     private_key: "corpus/private_key",
     public_key_pem: "corpus/public_key_pem",
+    rate_limit: "corpus/rate_limit",
     record: "corpus/record",
     reply: "corpus/reply",
     resumption: "corpus/resumption",

@@ -20,6 +20,7 @@ mod identity;
 mod observe;
 mod policy;
 mod policy_file;
+mod rate_limit_service;
 mod resilience;
 mod route;
 mod rules;
@@ -92,6 +93,7 @@ pub use self::policy::RuleAction;
 pub use self::policy::RuleConfig;
 pub use self::policy::RuleTarget;
 pub use self::policy_file::PolicyDocument;
+pub use self::rate_limit_service::RateLimitServiceConfig;
 pub use self::resilience::Backoff;
 pub use self::resilience::BalancingPolicy;
 pub use self::resilience::BulkheadConfig;
@@ -173,6 +175,10 @@ pub struct NodeConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "WorkloadApiConfig")]
     pub workload_api: Option<WorkloadApiConfig>,
+    /// Envoy's rate limit service, for Envoys and other nodes. Absent: none is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RateLimitServiceConfig")]
+    pub rate_limit_service: Option<RateLimitServiceConfig>,
     /// How messages between nodes are protected.
     #[serde(default)]
     pub security: SecurityConfig,
@@ -222,6 +228,7 @@ impl NodeConfig {
             outbound: OutboundConfig::default(),
             identity,
             workload_api: None,
+            rate_limit_service: None,
             security: SecurityConfig::default(),
             auth: AuthConfig::default(),
             discovery: DiscoveryConfig::default(),
@@ -329,6 +336,8 @@ impl NodeConfig {
         let federation = identity.federation.iter_mut();
         paths.extend(federation.map(|entry| &mut entry.bundle_file));
         paths.extend(self.workload_api.as_mut().map(|api| &mut api.socket));
+        let rate_limits = self.rate_limit_service.iter_mut();
+        paths.extend(rate_limits.flat_map(|service| &mut service.files));
         let sources = self.discovery.sources.iter_mut();
         paths.extend(sources.flat_map(SourceConfig::paths));
         let limit = self.resilience.rate_limit.as_mut();
@@ -433,6 +442,7 @@ impl Document {
         rules::check(&config, self)?;
         config.resolve_paths(&self.base);
         secrets::read(&mut config, self)?;
+        rate_limit_service::fill(&mut config, self)?;
         Ok(config)
     }
 

@@ -68,6 +68,7 @@ mod methods;
 mod node;
 mod policy_store;
 mod prove;
+mod rate_limits;
 pub mod respond;
 pub mod route;
 mod secret_file;

@@ -42,6 +42,7 @@ use crate::policy_store::Follow;
 use crate::policy_store::Reload;
 use crate::policy_store::ReloadHandle;
 use crate::policy_store::Shown;
+use crate::rate_limits::RateLimits;
 use crate::stack::now;
 use crate::stack::outbound::Outbound;
 use crate::stack::outbound::Service;
@@ -105,6 +106,8 @@ pub struct Addresses {
     pub upstreams: Vec<(String, SocketAddr)>,
     /// Admin pages.
     pub admin: Option<SocketAddr>,
+    /// Envoy's rate limit service.
+    pub rate_limits: Option<SocketAddr>,
 }
 
 /// What all connections of a node share.
@@ -128,6 +131,7 @@ struct Listeners {
     tcp: Vec<(Arc<TcpApp>, Listener)>,
     upstreams: Vec<(Arc<Service>, UpstreamProtocol, Listener)>,
     admin: Option<Listener>,
+    rate_limits: Option<(Arc<RateLimits>, Listener)>,
     addresses: Addresses,
 }
 
@@ -464,6 +468,13 @@ impl Listeners {
             upstreams.push((service, upstream.protocol, listener));
         }
         let admin = is_local.then(|| bind(config.admin.listen)).transpose()?;
+        let rate_limits = config.rate_limit_service.as_ref().map(|service| {
+            let telemetry = &outbound.recorder.telemetry;
+            let limits = RateLimits::new(service, telemetry);
+            let limits = limits.map_err(|error| Error::config("rate_limit_service", error))?;
+            Ok::<_, Error>((Arc::new(limits), bind(service.listen)?))
+        });
+        let rate_limits = rate_limits.transpose()?;
         let address =
             |listener: &Option<Listener>| listener.as_ref().map(Listener::address).transpose();
         let addresses = Addresses {
@@ -478,6 +489,10 @@ impl Listeners {
                 .map(|(service, _, listener)| Ok((service.name.to_string(), listener.address()?)))
                 .collect::<Result<_, mesh_transport::Error>>()?,
             admin: address(&admin)?,
+            rate_limits: rate_limits
+                .as_ref()
+                .map(|(_, listener)| listener.address())
+                .transpose()?,
         };
         Ok(Self {
             inbound,
@@ -485,6 +500,7 @@ impl Listeners {
             tcp,
             upstreams,
             admin,
+            rate_limits,
             addresses,
         })
     }
@@ -514,6 +530,9 @@ impl Listeners {
                 UpstreamProtocol::Tcp => serve::Entry::TcpOutbound(service),
             };
             start(listener, entry, from_here);
+        }
+        if let Some((limits, listener)) = self.rate_limits {
+            start(listener, serve::Entry::RateLimits(limits), from_peers);
         }
         if let Some(listener) = self.admin {
             start(listener, serve::Entry::Admin, from_here);

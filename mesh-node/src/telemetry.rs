@@ -11,6 +11,7 @@ mod limit;
 mod once;
 mod pair;
 mod policy;
+mod rate_limits;
 mod route;
 mod tcp;
 
@@ -43,6 +44,7 @@ pub(crate) use self::pair::Outcome;
 pub(crate) use self::pair::PairSeries;
 use self::pair::RequestLabels;
 use self::policy::PolicyMetrics;
+use self::rate_limits::RateLimitMetrics;
 pub(crate) use self::route::RouteMetrics;
 pub(crate) use self::route::RouteSeries;
 use self::tcp::TcpMetrics;
@@ -72,6 +74,8 @@ pub(crate) struct Telemetry {
     pub(crate) routes: RouteMetrics,
     /// What is counted about the rate limit of callers.
     pub(crate) limit: LimitMetrics,
+    /// What the rate limit service answered.
+    pub(crate) rate_limits: RateLimitMetrics,
     /// Connections that are not HTTP.
     pub(crate) tcp: TcpMetrics,
     /// Answers that the mesh made itself.
@@ -179,6 +183,7 @@ impl Telemetry {
             limit: LimitMetrics::new(&mut names),
             once: OnceMetrics::new(&mut names),
             routes: RouteMetrics::new(&mut names),
+            rate_limits: RateLimitMetrics::new(&mut names),
             tcp: TcpMetrics::new(&mut names),
             refusals: names.register("mesh_node_refusals", "Answers that the mesh made itself"),
             handshakes: names.register("mesh_session_handshakes", "Secure sessions agreed on"),

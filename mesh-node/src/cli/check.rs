@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use mesh_auth::policy::Policy;
 use mesh_auth::spiffe::TrustDomain;
 use mesh_auth::svid;
+use mesh_resilience::limit::rls::Rules;
 use mesh_transport::spiffe::SpiffeLeaf;
 use mesh_transport::tls::Credentials;
 use mesh_transport::tls::TlsStore;
@@ -81,6 +82,7 @@ fn look(path: &Path, context: &Context) -> Result<Findings, Failure> {
     discovery(&config, &document, &mut findings)?;
     rate_limit(&config, &document, &mut findings)?;
     identity_keys(&config, &document, &mut findings)?;
+    rate_limits(&config, &mut findings);
     Ok(findings)
 }
 
@@ -531,6 +533,32 @@ fn identity_keys(
     };
     findings.checked.push(("keys", found));
     Ok(())
+}
+
+/// Their rules were read with the configuration, which has refused those that can't be.
+fn rate_limits(config: &NodeConfig, findings: &mut Findings) {
+    let Some(service) = &config.rate_limit_service else {
+        return;
+    };
+    let rules = Rules::new(&service.domains);
+    let names: Vec<_> = service
+        .domains
+        .iter()
+        .map(|config| config.domain.as_str())
+        .collect();
+    let found = format!(
+        "{} descriptor(s) of {}, on {}",
+        rules.map_or(0, |rules| rules.len()),
+        names.join(", "),
+        service.listen
+    );
+    findings.checked.push(("rate limits", found));
+    for (domain, file) in service.domains.iter().zip(&service.files) {
+        for key in domain.ignored() {
+            let message = format!("{}: {key} has no effect here", file.display());
+            findings.warnings.push(message);
+        }
+    }
 }
 
 /// A clock that stands still: the whole check is about one moment.

@@ -360,6 +360,9 @@ fn addresses(config: &NodeConfig, document: &Document) -> Result<(), ConfigError
         ("outbound.listen".to_owned(), config.outbound.listen),
         ("admin.listen".to_owned(), config.admin.listen),
     ];
+    if let Some(service) = &config.rate_limit_service {
+        listeners.push(("rate_limit_service.listen".to_owned(), service.listen));
+    }
     for (index, tcp) in config.service.tcp.iter().enumerate() {
         listeners.push((format!("service.tcp[{index}].listen"), tcp.listen));
     }

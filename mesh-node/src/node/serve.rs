@@ -53,6 +53,8 @@ use self::plaintext::serve_inbound;
 use crate::config::Alpn;
 use crate::consul::names::Names;
 use crate::node::Shared;
+use crate::rate_limits;
+use crate::rate_limits::RateLimits;
 use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_MESH_ERROR;
@@ -79,6 +81,8 @@ pub(crate) enum Entry {
     /// To a service that does not.
     TcpOutbound(Arc<Service>),
     Admin,
+    /// To Envoy's rate limit service.
+    RateLimits(Arc<RateLimits>),
 }
 
 /// The way in for other nodes: TLS, who they are, their sessions, and the inbound stack behind.
@@ -130,6 +134,7 @@ impl Entry {
             Self::TcpInbound(_) => "tcp_inbound",
             Self::TcpOutbound(_) => "tcp_outbound",
             Self::Admin => "admin",
+            Self::RateLimits(_) => "rate_limits",
         }
     }
 }
@@ -180,6 +185,9 @@ impl Shared {
                 Entry::TcpOutbound(service) => {
                     Box::pin(tcp::serve_application(&shared, &service, stream)).await;
                     drop(drain);
+                }
+                Entry::RateLimits(limits) => {
+                    Box::pin(rate_limits::serve(&shared, &limits, (stream, from), drain)).await;
                 }
                 Entry::Admin => shared.serve_admin(stream, drain).await,
             }
@@ -245,7 +253,7 @@ impl Shared {
     }
 
     /// Waits until the certificate of a peer is over, or what vouched for it is trusted no more.
-    async fn until_ended(&self, mut live: LivePeer) {
+    pub(crate) async fn until_ended(&self, mut live: LivePeer) {
         let ended = live.ended().await;
         tracing::info!(peer.id = %ended.peer, reason = %ended.source, "a connection ends: its peer is not vouched for any more");
         if let Some(auditor) = &self.auditor {

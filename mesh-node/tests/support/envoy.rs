@@ -129,11 +129,77 @@ impl Envoy {
         Self::start(json!({}), json!({}), app, dir)
     }
 
+    /// Takes plain HTTP and sends it to the application at `app`, as long as the rate limit service at `limits` allows it in
+    /// the domain `edge`, for the header `x-tenant`; by mutual TLS with an identity and the service's id.
+    pub(crate) fn limited(
+        app: u16,
+        limits: u16,
+        identity: Option<(&Identity, &str)>,
+        dir: &Path,
+    ) -> Option<Self> {
+        let ports @ (_, admin) = (free_port(), free_port());
+        let mut bootstrap = bootstrap((ports.0, admin, app), json!({}), json!({}));
+        let resources = &mut bootstrap["static_resources"];
+        let manager =
+            &mut resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+        manager["route_config"]["virtual_hosts"][0]["rate_limits"] = json!([ { "actions": [
+            { "request_headers": { "header_name": "x-tenant", "descriptor_key": "tenant" } },
+        ] } ]);
+        let filter = json!({
+            "name": "envoy.filters.http.ratelimit",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+                "domain": "edge",
+                "timeout": "5s",
+                "failure_mode_deny": true,
+                "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
+                "rate_limit_service": {
+                    "transport_api_version": "V3",
+                    "grpc_service": { "envoy_grpc": { "cluster_name": "limits" } },
+                },
+            },
+        });
+        let filters = manager["http_filters"].as_array_mut().unwrap();
+        filters.insert(0, filter);
+        let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": limits } });
+        let mut cluster = json!({
+            "name": "limits",
+            "type": "STATIC",
+            "health_checks": [ {
+                "timeout": "5s", "interval": "1s", "unhealthy_threshold": 1, "healthy_threshold": 1,
+                "grpc_health_check": {},
+            } ],
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": { "http2_protocol_options": {} },
+                },
+            },
+            "load_assignment": { "cluster_name": "limits", "endpoints": [
+                { "lb_endpoints": [ { "endpoint": { "address": address } } ] },
+            ] },
+        });
+        if let Some((identity, peer)) = identity {
+            cluster["transport_socket"] = json!({
+                "name": "envoy.transport_sockets.tls",
+                "typed_config": {
+                    "@type": format!("{TLS}.UpstreamTlsContext"),
+                    "common_tls_context": identity.context(peer, &["h2"]),
+                },
+            });
+        }
+        resources["clusters"].as_array_mut().unwrap().push(cluster);
+        Self::launch(ports, &bootstrap, dir)
+    }
+
     fn start(chain: Value, cluster: Value, to: u16, dir: &Path) -> Option<Self> {
+        let ports @ (port, admin) = (free_port(), free_port());
+        Self::launch(ports, &bootstrap((port, admin, to), chain, cluster), dir)
+    }
+
+    fn launch((port, admin): (u16, u16), bootstrap: &Value, dir: &Path) -> Option<Self> {
         let program = tool("envoy")?;
-        let [port, admin] = [free_port(), free_port()];
         let config = dir.join(format!("envoy-{port}.json"));
-        let bootstrap = bootstrap((port, admin, to), chain, cluster);
         fs::write(&config, bootstrap.to_string()).unwrap();
         let mut command = Command::new(program);
         command

@@ -29,6 +29,8 @@ pub(crate) mod process;
 pub(crate) mod redis;
 #[path = "../../../mesh-discovery/tests/support/relay.rs"]
 pub(crate) mod relay;
+#[path = "../../../mesh-discovery/tests/support/rls.rs"]
+pub(crate) mod rls;
 #[path = "../../../mesh-discovery/tests/support/tools.rs"]
 pub(crate) mod tools;
 
