@@ -101,6 +101,7 @@ pub use self::resilience::CallerLimitConfig;
 pub use self::resilience::CircuitBreakerConfig;
 pub use self::resilience::HashOnConfig;
 pub use self::resilience::LoadBalancingConfig;
+pub use self::resilience::LoadSheddingConfig;
 pub use self::resilience::OutlierEjectionConfig;
 pub use self::resilience::OutlierFailureRateConfig;
 pub use self::resilience::OutlierSuccessRateConfig;

@@ -1,5 +1,8 @@
 //! By when a call must be answered, and requests that carry that moment.
 
+#[cfg(feature = "http")]
+pub mod carried;
+
 use std::time::{Duration, Instant};
 
 /// The moment after which nobody waits for the answer any more.

@@ -129,7 +129,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `http` | [`classify`] gains `HttpClassifier`; `http::Request` can be repeated, and carries a [`Deadline`](deadline::Deadline) in its extensions |
+//! | `http` | [`classify`] gains `HttpClassifier`; `http::Request` can be repeated, and carries a [`Deadline`](deadline::Deadline) in its extensions; [`deadline::carried`] reads and writes what is left of it |
 //! | `redis` | `limit::redis`, a store of rate limits in Redis or Valkey, and all of `shared` |
 //! | `rls` | `limit` with [`limit::rls`]: Envoy's rate limit service, its client and its server, over gRPC |
 //! | `serde` | `Deserialize` and `Serialize` for the configuration, durations written as `30s` or `1h` |

@@ -3,6 +3,7 @@
 mod breaker;
 mod bulkhead;
 mod load_balancing;
+mod load_shedding;
 mod outlier_ejection;
 mod rate_limit;
 mod retry;
@@ -23,6 +24,7 @@ pub use self::load_balancing::HashOnConfig;
 pub use self::load_balancing::LoadBalancingConfig;
 pub use self::load_balancing::SlowStartConfig;
 pub use self::load_balancing::ZoneAwareConfig;
+pub use self::load_shedding::LoadSheddingConfig;
 pub use self::outlier_ejection::OutlierEjectionConfig;
 pub use self::outlier_ejection::OutlierFailureRateConfig;
 pub use self::outlier_ejection::OutlierSuccessRateConfig;
@@ -65,6 +67,8 @@ pub struct ResilienceConfig {
     pub load_balancing: LoadBalancingConfig,
     /// When an endpoint that fails gets no calls for a while.
     pub outlier_ejection: OutlierEjectionConfig,
+    /// When to refuse calls to this node's application because it has too many.
+    pub load_shedding: LoadSheddingConfig,
 }
 
 impl Default for ResilienceConfig {
@@ -78,6 +82,7 @@ impl Default for ResilienceConfig {
             bulkhead: BulkheadConfig::default(),
             load_balancing: LoadBalancingConfig::default(),
             outlier_ejection: OutlierEjectionConfig::default(),
+            load_shedding: LoadSheddingConfig::default(),
         }
     }
 }

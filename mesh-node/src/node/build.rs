@@ -17,6 +17,8 @@ use mesh_resilience::limit::LimitConfig;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::limit::Window;
 use mesh_resilience::random::SplitMix64;
+use mesh_resilience::shed::Shed;
+use mesh_resilience::shed::ShedConfig;
 use mesh_transport::app::AppClient;
 use mesh_transport::app::AppConfig;
 use mesh_transport::server::Server;
@@ -33,6 +35,7 @@ use crate::audit::Auditor;
 use crate::config::AuditEvent;
 use crate::config::Durability;
 use crate::config::Encryption;
+use crate::config::LoadSheddingConfig;
 use crate::config::NodeConfig;
 use crate::config::SecurityMode;
 use crate::consul;
@@ -186,7 +189,7 @@ pub(super) fn parts(
         users: credentials.users,
         authorizer: authorizer(config, own, &policies)?,
         limit: limit::start(config, own, (&policies.health, &telemetry.limit), tasks)?,
-        application: application(config, own, (tasks, methods), auditor.clone()),
+        application: application(config, own, (tasks, methods), auditor.clone())?,
         memory: memory(config, &telemetry, tasks)?,
         auditor: auditor.clone(),
         recorder,
@@ -383,7 +386,7 @@ fn application(
     own: &Own,
     (tasks, methods): (&Tasks, Option<Arc<Methods>>),
     auditor: Option<Auditor>,
-) -> Arc<Application> {
+) -> Result<Arc<Application>, Error> {
     let app = match (&config.service.app, methods) {
         (_, Some(methods)) => App::Methods(methods),
         (Some(app), None) => App::Http(AppClient::new(
@@ -393,5 +396,24 @@ fn application(
         (None, None) => App::Absent,
     };
     let name = Arc::clone(&own.name);
-    Arc::new(Application { name, app, auditor })
+    let application = Application {
+        name,
+        app,
+        auditor,
+        shed: shed(&config.resilience.load_shedding)?,
+    };
+    Ok(Arc::new(application))
+}
+
+/// The limit before the application, where there is one.
+fn shed(config: &LoadSheddingConfig) -> Result<Option<Shed>, Error> {
+    let limits = ShedConfig::default()
+        .with_min_limit(config.min_limit)
+        .with_initial_limit(config.initial_limit)
+        .with_max_limit(config.max_limit)
+        .with_tolerance(config.tolerance);
+    // Checked also where it is off, so that turning it on brings no surprise.
+    let shed =
+        Shed::new(limits).map_err(|source| Error::config("resilience.load_shedding", source))?;
+    Ok(config.enabled.then_some(shed))
 }

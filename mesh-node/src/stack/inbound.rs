@@ -3,17 +3,20 @@
 //! | # | layer | refuses with | why here |
 //! |--:|---|---|---|
 //! | 1 | normalise | `bad_request`, `headers_too_large` | what is decided about is what is forwarded |
-//! | 2 | rate limit | `rate_limited`, `limit_unavailable` | per caller, whose certificate is verified; refused calls count too |
-//! | 3 | token, then the user's credential | `unauthenticated` | who calls is settled before what it may |
-//! | 4 | identity headers | – | a caller's are dropped, ours are set |
-//! | 5 | policy | `denied` | no byte reaches the application without it |
-//! | 6 | probe | – | what `mesh-node prove` sends is answered here, always |
-//! | 7 | memory | `outcome_unknown`, `answer_lost`, `key_reused`, `stale_lease` | a repeat of a write is authorised as any call, and runs no second time |
-//! | 8 | application | `upstream_failed`, `no_route` | |
-//! | 9 | audit | `audit_unavailable` | no answer leaves that is not recorded |
+//! | 2 | deadline | `timeout` | of the calling node: bounds all below, down to the application's connection |
+//! | 3 | rate limit | `rate_limited`, `limit_unavailable` | per caller, whose certificate is verified; refused calls count too |
+//! | 4 | token, then the user's credential | `unauthenticated` | who calls is settled before what it may |
+//! | 5 | identity headers | – | a caller's are dropped, ours are set |
+//! | 6 | policy | `denied` | no byte reaches the application without it |
+//! | 7 | probe | – | what `mesh-node prove` sends is answered here, always |
+//! | 8 | memory | `outcome_unknown`, `answer_lost`, `key_reused`, `stale_lease` | a repeat of a write is authorised as any call, and runs no second time |
+//! | 9 | load shedding | `overloaded` | what the application could not answer in time; health checks of nodes always pass |
+//! | 10 | application | `upstream_failed`, `no_route` | |
+//! | 11 | audit | `audit_unavailable` | no answer leaves that is not recorded |
 
 mod application;
 mod authorize;
+mod shedding;
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -30,6 +33,11 @@ use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_auth::request::strip_identity_headers;
 use mesh_auth::spiffe::SpiffeId;
+use mesh_resilience::deadline::Deadline;
+use mesh_resilience::deadline::carried::carried;
+use mesh_resilience::deadline::carried::carry;
+use mesh_resilience::deadline::carried::for_next_hop;
+use mesh_resilience::replay::Attempt;
 use mesh_transport::Body;
 use mesh_transport::app::is_grpc;
 use mesh_transport::tls::PeerId;
@@ -39,6 +47,7 @@ pub(crate) use self::application::Application;
 pub(crate) use self::authorize::Authorizer;
 use self::authorize::Judgement;
 pub(crate) use self::authorize::verdict_of;
+pub(crate) use self::shedding::X_MESH_CHECK;
 
 use crate::audit::Auditor;
 use crate::audit::Message;
@@ -139,8 +148,10 @@ impl Inbound {
         let seen = (line, Some(Arc::clone(&peer.series)));
         let record = Record::new(&self.recorder, started, is_grpc, seen);
         let asked = self.asked(peer, request.headers());
+        let deadline = carried(request.headers()).map(|left| Deadline::after(started, left));
         let mut judged = None;
-        let admitted = self.admit(peer, &mut request, &mut judged).await;
+        let admitted = self.admit(peer, &mut request, &mut judged);
+        let admitted = within(deadline, admitted).await;
         let entry = self.auditor.as_ref().map(|auditor| {
             auditor.message(&Message {
                 direction: if peer.is_prober { "probe" } else { "inbound" },
@@ -160,13 +171,17 @@ impl Inbound {
             Ok(Admitted {
                 limits,
                 found: None,
-            }) => self
-                .pass(peer, request, body, asked)
-                .await
-                .map(|mut response| {
+            }) => {
+                if let Some(deadline) = deadline {
+                    let left = for_next_hop(deadline.remaining(now()));
+                    carry(request.headers_mut(), left);
+                }
+                let passed = within(deadline, self.pass(peer, request, body, asked)).await;
+                passed.map(|mut response| {
                     response.headers_mut().extend(limits.into_iter().flatten());
                     response
-                }),
+                })
+            }
             Err(refusal) => Err(refusal),
         };
         let refuse = |refusal: Refusal| {
@@ -235,7 +250,9 @@ impl Inbound {
             .then(|| StandIn::read(request.headers().get(X_MESH_PROBE)))
             .transpose()?;
         let user = self.user(request, unix_seconds(at)).await?;
-        strip_identity_headers(request.headers_mut(), &[X_MESH_MIRRORED]);
+        let attempt = Attempt::of(request.headers());
+        strip_identity_headers(request.headers_mut(), &[X_MESH_MIRRORED, X_MESH_CHECK]);
+        attempt.write(request.headers_mut());
         if let Some(header) = &peer.header {
             let headers = request.headers_mut();
             headers.insert(X_MESH_PEER_ID, header.clone());
@@ -310,6 +327,21 @@ impl Inbound {
             refused("the call's service token is not valid here; do both nodes have the same auth.jwt secret?")
         })
     }
+}
+
+/// Does `work` for as long as somebody waits for it; after that it is dropped, and what it waits for with it.
+async fn within<T>(
+    deadline: Option<Deadline>,
+    work: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let Some(deadline) = deadline else {
+        return work.await;
+    };
+    let done = tokio::time::timeout_at(deadline.instant().into(), work).await;
+    done.unwrap_or_else(|_| {
+        let message = "no answer within the time that the caller waits";
+        Err(Refusal::new(Code::Timeout, message).maybe_processed())
+    })
 }
 
 /// A name that can be shown from any thread.

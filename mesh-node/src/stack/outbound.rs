@@ -20,7 +20,6 @@ mod lookup;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
 
@@ -33,6 +32,9 @@ use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_auth::request::strip_identity_headers;
 use mesh_resilience::bulkhead::Permit;
+use mesh_resilience::deadline::carried::X_MESH_TIMEOUT_MS;
+use mesh_resilience::deadline::carried::carried;
+use mesh_resilience::replay::X_MESH_ATTEMPT;
 use mesh_resilience::timeout::Deadline;
 use mesh_transport::Body;
 use mesh_transport::app::is_grpc;
@@ -174,7 +176,7 @@ impl Outbound {
             Ok(request) => request,
             Err(error) => return self.refuse(&malformed(&error), is_grpc, None),
         };
-        strip_identity_headers(request.headers_mut(), &[]);
+        strip_identity_headers(request.headers_mut(), &[X_MESH_TIMEOUT_MS, X_MESH_ATTEMPT]);
         self.ids.ensure(request.headers_mut());
         let id = request.headers().get(X_REQUEST_ID).cloned();
         let refuse = |refusal: Refusal| self.refuse(&refusal, is_grpc, id.as_ref());
@@ -266,8 +268,7 @@ impl Outbound {
 
     fn call(&self, request: CanonicalRequest, body: Body, started: Instant) -> OutboundCall {
         let parts = request.into_parts();
-        let deadline =
-            grpc_timeout(&parts.headers).map(|timeout| Deadline::after(started, timeout));
+        let deadline = carried(&parts.headers).map(|left| Deadline::after(started, left));
         let body = body.with_trailer_rule(trailer_rule);
         OutboundCall::new(parts, body, deadline).with_write(self.writes.as_ref())
     }
@@ -403,50 +404,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// `grpc-timeout` of gRPC over HTTP/2: at most eight digits and a unit.
-fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let amount: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    })
-}
-
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grpc_timeouts_are_read_as_the_specification_says() {
-        for (text, expected) in [
-            ("1H", Some(Duration::from_hours(1))),
-            ("20S", Some(Duration::from_secs(20))),
-            ("100m", Some(Duration::from_millis(100))),
-            ("99999999u", Some(Duration::from_micros(99_999_999))),
-            ("123456789n", None),
-            ("S", None),
-            ("", None),
-            ("-1S", None),
-            ("5s", None),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert("grpc-timeout", HeaderValue::from_static(text));
-            assert_eq!(grpc_timeout(&headers), expected, "{text:?}");
-        }
-    }
 }

@@ -18,7 +18,9 @@ use mesh_resilience::classify::Classify;
 use mesh_resilience::classify::HttpClassifier;
 use mesh_resilience::classify::Outcome;
 use mesh_resilience::classify::Retryable;
+use mesh_resilience::deadline::carried;
 use mesh_resilience::find_cause;
+use mesh_resilience::replay::Attempt;
 use mesh_resilience::replay::Replay as _;
 use mesh_resilience::timeout::Deadline;
 use mesh_resilience::timeout::HasDeadline;
@@ -34,6 +36,7 @@ use crate::stack::endpoints::Endpoints;
 use crate::stack::endpoints::InFlight;
 use crate::stack::endpoints::Pick;
 use crate::stack::endpoints::Unpicked;
+use crate::stack::now;
 use crate::stack::once::OutcomeUnknown;
 use crate::stack::once::Write;
 use crate::stack::once::Writes;
@@ -147,9 +150,11 @@ impl OutboundCall {
     }
 
     fn into_request(self) -> Request<Body> {
+        let mut head = Arc::unwrap_or_clone(self.head);
+        say_time_left(&mut head.headers, self.deadline);
         // The newest reader of all: of a body that is kept, an older one can't be read once a newer one is.
         let body = self.replay.map_or(self.body, |replay| replay.body());
-        Request::from_parts(Arc::unwrap_or_clone(self.head), body)
+        Request::from_parts(head, body)
     }
 }
 
@@ -193,6 +198,14 @@ impl mesh_resilience::retry::Replay for OutboundCall {
 
     fn deadline(&self) -> Option<Deadline> {
         self.deadline
+    }
+
+    fn attempt(&self) -> Attempt {
+        Attempt::of(&self.head.headers)
+    }
+
+    fn begin_attempt(&mut self, attempt: Attempt) {
+        attempt.write(&mut Arc::make_mut(&mut self.head).headers);
     }
 }
 
@@ -385,6 +398,17 @@ fn is_of_gateway(response: &Response<Body>) -> bool {
             .headers()
             .get("grpc-status")
             .is_some_and(|status| status == "14")
+}
+
+/// Tells the next node how long an answer is waited for; what the application said is part of that.
+fn say_time_left(headers: &mut HeaderMap, deadline: Option<Deadline>) {
+    match deadline {
+        Some(deadline) => {
+            let left = carried::for_next_hop(deadline.remaining(now()));
+            carried::carry(headers, left);
+        }
+        None => drop(headers.remove(carried::X_MESH_TIMEOUT_MS)),
+    }
 }
 
 /// What an answer that counts as a failure said.

@@ -35,6 +35,7 @@ use super::Member;
 use super::member::reason;
 use crate::respond::X_MESH_ERROR;
 use crate::service_token::ServiceTokens;
+use crate::stack::inbound::X_MESH_CHECK;
 use crate::stack::outbound::X_MESH_TOKEN;
 use crate::stack::outbound::unix_seconds;
 use crate::telemetry::Telemetry;
@@ -120,7 +121,9 @@ impl Checks {
                 verified.map_err(|error| io::Error::other(reason(&error)))
             }
             Protocol::Http { path } => {
-                let request = Request::get(&**path).body(Body::empty());
+                let request = Request::get(&**path)
+                    .header(X_MESH_CHECK, "1")
+                    .body(Body::empty());
                 let request = request.map_err(io::Error::other)?;
                 let response = self.exchange(service, member, request).await?;
                 refusal(&response)?;

@@ -6,6 +6,7 @@ use http::Request;
 use http::Response;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::strip_identity_headers;
+use mesh_resilience::shed::Shed;
 use mesh_transport::Body;
 use mesh_transport::app::AppClient;
 
@@ -16,6 +17,7 @@ use crate::respond::Refusal;
 use crate::stack::headers::strip_hop_by_hop;
 use crate::stack::headers::trailer_rule;
 use crate::stack::inbound::Peer;
+use crate::stack::inbound::shedding::Place;
 use crate::stack::outbound::chain;
 
 /// What answers behind the node.
@@ -35,6 +37,8 @@ pub(crate) struct Application {
     pub(crate) name: Arc<str>,
     pub(crate) app: App,
     pub(crate) auditor: Option<Auditor>,
+    /// How many calls it may have under way, where that is limited.
+    pub(crate) shed: Option<Shed>,
 }
 
 impl Application {
@@ -47,6 +51,7 @@ impl Application {
     ) -> Result<Response<Body>, Refusal> {
         let body = body.with_trailer_rule(trailer_rule);
         let request = Request::from_parts(request.into_parts(), body);
+        let (place, request) = Place::take(self.shed.as_ref(), peer, request)?;
         let mut response = match &self.app {
             App::Http(client) => client.send(request).await.map_err(|error| {
                 tracing::warn!(error = %chain(&error), "the application gave no answer");
@@ -70,6 +75,7 @@ impl Application {
                 return Err(Refusal::new(Code::NoRoute, message));
             }
         };
+        place.answered(&response);
         let headers = response.headers_mut();
         strip_hop_by_hop(headers);
         strip_identity_headers(headers, &[]);
