@@ -100,6 +100,7 @@ pub use self::resilience::BulkheadConfig;
 pub use self::resilience::CallerLimitConfig;
 pub use self::resilience::CircuitBreakerConfig;
 pub use self::resilience::HashOnConfig;
+pub use self::resilience::HedgeConfig;
 pub use self::resilience::LoadBalancingConfig;
 pub use self::resilience::LoadSheddingConfig;
 pub use self::resilience::OutlierEjectionConfig;

@@ -64,6 +64,7 @@ pub use self::target::Targets;
 use self::matcher::Matcher;
 use crate::config::BulkheadConfig;
 use crate::config::CircuitBreakerConfig;
+use crate::config::HedgeConfig;
 use crate::config::RateLimitConfig;
 use crate::config::RetryConfig;
 
@@ -104,6 +105,8 @@ pub struct Overrides {
     pub timeout: Option<Duration>,
     /// When a failed call is tried again.
     pub retry: Option<RetryConfig>,
+    /// When a slow call is sent a second time.
+    pub hedge: Option<HedgeConfig>,
     /// The route's own breaker.
     pub circuit_breaker: Option<CircuitBreakerConfig>,
     /// The route's own places.

@@ -60,6 +60,7 @@ pub(crate) struct Telemetry {
     client_failures: Family<ServiceLabel, Counter>,
     breaker_states: Family<ServiceLabel, Gauge>,
     retries: Family<ServiceLabel, Counter>,
+    hedges: Family<HedgeLabels, Counter>,
     /// The services that are called, by name; held while series of theirs are taken away.
     called: Mutex<HashMap<Arc<str>, Called>>,
     /// What is counted about policy.
@@ -134,6 +135,12 @@ struct ServiceLabel {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct HedgeLabels {
+    service: Arc<str>,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub(crate) struct CodeLabel {
     pub(crate) code: &'static str,
 }
@@ -176,6 +183,10 @@ impl Telemetry {
                 "Circuit breaker of a service: 0 closed, 1 open, 2 half-open",
             ),
             retries: names.register("mesh_resilience_retries", "Attempts beyond the first"),
+            hedges: names.register(
+                "mesh_resilience_hedges",
+                "Second calls beside slow ones: sent, won (theirs was the answer), refused (beyond the budget)",
+            ),
             called: Mutex::default(),
             policy: PolicyMetrics::new(&mut names),
             credentials: CredentialMetrics::new(&mut names),
@@ -265,6 +276,10 @@ impl Telemetry {
         self.client_failures.remove(&label);
         self.breaker_states.remove(&label);
         self.retries.remove(&label);
+        for result in HEDGES {
+            let service = Arc::clone(service);
+            self.hedges.remove(&HedgeLabels { service, result });
+        }
         self.discovery.forget(service);
     }
 
@@ -277,6 +292,15 @@ impl Telemetry {
                 })
                 .clone(),
         )
+    }
+
+    /// Counts the hedges of calls to one service, whose series must live as long.
+    pub(crate) fn hedges_of(&self, service: &Arc<str>) -> Hedges {
+        Hedges(HEDGES.map(|result| {
+            let service = Arc::clone(service);
+            let labels = HedgeLabels { service, result };
+            self.hedges.get_or_create(&labels).clone()
+        }))
     }
 
     /// Shows when the certificate in use ends.
@@ -378,6 +402,23 @@ impl mesh_resilience::retry::Observe for Retries {
     }
 }
 
+/// Counts hedges: sent, won, refused.
+pub(crate) struct Hedges([Counter; 3]);
+
+impl mesh_resilience::hedge::Observe for Hedges {
+    fn hedged(&self, _: Duration) {
+        self.0[0].inc();
+    }
+
+    fn won(&self) {
+        self.0[1].inc();
+    }
+
+    fn refused(&self) {
+        self.0[2].inc();
+    }
+}
+
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Telemetry")
@@ -386,6 +427,7 @@ impl fmt::Debug for Telemetry {
     }
 }
 
+const HEDGES: [&str; 3] = ["sent", "won", "refused"];
 /// Istio's buckets for request durations, in milliseconds.
 const MILLIS: [f64; 20] = [
     0.5,

@@ -31,10 +31,10 @@ struct Shop {
 impl Shop {
     /// Nothing where there is no Python for the applications.
     fn open(routes: &Value) -> Option<Self> {
-        Self::open_with(routes, |_| {})
+        Self::open_with(routes, |_, _| {})
     }
 
-    fn open_with(routes: &Value, change: impl FnOnce(&mut Mesh)) -> Option<Self> {
+    fn open_with(routes: &Value, change: impl FnOnce(&mut Mesh, &mut Node)) -> Option<Self> {
         let mut mesh = Mesh::new("mtls");
         let mut payment = mesh.node("payment-service", "payment");
         let orders = App::start(mesh.path())?;
@@ -52,7 +52,7 @@ impl Shop {
             "discovery": { "sources": [ { "mode": "static", "services": services } ] },
             "access_log": { "enabled": true, "path": "access.log" },
         }));
-        change(&mut mesh);
+        change(&mut mesh, &mut payment);
         payment.spawn();
         mesh.start();
         payment.wait_ready();
@@ -92,7 +92,7 @@ fn the_first_route_that_matches_takes_a_call_however_it_is_made() {
         { "name": "shop", "match": { "services": ["shop"] }, "to": [ { "service": "order-service" } ] },
     ]);
     let bound = free_port();
-    let shop = Shop::open_with(&routes, |mesh| {
+    let shop = Shop::open_with(&routes, |mesh, _| {
         let upstream = json!({ "service": "order-service", "bind": format!("127.0.0.1:{bound}") });
         mesh.user
             .configure(json!({ "outbound": { "upstreams": [upstream] } }));
@@ -202,7 +202,7 @@ fn faults_are_made_as_often_as_they_are_asked_for_and_count_against_nobody() {
         { "name": "some", "match": { "path": "/api/some" }, "fault": { "abort": { "status": 503, "percent": 30 } } },
     ]);
     let bound = free_port();
-    let shop = Shop::open_with(&routes, |mesh| {
+    let shop = Shop::open_with(&routes, |mesh, _| {
         let upstream = json!({ "service": "order-service", "bind": format!("127.0.0.1:{bound}") });
         mesh.user
             .configure(json!({ "outbound": { "upstreams": [upstream] } }));
@@ -217,8 +217,8 @@ fn faults_are_made_as_often_as_they_are_asked_for_and_count_against_nobody() {
         "-H",
         "content-type: application/grpc",
         "--http2-prior-knowledge",
-        "-d",
-        "x",
+        "-X",
+        "POST",
     ];
     let answer = shop.call("/shop.Orders/Get", &grpc).expect(200);
     assert_eq!(answer.header("grpc-status"), Some("5"));
@@ -322,7 +322,7 @@ fn a_dead_mirror_has_no_effect_on_calls() {
         { "name": "nowhere", "match": { "path": "/api/nowhere" }, "mirror": { "service": "nowhere-service" } },
     ]);
     let bound = free_port();
-    let shop = Shop::open_with(&routes, |mesh| {
+    let shop = Shop::open_with(&routes, |mesh, _| {
         let upstream = json!({ "service": "order-service", "bind": format!("127.0.0.1:{bound}") });
         let services = json!([
             { "id": "order-service", "host": "127.0.0.1", "port": mesh.order.inbound },
@@ -429,6 +429,63 @@ fn a_route_has_its_own_time_attempts_breaker_places_and_limit() {
     assert!(answer.header("retry-after").is_some() && answer.header("x-ratelimit-reset").is_some());
     assert_eq!(shop.counts("/few"), (3, 0));
     shop.call("/many", &[]).expect(200);
+}
+
+#[test]
+fn a_slow_call_is_sent_a_second_time_where_its_route_says_so() {
+    let hedge = json!({ "min_delay": "50ms", "max_delay": "50ms", "budget": 1.0 });
+    let routes = json!([ { "name": "hedged", "match": { "path": "/hedged/*" }, "hedge": hedge } ]);
+    let Some(shop) = Shop::open(&routes) else {
+        return;
+    };
+    let answer = shop.call("/hedged/slow?seconds=1", &[]).expect(200);
+    assert_eq!(answer.json()["slept"], "1");
+    assert_eq!(shop.counts("/hedged/slow"), (2, 0));
+    let sent = r#"mesh_resilience_hedges_total{service="order-service",result="sent"}"#;
+    assert!((shop.metric(sent) - 1.0).abs() < 0.5);
+    // Not what may not be repeated, and not what is fast.
+    shop.call("/hedged/slow?seconds=0.3&post", &["-d", "x"])
+        .expect(200);
+    assert_eq!(shop.counts("seconds=0.3"), (1, 0));
+    shop.call("/other/slow?seconds=0.2", &[]).expect(200);
+    assert_eq!(shop.counts("/other"), (1, 0));
+}
+
+#[test]
+fn a_route_leads_to_the_endpoints_that_it_describes() {
+    let subset = |tag: &str| json!({ "tags": [tag] });
+    let routes = json!([
+        { "name": "new", "match": { "headers": [ { "name": "canary", "present": true } ] },
+          "to": [ { "subset": subset("v2") } ] },
+        { "name": "none", "match": { "path": "/none" }, "to": [ { "subset": subset("v3") } ] },
+        { "name": "old", "to": [ { "subset": subset("v1") } ], "mirror": { "subset": subset("v2") } },
+    ]);
+    let shop = Shop::open_with(&routes, |mesh, payment| {
+        // Both stand for one service, whose tokens only one of them would take.
+        for node in [&mut mesh.user, &mut mesh.order, payment] {
+            node.config.as_object_mut().unwrap().remove("auth");
+        }
+        let (one, two) = (mesh.order.inbound, payment.inbound);
+        let services = json!([
+            { "id": "order-service", "host": "127.0.0.1", "port": one, "tags": ["v1"] },
+            { "id": "order-service", "host": "127.0.0.1", "port": two, "tags": ["v2"],
+              "spiffe_id": "spiffe://example.org/payment-service" },
+        ]);
+        let sources = json!([ { "mode": "static", "services": services } ]);
+        mesh.user
+            .configure(json!({ "discovery": { "sources": sources } }));
+    });
+    let Some(shop) = shop else { return };
+    for _ in 0..10 {
+        shop.call("/api/new", &["-H", "canary: 1"]).expect(200);
+        shop.call("/api/old", &[]).expect(200);
+    }
+    assert_eq!(shop.counts("new"), (0, 10));
+    wait_until("all copies are at the new ones", || {
+        shop.counts("old") == (10, 10)
+    });
+    let answer = shop.call("/none", &[]).expect(503);
+    assert_eq!(answer.error(), Some("no_endpoints"));
 }
 
 #[test]

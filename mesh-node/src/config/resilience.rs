@@ -2,6 +2,7 @@
 
 mod breaker;
 mod bulkhead;
+mod hedge;
 mod load_balancing;
 mod load_shedding;
 mod outlier_ejection;
@@ -19,6 +20,7 @@ pub use self::breaker::CircuitBreakerConfig;
 pub use self::breaker::SlowCallsConfig;
 pub use self::breaker::SuccessRateConfig;
 pub use self::bulkhead::BulkheadConfig;
+pub use self::hedge::HedgeConfig;
 pub use self::load_balancing::BalancingPolicy;
 pub use self::load_balancing::HashOnConfig;
 pub use self::load_balancing::LoadBalancingConfig;
@@ -55,6 +57,10 @@ pub struct ResilienceConfig {
     pub rate_limit: Option<CallerLimitConfig>,
     /// When to try a failed call again.
     pub retry: RetryConfig,
+    /// When to send a slow call a second time. Absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "HedgeConfig")]
+    pub hedge: Option<HedgeConfig>,
     /// Calls that are not safe to repeat, made so.
     pub safe_writes: SafeWritesConfig,
     /// How long one call may take, all attempts together. Default `30s`.
@@ -77,6 +83,7 @@ impl Default for ResilienceConfig {
             circuit_breaker: CircuitBreakerConfig::default(),
             rate_limit: None,
             retry: RetryConfig::default(),
+            hedge: None,
             safe_writes: SafeWritesConfig::default(),
             timeout: REQUEST_TIMEOUT,
             bulkhead: BulkheadConfig::default(),

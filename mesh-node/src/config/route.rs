@@ -29,6 +29,7 @@ pub use self::traffic::MirrorConfig;
 
 use super::resilience::BulkheadConfig;
 use super::resilience::CircuitBreakerConfig;
+use super::resilience::HedgeConfig;
 use super::resilience::RateLimitConfig;
 use super::resilience::RetryConfig;
 use super::value;
@@ -88,6 +89,10 @@ pub struct RouteConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RetryConfig")]
     pub retry: Option<RetryConfig>,
+    /// When to send a slow call a second time. Default: `resilience.hedge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "HedgeConfig")]
+    pub hedge: Option<HedgeConfig>,
     /// When to stop making calls of this route that fail, in a breaker of its own. Default: that of
     /// `resilience.circuit_breaker`, which all calls to the service share.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -80,7 +80,9 @@ impl Builder {
         } = self;
         let tasks = Tasks::new(Handle::current());
         let (service, drain_timeout) = (config.service.id.clone(), config.drain.timeout);
-        let node = Node::build_with(&config, local, Some(Arc::clone(&methods))).await?;
+        // Boxed: it is large, and whoever waits for it should not be.
+        let built = Node::build_with(&config, local, Some(Arc::clone(&methods)));
+        let node = Box::pin(built).await?;
         let (shared, addresses) = (Arc::clone(node.shared()), node.addresses().clone());
 
         let (stop, stopped) = oneshot::channel::<()>();

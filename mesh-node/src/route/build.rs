@@ -90,6 +90,7 @@ fn route(config: &RouteConfig, name: Arc<str>, index: usize) -> Result<Route, Fa
         overrides: Overrides {
             timeout: config.timeout,
             retry: config.retry.clone(),
+            hedge: config.hedge.clone(),
             circuit_breaker: config.circuit_breaker.clone(),
             bulkhead: config.bulkhead.clone(),
             rate_limit: config.rate_limit.clone(),

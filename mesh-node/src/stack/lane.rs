@@ -12,6 +12,10 @@ use mesh_resilience::bulkhead::Bulkhead;
 use mesh_resilience::bulkhead::BulkheadLayer;
 use mesh_resilience::bulkhead::BulkheadService;
 use mesh_resilience::bulkhead::Permit;
+use mesh_resilience::hedge::Hedge;
+use mesh_resilience::hedge::HedgeLayer;
+use mesh_resilience::hedge::HedgeService;
+use mesh_resilience::retry::Budget;
 use mesh_resilience::retry::Retry;
 use mesh_resilience::retry::RetryLayer;
 use mesh_resilience::timeout::Timeout;
@@ -30,14 +34,16 @@ use crate::stack::send::Send;
 
 type Hold = fn(Permit, Answer) -> Answer;
 type Attempt = BreakerService<Timeout<BulkheadService<Send, Hold>, WithinDeadline>, Judge>;
-type Stack = Timeout<Retry<Attempt, Judge>, Total>;
+type Stack<S> = Timeout<Retry<S, Judge>, Total>;
 
 /// One way to a service: its layers, put together.
 pub(crate) struct Lane {
     pub(crate) breaker: Breaker,
     /// The route that has this breaker to itself; nothing where it is the service's.
     pub(crate) own_breaker_of: Option<Arc<str>>,
-    stack: Stack,
+    stack: Stack<Attempt>,
+    /// The same for calls that are sent a second time where they are slow.
+    hedged: Option<Stack<HedgeService<Attempt, Judge>>>,
 }
 
 /// Something of a service for each of some routes.
@@ -69,6 +75,9 @@ pub(crate) struct Layers {
     pub(crate) timeout: TimeoutLayer<Total>,
     pub(crate) attempt_timeout: TimeoutLayer<WithinDeadline>,
     pub(crate) retry: RetryLayer<Judge>,
+    /// That of the retries, which second calls are taken out of too.
+    pub(crate) budget: Budget,
+    pub(crate) hedge: Option<Hedge>,
     pub(crate) breaker: Breaker,
     pub(crate) bulkhead: Bulkhead,
 }
@@ -88,17 +97,28 @@ impl Lane {
         let bulkhead = BulkheadLayer::holding(layers.bulkhead.clone(), hold).layer(send);
         let attempt = layers.attempt_timeout.layer(bulkhead);
         let breaker = BreakerLayer::new(layers.breaker.clone(), Judge).layer(attempt);
+        let hedged = layers.hedge.clone().map(|hedge| {
+            let hedged = HedgeLayer::new(hedge, Judge).layer(breaker.clone());
+            layers.timeout.layer(layers.retry.layer(hedged))
+        });
         let stack = layers.timeout.layer(layers.retry.layer(breaker));
         Self {
             breaker: layers.breaker.clone(),
             own_breaker_of,
             stack,
+            hedged,
         }
     }
 
     /// Sends a call through all layers.
     pub(crate) async fn send(&self, call: OutboundCall) -> Result<Answer, BoxError> {
-        self.stack.clone().oneshot(call).await
+        match &self.hedged {
+            // Boxed: it is rare, and must not make every call larger.
+            Some(hedged) if call.may_run_twice_at_once() => {
+                Box::pin(hedged.clone().oneshot(call)).await
+            }
+            _ => self.stack.clone().oneshot(call).await,
+        }
     }
 }
 

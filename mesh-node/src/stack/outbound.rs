@@ -9,7 +9,7 @@
 //! | 5 | changes of the route, token | `bad_request` | after identity headers of the caller are gone |
 //! | 6 | drop | `overloaded` | a share that a control plane asks for; no attempt, so no retry and no failure of the service |
 //! | 7 | timeout | `timeout` | one deadline over all attempts |
-//! | 8 | retry | – | each attempt passes the breaker anew |
+//! | 8 | retry, and below it hedge | – | each attempt passes the breaker anew |
 //! | 9 | breaker | `circuit_open` | spares a service that fails, and our bulkhead |
 //! | 10 | attempt timeout | `timeout` | below the breaker, so that silence counts as a failure |
 //! | 11 | bulkhead | `overloaded` | holds its place until the answer's body is over |
@@ -209,7 +209,10 @@ impl Outbound {
         let (mut response, keep) = match self.prepare(&mut request, &service, way).await {
             Err(refusal) => (refuse(refusal), None),
             Ok(limits) => {
-                let call = self.call(request, body, started);
+                let mut call = self.call(request, body, started);
+                if let Some((way, drawn)) = &taken {
+                    call = way.aim(call, drawn);
+                }
                 let outcome = self.send(call, &service, way).await;
                 outcome.map_or_else(
                     |refusal| (refuse(refusal), None),

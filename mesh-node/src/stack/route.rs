@@ -17,6 +17,8 @@ use http::header;
 use http::request::Parts;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::RequestError;
+use mesh_resilience::balance::Label;
+use mesh_resilience::balance::Subset;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::random::Random;
 use mesh_resilience::random::SplitMix64;
@@ -62,6 +64,9 @@ pub(crate) struct Routes {
 pub(crate) struct Way {
     pub(crate) route: Arc<Route>,
     choice: Choice,
+    /// Which endpoints, of each target and of the copies; one value for all calls that mean the same.
+    subsets: Box<[Option<Arc<Subset>>]>,
+    copied_to: Option<Arc<Subset>>,
     series: RouteSeries,
     /// What its calls are limited by, where they are.
     limiter: Option<Limiter>,
@@ -76,6 +81,7 @@ pub(crate) struct Copy<'a> {
     pub(crate) route: usize,
     bounds: &'a Bounds,
     original: Original,
+    subset: Option<&'a Arc<Subset>>,
     series: &'a RouteSeries,
 }
 
@@ -89,12 +95,18 @@ impl Routes {
     ) -> Result<Self, Error> {
         let way = |route: &Arc<Route>| {
             let labels: Vec<Arc<str>> = route.targets.all().iter().map(label).collect();
+            let targets = route.targets.all().iter();
+            let subsets = targets.map(|target| target.subset.as_deref().map(subset));
             let bounds = |mirror: &Mirror| {
                 let most = usize::try_from(mirror.max_concurrent.get()).unwrap_or(usize::MAX);
                 Bounds::new(most, mirror.timeout)
             };
             Ok(Way {
                 choice: Choice::new(&labels),
+                subsets: subsets.collect(),
+                copied_to: (route.mirror.as_ref())
+                    .and_then(|mirror| mirror.subset.as_deref())
+                    .map(subset),
                 series: telemetry.routes.series(&route.name, &labels),
                 limiter: limiter(route)?,
                 copies: route.mirror.as_ref().map(bounds),
@@ -160,6 +172,7 @@ impl Routes {
             route: way.route.index,
             bounds,
             original,
+            subset: way.copied_to.as_ref(),
             series: &way.series,
         })
     }
@@ -169,6 +182,12 @@ impl Way {
     /// The target that was drawn.
     pub(crate) fn target(&self, drawn: &Drawn) -> Option<&Target> {
         self.route.targets.all().get(drawn.index)
+    }
+
+    /// Aims a call at what was drawn for it.
+    pub(crate) fn aim(&self, call: OutboundCall, drawn: &Drawn) -> OutboundCall {
+        let subset = self.subsets.get(drawn.index).cloned().flatten();
+        call.with_aim(subset, drawn.hash)
     }
 
     /// Counts a call against the route's limit; gives the headers that tell how many are left.
@@ -236,6 +255,7 @@ impl Copy<'_> {
             change(head);
             head.headers.insert(X_MESH_MIRRORED, mirror::MIRRORED);
         });
+        let copy = copy.map(|copy| copy.with_aim(self.subset.cloned(), None));
         let Some(sending) = copy.and_then(|copy| self.bounds.send(lane, copy)) else {
             series.mirror_dropped.inc();
             return None;
@@ -266,6 +286,26 @@ pub(crate) fn redirected(redirect: &Redirect, request: &CanonicalRequest) -> Res
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
+}
+
+/// Which endpoints the configuration means.
+fn subset(config: &SubsetConfig) -> Arc<Subset> {
+    let SubsetConfig {
+        zone,
+        version,
+        tags,
+        metadata,
+    } = config;
+    let zone = zone.iter().map(|zone| (Label::Zone, zone));
+    let version = version.iter().map(|version| (Label::Version, version));
+    let tags = tags.iter().map(|tag| (Label::Tag, tag));
+    let metadata = metadata
+        .iter()
+        .map(|(name, value)| (Label::Metadata(name.clone()), value));
+    let wanted = zone.chain(version).chain(tags).chain(metadata);
+    Arc::new(wanted.fold(Subset::new(), |subset, (label, value)| {
+        subset.with(label, value.as_str())
+    }))
 }
 
 /// What a target is called in metrics and cookies.

@@ -12,6 +12,7 @@ use http::Request;
 use http::Response;
 use http::request::Parts;
 use http_body::Body as _;
+use mesh_resilience::balance::Subset;
 use mesh_resilience::bulkhead::Permit;
 use mesh_resilience::classify::Classified;
 use mesh_resilience::classify::Classify;
@@ -56,7 +57,17 @@ pub(crate) struct OutboundCall {
     caller_broke_off: Arc<AtomicBool>,
     /// What makes a call that must not run twice one that can be sent twice.
     write: Option<Arc<Write>>,
-    /// Nobody waits for a copy, and what becomes of it says nothing about calls.
+    aim: Aim,
+}
+
+/// Which endpoint a call goes to, as far as that is said beforehand.
+#[derive(Clone, Debug, Default)]
+struct Aim {
+    /// Some of the service's.
+    subset: Option<Arc<Subset>>,
+    /// What the caller is known by, where the service is balanced by it.
+    hash: Option<u64>,
+    /// Nobody waits for a copy, and what becomes of it says nothing of its endpoint.
     is_copy: bool,
 }
 
@@ -117,8 +128,15 @@ impl OutboundCall {
             may_be_processed: Arc::default(),
             caller_broke_off,
             write: None,
-            is_copy: false,
+            aim: Aim::default(),
         }
+    }
+
+    /// Goes to endpoints of a subset, and to the same one for the same hash where the service is balanced so.
+    #[must_use]
+    pub(crate) fn with_aim(mut self, subset: Option<Arc<Subset>>, hash: Option<u64>) -> Self {
+        (self.aim.subset, self.aim.hash) = (subset, hash);
+        self
     }
 
     /// Makes a call that must not run twice one that can be sent twice, where its body can.
@@ -133,6 +151,12 @@ impl OutboundCall {
     /// What is known of it as a write, also after the call is gone.
     pub(crate) fn write(&self) -> Option<Arc<Write>> {
         self.write.clone()
+    }
+
+    /// Whether two attempts may be under way at a time: of a body that is kept only one can be read, and a write that is made
+    /// safe goes to one instance.
+    pub(crate) fn may_run_twice_at_once(&self) -> bool {
+        self.head.method.is_idempotent() && self.body.is_end_stream() && self.write.is_none()
     }
 
     /// What a copy can be made of; nothing where the body is not kept.
@@ -168,7 +192,7 @@ impl Original {
         let mut head = Arc::unwrap_or_clone(self.head);
         change(&mut head);
         let mut copy = OutboundCall::new(head, body, None);
-        copy.is_copy = true;
+        copy.aim.is_copy = true;
         Some(copy)
     }
 }
@@ -187,7 +211,7 @@ impl mesh_resilience::retry::Replay for OutboundCall {
             may_be_processed: Arc::clone(&self.may_be_processed),
             caller_broke_off: Arc::clone(&self.caller_broke_off),
             write: self.write.clone(),
-            is_copy: self.is_copy,
+            aim: self.aim.clone(),
         })
     }
 
@@ -303,20 +327,22 @@ impl tower_service::Service<OutboundCall> for Send {
 /// Tries endpoints until one takes the request; as long as none has seen a byte of it, that is safe for any request.
 async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxError> {
     let (deadline, may_be_processed) = (call.deadline, call.may_be_processed());
-    let (caller_broke_off, is_copy) = (Arc::clone(&call.caller_broke_off), call.is_copy);
+    let (caller_broke_off, aim) = (Arc::clone(&call.caller_broke_off), call.aim.clone());
     let write = call.write();
     let spare = write.as_ref().and_then(|_| call.try_replay());
     let mut request = call.into_request();
-    let hash = endpoints.balancing().hash(request.headers());
+    let by_service = || endpoints.balancing().hash(request.headers());
+    let hash = aim.hash.or_else(by_service);
     let list = endpoints.current();
     let (mut tried, mut renewed) = (Vec::new(), 0);
     loop {
         let only = write.as_ref().and_then(|write| write.only());
         let pick = Pick::new(deadline, hash)
+            .among(aim.subset.as_ref())
             .only(only.as_ref())
             .other_than(&tried);
         let (endpoint, mut in_flight) = list.pick(&pick)?;
-        if is_copy {
+        if aim.is_copy {
             in_flight.ignore();
         }
         // Also if this is dropped in the middle: only what is proven is taken back.

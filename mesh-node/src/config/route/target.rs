@@ -22,7 +22,8 @@ pub struct RouteTargetConfig {
     #[schemars(with = "String")]
     pub service: Option<String>,
     /// Only those of its endpoints that are like this. Default: all of them.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SubsetConfig")]
     pub subset: Option<SubsetConfig>,
     /// Its share of the calls, beside the weights of the others; 0 takes none. Default 1.
     pub weight: u32,

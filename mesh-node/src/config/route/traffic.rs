@@ -25,7 +25,8 @@ pub struct MirrorConfig {
     #[schemars(with = "String")]
     pub service: Option<String>,
     /// Only those of its endpoints that are like this. Default: all of them.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SubsetConfig")]
     pub subset: Option<SubsetConfig>,
     /// The share of the calls that is copied. Default 100.
     pub percent: Percent,

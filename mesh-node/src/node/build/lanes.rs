@@ -11,6 +11,8 @@ use mesh_resilience::breaker::SlowCalls;
 use mesh_resilience::breaker::SuccessRate;
 use mesh_resilience::bulkhead::Bulkhead;
 use mesh_resilience::bulkhead::BulkheadConfig;
+use mesh_resilience::hedge::Hedge;
+use mesh_resilience::hedge::HedgeConfig;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::random::Random;
 use mesh_resilience::retry::Budget;
@@ -79,11 +81,15 @@ impl Maker<'_> {
         let resilience = self.resilience;
         let wrong = |key: &'static str| wrong(format!("resilience.{key}"));
         let (timeout, attempt_timeout) = timeouts(resilience).map_err(wrong("timeout"))?;
+        let (retry, budget) = self.retry(resilience).map_err(wrong("retry"))?;
+        let breaker = self.breaker(resilience);
         Ok(Layers {
             timeout,
             attempt_timeout,
-            retry: self.retry(resilience).map_err(wrong("retry"))?,
-            breaker: self.breaker(resilience).map_err(wrong("circuit_breaker"))?,
+            retry,
+            hedge: self.hedge(resilience, &budget).map_err(wrong("hedge"))?,
+            budget,
+            breaker: breaker.map_err(wrong("circuit_breaker"))?,
             bulkhead: Bulkhead::new(&bulkhead_config(resilience)),
         })
     }
@@ -99,7 +105,11 @@ impl Maker<'_> {
         (layers.timeout, layers.attempt_timeout) =
             timeouts(&resilience).map_err(wrong("timeout"))?;
         if overrides.retry.is_some() {
-            layers.retry = self.retry(&resilience).map_err(wrong("retry"))?;
+            (layers.retry, layers.budget) = self.retry(&resilience).map_err(wrong("retry"))?;
+        }
+        if overrides.hedge.is_some() {
+            let hedge = self.hedge(&resilience, &layers.budget);
+            layers.hedge = hedge.map_err(wrong("hedge"))?;
         }
         if overrides.circuit_breaker.is_some() {
             layers.breaker = self
@@ -130,7 +140,28 @@ impl Maker<'_> {
         Breaker::with_parts(config, Arc::clone(&self.random), None)
     }
 
-    fn retry(&self, resilience: &ResilienceConfig) -> Result<RetryLayer<Judge>, ConfigError> {
+    fn hedge(
+        &self,
+        resilience: &ResilienceConfig,
+        retries: &Budget,
+    ) -> Result<Option<Hedge>, ConfigError> {
+        let Some(config) = &resilience.hedge else {
+            return Ok(None);
+        };
+        let budget = Budget::new(HedgeConfig::budget().with_ratio(config.budget))?;
+        let hedges = HedgeConfig::default()
+            .with_quantile(config.quantile)
+            .with_min_delay(config.min_delay)
+            .with_max_delay(config.max_delay);
+        let hedge = Hedge::new(hedges, budget)?.sharing(retries.clone());
+        let observer = self.telemetry.hedges_of(self.service);
+        Ok(Some(hedge.with_observer(Arc::new(observer))))
+    }
+
+    fn retry(
+        &self,
+        resilience: &ResilienceConfig,
+    ) -> Result<(RetryLayer<Judge>, Budget), ConfigError> {
         let config = &resilience.retry;
         let factor = match config.backoff {
             Backoff::Exponential => 2.0,
@@ -142,32 +173,36 @@ impl Maker<'_> {
             .with_max_delay(config.max_delay)
             .with_factor(factor);
         let budget = Budget::new(BudgetConfig::default().with_ratio(config.budget))?;
-        let retry = RetryLayer::new(retries, budget, Judge)?;
-        Ok(retry
+        let retry = RetryLayer::new(retries, budget.clone(), Judge)?
             .with_random(Arc::clone(&self.random))
-            .with_observer(Arc::new(self.telemetry.retries_of(self.service))))
+            .with_observer(Arc::new(self.telemetry.retries_of(self.service)));
+        Ok((retry, budget))
     }
 }
 
 /// What holds for the calls of a route; nothing where it is what holds for all.
 fn overridden(resilience: &ResilienceConfig, overrides: &Overrides) -> Option<ResilienceConfig> {
+    let limited = Overrides {
+        rate_limit: None,
+        ..overrides.clone()
+    };
+    if limited == Overrides::default() {
+        return None;
+    }
     let Overrides {
         timeout,
         retry,
+        hedge,
         circuit_breaker,
         bulkhead,
         ..
-    } = overrides;
-    let says_nothing =
-        timeout.is_none() && retry.is_none() && circuit_breaker.is_none() && bulkhead.is_none();
-    if says_nothing {
-        return None;
-    }
+    } = limited;
     let mut own = resilience.clone();
     own.timeout = timeout.unwrap_or(own.timeout);
-    own.retry = retry.clone().unwrap_or(own.retry);
-    own.circuit_breaker = circuit_breaker.clone().unwrap_or(own.circuit_breaker);
-    own.bulkhead = bulkhead.clone().unwrap_or(own.bulkhead);
+    own.retry = retry.unwrap_or(own.retry);
+    own.hedge = hedge.or(own.hedge);
+    own.circuit_breaker = circuit_breaker.unwrap_or(own.circuit_breaker);
+    own.bulkhead = bulkhead.unwrap_or(own.bulkhead);
     Some(own)
 }
 

@@ -64,6 +64,11 @@ impl<'a> Pick<'a> {
         }
     }
 
+    /// One of these, where some are named.
+    pub(crate) fn among(self, subset: Option<&'a Arc<Subset>>) -> Self {
+        Self { subset, ..self }
+    }
+
     /// This one or none, where there is one.
     pub(crate) fn only(self, only: Option<&'a EndpointId>) -> Self {
         Self { only, ..self }
