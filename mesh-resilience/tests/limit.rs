@@ -3,12 +3,20 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use mesh_resilience::limit::{LimitConfig, LimitLayer, Limited, Limiter, Verdict, Window};
+use mesh_resilience::limit::{Bucket, LimitConfig, LimitLayer, Limited, Limiter, Verdict, Window};
+use mesh_resilience::random::{Random, SplitMix64};
 use mesh_resilience::{BoxError, ConfigError, find_cause};
 use proptest::prelude::*;
 use tower::{Layer, Service, ServiceExt, service_fn};
+
+use reference::Reference;
+
+#[path = "reference/limit.rs"]
+mod reference;
 
 fn start() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -62,7 +70,8 @@ fn judge(windows: &[Window], log: &mut Vec<Instant>, now: Instant, verdict: &Ver
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    // Goal R-7, threat 47.
+    // Goal R-7.
+    // threat 47
     #[test]
     fn never_admits_too_many_and_never_refuses_without_need(
         first in (1_u32..40, 1_u64..3_000),
@@ -265,4 +274,171 @@ async fn the_layer_refuses_by_key_and_lets_pass_again() {
     service.ready().await.unwrap().call("bob").await.unwrap();
     tokio::time::advance(cause.retry_after).await;
     service.ready().await.unwrap().call("ann").await.unwrap();
+}
+
+/// A trace of random limits, pauses and costs against the reference; some calls come by `peek`, which counts nothing.
+fn trace(seed: u64) {
+    let random = SplitMix64::new(seed);
+    let number = |most: usize| u32::try_from(1 + random.below(most)).unwrap();
+    let span = |most: usize| Duration::from_micros(1_000 * u64::from(number(most)));
+    let mut config = LimitConfig::default().with_windows(vec![
+        window(number(40), span(3_000)),
+        window(number(700), span(60_000)),
+    ]);
+    if random.below(2) == 0 {
+        let (rate, burst) = (number(1_000), number(200));
+        let bucket = Bucket::new(
+            NonZeroU32::new(rate).unwrap(),
+            NonZeroU32::new(burst).unwrap(),
+        );
+        config = config.with_bucket(bucket);
+        if random.below(4) == 0 {
+            config.windows.clear();
+        }
+    }
+    let config = config.with_max_keys(NonZeroUsize::MIN);
+    let limiter = Limiter::new(&config).unwrap();
+    let (begin, mut now) = (start(), 0_u64);
+    limiter.peek("key", begin);
+    let mut reference = Reference::new(&config, 1);
+    for _ in 0..40 {
+        now += match random.below(8) {
+            0 => 1_000 * u64::from(number(80_000_000)),
+            1 => 0,
+            _ => u64::from(number(30_000_000)),
+        };
+        let at = begin + Duration::from_nanos(now);
+        for _ in 0..number(4) {
+            let cost = if random.below(4) == 0 { number(30) } else { 1 };
+            let peeked = limiter.peek("key", at);
+            let verdict = if cost == 1 {
+                limiter.check("key", at)
+            } else {
+                limiter.check_n("key", NonZeroU32::new(cost).unwrap(), at)
+            };
+            assert!(
+                cost > 1 || peeked.allowed == verdict.allowed,
+                "{peeked:?} {verdict:?}"
+            );
+            reference.judge(now, cost, &verdict);
+        }
+    }
+}
+
+// Goal R-7.
+// threat 47
+#[test]
+fn every_promise_is_kept_over_random_traces() {
+    // `MESH_TRACES` of them, where somebody has the time; each has some 100 calls.
+    let traces = std::env::var("MESH_TRACES").map_or(300, |text| text.parse().unwrap());
+    for seed in 0..traces {
+        trace(seed);
+    }
+}
+
+// Goal R-7.
+// threat 47
+#[test]
+fn sixteen_threads_are_admitted_not_one_call_too_many() {
+    let bucket = Bucket::new(NonZeroU32::MIN, NonZeroU32::new(3_000).unwrap());
+    let config = LimitConfig::default()
+        .with_windows(vec![
+            window(90, Duration::from_mins(1)),
+            window(5_000, Duration::from_hours(1)),
+        ])
+        .with_bucket(bucket.with_period(Duration::from_hours(1)));
+    // More keys than it remembers: `greedy` is never the oldest of eight.
+    let limiter = Limiter::new(&config.with_max_keys(NonZeroUsize::new(64).unwrap())).unwrap();
+    let begin = start();
+    let ticket = AtomicU64::new(0);
+    let admitted: Vec<(u64, u32)> = std::thread::scope(|scope| {
+        let greedy = |thread: u64| {
+            let mut admitted = Vec::new();
+            for call in 0..4_000 {
+                let at = ticket.fetch_add(20, Relaxed);
+                let now = begin + Duration::from_millis(at);
+                let cost = if call % 7 == 0 { 3 } else { 1 };
+                let verdict = limiter.check_n("greedy", NonZeroU32::new(cost).unwrap(), now);
+                if verdict.allowed {
+                    admitted.push((at, cost));
+                }
+                if call % 100 == 0 {
+                    limiter.check(&(thread, call), now);
+                }
+            }
+            admitted
+        };
+        let threads: Vec<_> = (0..16)
+            .map(|thread| scope.spawn(move || greedy(thread)))
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    // Twenty minutes of 16 threads: the minutes allow no more, and nearly as much.
+    let all: u32 = admitted.iter().map(|(_, cost)| cost).sum();
+    assert!((1_700..=22 * 90).contains(&all), "{all}");
+}
+
+// Goal R-7.
+// threat 47
+#[test]
+fn sixteen_threads_at_one_moment_use_up_the_limit_and_no_more() {
+    for round in 0..20 {
+        let limiter = limiter(vec![window(90, Duration::from_mins(1))]);
+        let now = start();
+        let admitted: usize = std::thread::scope(|scope| {
+            let calls = || {
+                (0..50)
+                    .filter(|_| limiter.check(&round, now).allowed)
+                    .count()
+            };
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(calls)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(admitted, 90);
+    }
+}
+
+// Goal R-7.
+// threat 47
+#[test]
+fn a_hundred_a_minute_admit_at_least_99_of_what_is_offered() {
+    let limiter = limiter(vec![window(100, Duration::from_mins(1))]);
+    let begin = start();
+    for minute in 0..10_u32 {
+        let now = begin + Duration::from_millis(60_200) * minute;
+        let admitted = (0..200_u32).filter(|call| {
+            limiter
+                .check("k", now + Duration::from_millis(1) * *call)
+                .allowed
+        });
+        let admitted = admitted.count();
+        assert!((99..=100).contains(&admitted), "{admitted}");
+    }
+}
+
+#[test]
+fn what_another_admitted_counts_whether_there_is_room_or_not() {
+    let limiter = limiter(vec![window(250, Duration::from_mins(1))]);
+    let begin = start();
+    let at = |seconds| begin + Duration::from_secs(seconds);
+    limiter.note("k", NonZeroU32::new(200).unwrap(), at(0));
+    limiter.note("k", NonZeroU32::new(150).unwrap(), at(30));
+    assert!(!limiter.check("k", at(31)).allowed, "350 in a minute");
+    // Those of the beginning have left; what came at 30 s stands.
+    assert!(
+        limiter
+            .check_n("k", NonZeroU32::new(90).unwrap(), at(61))
+            .allowed
+    );
+    assert!(
+        !limiter
+            .check_n("k", NonZeroU32::new(20).unwrap(), at(61))
+            .allowed
+    );
 }

@@ -91,17 +91,14 @@ impl<'a> Log<'a> {
             ring: &rings[rule.offset..rule.offset + rule.words()],
             first: usize::from(head.to_le_bytes()[0]),
             full: usize::from(head.to_le_bytes()[1]),
-            partial: u32::from(u16::from_le_bytes([
-                head.to_le_bytes()[2],
-                head.to_le_bytes()[3],
-            ])),
-            oldest: head >> 32,
+            partial: low_half(head >> 16),
+            oldest: head >> 48,
         }
     }
 
     /// The word that the log is kept as, beside its ring.
     pub(super) fn head(&self) -> u64 {
-        self.oldest << 32 | u64::from(self.partial) << 16 | (self.full << 8 | self.first) as u64
+        self.oldest << 48 | u64::from(self.partial) << 16 | (self.full << 8 | self.first) as u64
     }
 
     /// Removes what has left the window; `last` is the time of the last counted call, not after `now`.
@@ -128,7 +125,7 @@ impl<'a> Log<'a> {
             limit: self.rule.limit,
             remaining,
             reset_after: if counted == 0 { 0 } else { until_free },
-            retry_after: match cost.saturating_sub(remaining) {
+            retry_after: match counted.saturating_add(cost).saturating_sub(self.rule.limit) {
                 0 => 0,
                 _ if cost > self.rule.limit => self.rule.period,
                 too_many => self.until_left(too_many, now).min(until_free),
@@ -136,13 +133,15 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// Counts calls. Where there is no room for them the oldest make it, since only the latest `limit` matter.
+    /// Counts calls. Where there is no room for them the oldest make it, since only the latest `limit` matter; of a group
+    /// all or none.
     pub(super) fn count(&mut self, cost: u32, now: u64) {
+        let most = self.rule.limit + self.rule.group - 1;
         let cost = cost.min(self.rule.limit);
-        while self.full > 0 && self.counted() + cost > self.rule.limit {
+        while self.full > 0 && self.counted() + cost > most {
             self.forget_oldest();
         }
-        self.partial = self.partial.min(self.rule.limit - cost) + cost;
+        self.partial = self.partial.min(most - cost) + cost;
         let tick = (now >> self.rule.tick_bits) & TICK_MASK;
         while self.partial >= self.rule.group && self.full < self.rule.capacity {
             self.partial -= self.rule.group;
@@ -196,6 +195,14 @@ impl<'a> Log<'a> {
         let others = word.load(Relaxed) & !(TICK_MASK << shift(place));
         word.store(others | tick << shift(place), Relaxed);
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "calls are below 2^32, and what stands above them is another field"
+)]
+const fn low_half(word: u64) -> u32 {
+    word as u32
 }
 
 const fn age(tick: u64, earlier: u64) -> u64 {

@@ -71,7 +71,7 @@ fn by_share(admitted: &[(Instant, DecidedBy)]) -> usize {
     own.count()
 }
 
-// Threat 47.
+// threat 47
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_its_store_admits_its_share_and_counts_in_it_what_the_store_admitted() {
     let dir = tempfile::tempdir().unwrap();
@@ -107,7 +107,7 @@ async fn a_node_without_its_store_admits_its_share_and_counts_in_it_what_the_sto
     assert_eq!((seen.away.load(Relaxed), seen.back.load(Relaxed)), (2, 1));
 }
 
-// Threat 47.
+// threat 47
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_limit_admits_nothing_without_its_store() {
     let dir = tempfile::tempdir().unwrap();

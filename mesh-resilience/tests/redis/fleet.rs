@@ -80,7 +80,7 @@ pub(crate) fn patient(windows: Vec<Window>) -> SharedConfig {
         .with_timeout(Duration::from_secs(5))
 }
 
-// Threat 47.
+// threat 47
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn four_nodes_admit_together_what_one_may() {
     let dir = tempfile::tempdir().unwrap();
@@ -121,7 +121,7 @@ async fn four_nodes_admit_together_what_one_may() {
     assert_eq!(calls.join_all().await.concat().len(), 300);
 }
 
-// Threat 47.
+// threat 47
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_stretch_of_time_sees_too_many_calls_of_four_nodes() {
     let dir = tempfile::tempdir().unwrap();

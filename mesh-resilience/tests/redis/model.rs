@@ -124,7 +124,7 @@ async fn trace(connection: &mut redis::aio::MultiplexedConnection, script: &str,
     }
 }
 
-// Threat 47.
+// threat 47
 #[tokio::test]
 async fn the_script_keeps_every_promise_over_random_traces() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,3 +1,5 @@
+//! Addresses, names of records, and what is refused before a server is asked.
+
 use super::*;
 use crate::random::SplitMix64;
 
