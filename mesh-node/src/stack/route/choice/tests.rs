@@ -1,3 +1,5 @@
+//! Targets follow from weights, header fields and cookies.
+
 use mesh_resilience::random::SplitMix64;
 use serde_json::Value;
 use serde_json::json;
