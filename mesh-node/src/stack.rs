@@ -10,6 +10,7 @@ pub(crate) mod outbound;
 pub(crate) mod probe;
 pub(crate) mod record;
 pub(crate) mod replay;
+pub(crate) mod rls;
 pub(crate) mod route;
 pub(crate) mod send;
 

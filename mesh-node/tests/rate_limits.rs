@@ -1,4 +1,5 @@
-//! The rate limit service of a node, asked by Envoy and by a client in another language; and what its configuration can't be.
+//! The rate limit service of a node, asked by Envoy, by another node and by a client in another language; a node that asks
+//! one; and what their configuration can't be.
 
 #![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
@@ -7,6 +8,7 @@ use std::path::Path;
 
 use mesh_node::config::Environment;
 use mesh_node::config::NodeConfig;
+use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -16,6 +18,7 @@ use support::envoy::Identity;
 use support::mesh::Mesh;
 use support::mesh::Node;
 use support::process::free_port;
+use support::rls::RateLimits;
 use support::rls::ask;
 use support::rls::question;
 
@@ -198,5 +201,100 @@ fn check_says_what_is_served_and_what_has_no_effect() {
     assert!(
         text.contains("descriptors[1].detailed_metric has no effect here"),
         "{text}"
+    );
+}
+
+/// What makes the order service ask a rate limit service.
+fn store(port: u16, more: &Value) -> Value {
+    let mut store = json!({
+        "mode": "rls", "address": format!("127.0.0.1:{port}"), "domain": "edge", "timeout": "5s",
+    });
+    let (into, more) = (store.as_object_mut().unwrap(), more.as_object().unwrap());
+    into.extend(more.clone());
+    json!({ "resilience": { "rate_limit": { "store": store } } })
+}
+
+#[test]
+fn a_node_keeps_the_limits_that_another_node_knows() {
+    let mut mesh = Mesh::new("mtls");
+    let Some(app) = App::start(mesh.path()) else {
+        return;
+    };
+    let mut limits = mesh.node("payment-service", "limits");
+    let port = serve(&mut limits, &[ORDER]);
+    limits.start();
+    mesh.order.serve(app.port).configure(store(
+        port,
+        &json!({
+            "spiffe_id": "spiffe://example.org/payment-service",
+            "descriptors": [ ["tenant=header:x-tenant"] ],
+            "when_away": "closed",
+        }),
+    ));
+    mesh.start();
+    let as_tenant = |tenant: &str| mesh.call("/api", &["-H", &format!("x-tenant: {tenant}")]);
+    for left in ["2", "1", "0"] {
+        let answer = as_tenant("acme").expect(200);
+        assert_eq!(answer.header("x-ratelimit-limit"), Some("3"));
+        assert_eq!(answer.header("x-ratelimit-remaining"), Some(left));
+    }
+    let refused = as_tenant("acme").expect(429);
+    assert_eq!(refused.error(), Some("rate_limited"));
+    let seconds: u32 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((86_000..=86_401).contains(&seconds), "{seconds}");
+    as_tenant("globex").expect(200);
+    // Nothing is known of this one that the service could be told.
+    let free = mesh.call("/api", &[]).expect(200);
+    assert_eq!(free.header("x-ratelimit-limit"), None);
+
+    limits.process().kill();
+    let closed = as_tenant("globex").expect(503);
+    assert_eq!(closed.error(), Some("limit_unavailable"));
+    let by_nobody = "mesh_rate_limit_decisions_total{result=\"unavailable\",by=\"nobody\"}";
+    assert!(mesh.order.metric(by_nobody).unwrap() >= 1.0);
+}
+
+#[test]
+fn a_node_understands_a_service_in_another_language_and_its_silence() {
+    let mut mesh = Mesh::new("mtls");
+    let Some(app) = App::start(mesh.path()) else {
+        return;
+    };
+    let Some(service) = RateLimits::start(mesh.path()) else {
+        return;
+    };
+    mesh.order.serve(app.port).configure(store(service.port, &json!({
+        "descriptors": [ ["peer", "path"], ["of=text:orders", "service", "method"], ["header:x-none"] ],
+        "when_away": "open",
+        "timeout": "500ms",
+    })));
+    mesh.start();
+    let header = |name: &str, value: &str| json!({ "key": name, "value": value });
+    service.tell(&json!({"answer": { "overall_code": "OK", "response_headers_to_add": [
+        header("x-from-limits", "yes"), header("content-length", "7"), header("x-mesh-peer-id", "somebody"),
+    ] }}));
+    let answer = mesh.call("/api/orders?q=1", &[]).expect(200);
+    assert_eq!(answer.header("x-from-limits"), Some("yes"));
+    assert_eq!(answer.header("x-mesh-peer-id"), None);
+    let entry = |key: &str, value: &str| json!({ "key": key, "value": value });
+    let asked = json!({ "domain": "edge", "hits_addend": 1, "descriptors": [
+        { "entries": [ entry("peer", "spiffe://example.org/user-service"), entry("path", "/api/orders") ] },
+        { "entries": [ entry("of", "orders"), entry("service", "order-service"), entry("method", "GET") ] },
+    ] });
+    assert_eq!(service.requests(), [asked]);
+    service.tell(&json!({"answer": { "overall_code": "OVER_LIMIT" }}));
+    mesh.call("/api", &[]).expect(429);
+    service.tell(&json!({"silent": true}));
+    for _ in 0..4 {
+        mesh.call("/api", &[]).expect(200);
+    }
+    assert_eq!(
+        mesh.order.metric("mesh_rate_limit_store{state=\"away\"}"),
+        Some(1.0)
+    );
+    let health = mesh.order.admin("/health").text();
+    assert!(
+        health.contains("every request is admitted until it is back"),
+        "{health}"
     );
 }

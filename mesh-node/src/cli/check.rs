@@ -455,6 +455,9 @@ fn rate_limit(
     })?;
     let counted = match &limit.store {
         Some(RateLimitStoreConfig::Redis(redis)) => format!("by Redis at {}", redis.url),
+        Some(RateLimitStoreConfig::Rls(rls)) => {
+            format!("by the rate limit service at {}", rls.address)
+        }
         None => "by each node".to_owned(),
     };
     let (windows, bucket) = (limit.rates.windows.len(), limit.rates.bucket.is_some());

@@ -14,6 +14,8 @@ use super::Document;
 use super::HashOnConfig;
 use super::NodeConfig;
 use super::RateLimitStoreConfig;
+use super::RlsStoreConfig;
+use super::RlsWhenAway;
 use super::SourceConfig;
 use super::WhenAway;
 use super::identity::IdentityConfig;
@@ -89,13 +91,14 @@ fn hash_on(on: &HashOnConfig) -> Result<(), &'static str> {
 
 fn rate_limit(config: &NodeConfig, document: &Document) -> Result<(), ConfigError> {
     let limit = config.resilience.rate_limit.as_ref();
-    let Some(RateLimitStoreConfig::Redis(redis)) = limit.and_then(|limit| limit.store.as_ref())
-    else {
-        return Ok(());
-    };
     let wrong = |key: &str, message: &str| {
         let key = format!("resilience.rate_limit.store{key}");
         Err(document.error(&key, message))
+    };
+    let redis = match limit.and_then(|limit| limit.store.as_ref()) {
+        Some(RateLimitStoreConfig::Redis(redis)) => redis,
+        Some(RateLimitStoreConfig::Rls(rls)) => return rate_limit_service(rls, wrong),
+        None => return Ok(()),
     };
     if redis.cert_file.is_some() != redis.key_file.is_some() {
         return wrong("", "needs both of \"cert_file\" and \"key_file\", or none");
@@ -117,6 +120,32 @@ fn rate_limit(config: &NodeConfig, document: &Document) -> Result<(), ConfigErro
         (WhenAway::Closed, Some(_)) => wrong(
             ".nodes",
             "has no meaning with `when_away: closed`; remove it",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn rate_limit_service(
+    rls: &RlsStoreConfig,
+    wrong: impl Fn(&str, &str) -> Result<(), ConfigError>,
+) -> Result<(), ConfigError> {
+    if rls.domain.is_empty() {
+        return wrong(".domain", "must not be empty");
+    }
+    if rls.timeout.is_zero() {
+        return wrong(".timeout", "must be longer than nothing");
+    }
+    if rls.descriptors.is_empty() || rls.descriptors.iter().any(Vec::is_empty) {
+        return wrong(".descriptors", "needs lists of entries, such as [ [peer] ]");
+    }
+    match (rls.when_away, rls.nodes) {
+        (RlsWhenAway::LocalShare, None) => wrong(
+            "",
+            "needs \"nodes\": how many share the limit, for `when_away: local_share`",
+        ),
+        (RlsWhenAway::Closed | RlsWhenAway::Open, Some(_)) => wrong(
+            ".nodes",
+            "has no meaning without `when_away: local_share`; remove it",
         ),
         _ => Ok(()),
     }

@@ -44,6 +44,9 @@ fn the_reference_file_has_every_key_and_no_other() {
 
     let mut shown = BTreeSet::new();
     keys_of(&root, "", &mut shown);
+    for (path, form) in other_forms() {
+        keys_of(&form, &format!(".{path}"), &mut shown);
+    }
     let (schema, mut known) = (NodeConfig::schema(), BTreeSet::new());
     keys_of_schema(&schema, &schema, "", &mut known);
     assert_eq!(shown, known);
@@ -92,6 +95,23 @@ fn what_can_not_be_balanced_is_refused_with_its_key() {
     }
     for fine in ["{ header: x-user }", "{ cookie: user }", "{ caller: true }"] {
         parsed(&hash(fine)).unwrap();
+    }
+}
+
+/// What stands behind `#|`: another form of the key that it names.
+fn other_forms() -> Vec<(&'static str, Node)> {
+    let lines = REFERENCE.lines();
+    let forms = lines.filter_map(|line| line.trim_start().strip_prefix("#| ")?.split_once(": "));
+    forms.map(|(path, form)| (path, parse(form))).collect()
+}
+
+#[test]
+fn other_forms_in_the_reference_file_can_be_read() {
+    let forms = other_forms();
+    assert_eq!(forms.len(), 1);
+    for (path, form) in forms {
+        assert_eq!(path, "resilience.rate_limit.store");
+        let _store: RateLimitStoreConfig = decode::decode(&form, "reference.yaml").unwrap();
     }
 }
 

@@ -188,7 +188,12 @@ pub(super) fn parts(
         token: tokens.map(|tokens| Arc::clone(&tokens.calls)),
         users: credentials.users,
         authorizer: authorizer(config, own, &policies)?,
-        limit: limit::start(config, own, (&policies.health, &telemetry.limit), tasks)?,
+        limit: limit::start(
+            config,
+            own,
+            (&policies.health, &telemetry.limit),
+            (&tls, tasks),
+        )?,
         application: application(config, own, (tasks, methods), auditor.clone())?,
         memory: memory(config, &telemetry, tasks)?,
         auditor: auditor.clone(),

@@ -56,6 +56,7 @@ use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_REQUEST_ID;
 use crate::service_token::TokenCheck;
+use crate::stack::limit::Counted;
 use crate::stack::limit::RateLimit;
 use crate::stack::now;
 use crate::stack::once::Asked;
@@ -69,6 +70,7 @@ use crate::stack::probe::StandIn;
 use crate::stack::probe::X_MESH_PROBE;
 use crate::stack::record::Record;
 use crate::stack::record::Recorder;
+use crate::stack::rls::Requested;
 use crate::stack::route::X_MESH_MIRRORED;
 use crate::telemetry::PairSeries;
 use crate::trace::Ids;
@@ -242,7 +244,7 @@ impl Inbound {
             return Err(crate::audit::unavailable());
         }
         // First, so that calls that are refused below count too (threat 59).
-        let limits = self.limit(peer).await?;
+        let limits = self.limit(peer, Some(request)).await?;
         let at = (self.recorder.clock)();
         self.verify_token(peer, request.headers(), unix_seconds(at))?;
         let stand_in = peer
@@ -286,24 +288,33 @@ impl Inbound {
     }
 
     /// Counts a call of `peer`; gives the headers that tell it how many are left.
-    pub(crate) async fn limit(&self, peer: &Peer) -> Result<Option<LimitHeaders>, Refusal> {
+    pub(crate) async fn limit(
+        &self,
+        peer: &Peer,
+        request: Option<&CanonicalRequest>,
+    ) -> Result<Option<LimitHeaders>, Refusal> {
         let Some(limit) = &self.limit else {
             return Ok(None);
         };
-        let verdict = limit.check(&peer.shown).await.map_err(|away| {
+        let peer = &*peer.shown;
+        let counted = limit.check(Requested { peer, request }).await;
+        let counted = counted.map_err(|away| {
             let message = "requests can't be counted for all nodes now; try again later";
             Refusal::new(Code::LimitUnavailable, message).with_retry_after(away.retry_after)
         })?;
-        let headers = limit_headers(&verdict);
-        if verdict.allowed {
+        let headers = counted_headers(&counted);
+        if counted.allowed {
             return Ok(Some(headers));
         }
-        let message = format!(
-            "{} made more requests than the {} it may in the window",
-            peer.shown, verdict.limit
-        );
+        let message = match counted.verdict {
+            Some(verdict) => format!(
+                "{peer} made more requests than the {} it may in the window",
+                verdict.limit
+            ),
+            None => format!("{peer} made more requests than it may"),
+        };
         let refusal =
-            Refusal::new(Code::RateLimited, message).with_retry_after(verdict.retry_after);
+            Refusal::new(Code::RateLimited, message).with_retry_after(counted.retry_after);
         Err(headers.into_iter().fold(refusal, |refusal, (name, value)| {
             refusal.with_header(name, value)
         }))
@@ -348,9 +359,20 @@ async fn within<T>(
 pub(crate) trait DisplaySync: Display + Sync {}
 impl<T: Display + Sync> DisplaySync for T {}
 
-pub(crate) type LimitHeaders = [(HeaderName, HeaderValue); 3];
+pub(crate) type LimitHeaders = Vec<(HeaderName, HeaderValue)>;
 
-pub(crate) fn limit_headers(verdict: &mesh_resilience::limit::Verdict) -> LimitHeaders {
+/// What a caller is told of its limit, behind what a service wants it to be told.
+fn counted_headers(counted: &Counted) -> LimitHeaders {
+    let theirs = counted.headers.iter();
+    let theirs = theirs.filter(|(name, _)| is_for_services(name));
+    let theirs = theirs.map(|(name, value)| (name.clone(), value.clone()));
+    let ours = counted.verdict.as_ref().map(limit_headers);
+    theirs.chain(ours.into_iter().flatten()).collect()
+}
+
+pub(crate) fn limit_headers(
+    verdict: &mesh_resilience::limit::Verdict,
+) -> [(HeaderName, HeaderValue); 3] {
     let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
     [
         (
@@ -366,4 +388,20 @@ pub(crate) fn limit_headers(verdict: &mesh_resilience::limit::Verdict) -> LimitH
             HeaderValue::from(seconds(verdict.reset_after)),
         ),
     ]
+}
+
+/// Whether a rate limit service may set this on an answer: what frames the answer, and what the mesh says itself, it may not.
+fn is_for_services(name: &HeaderName) -> bool {
+    let is_ours = ["x-mesh-", "content-", "grpc-"];
+    !is_ours.iter().any(|start| name.as_str().starts_with(start))
+        && !matches!(
+            name.as_str(),
+            "connection"
+                | "keep-alive"
+                | "proxy-connection"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+        )
 }

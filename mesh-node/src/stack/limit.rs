@@ -2,11 +2,15 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::HeaderMap;
 use mesh_resilience::BoxError;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::limit::Verdict;
 use mesh_resilience::limit::redis::RedisStore;
+use mesh_resilience::limit::rls;
+use mesh_resilience::limit::rls::Decision;
 use mesh_resilience::limit::shared;
 use mesh_resilience::limit::shared::DecidedBy;
 use mesh_resilience::limit::shared::SharedLimiter;
@@ -16,6 +20,8 @@ use tokio::sync::oneshot;
 use crate::health::Board;
 use crate::stack::now;
 use crate::stack::outbound::chain;
+use crate::stack::rls::Requested;
+use crate::stack::rls::Rls;
 use crate::telemetry::LimitMetrics;
 
 /// Says how many requests a caller may still make.
@@ -32,6 +38,30 @@ pub(crate) enum Counter {
     Here(Limiter),
     /// Redis, for several nodes.
     Redis(Box<Shared>),
+    /// Envoy's rate limit service, for whoever asks it.
+    Rls(Box<Rls>),
+}
+
+/// What was decided about a request.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(crate) allowed: bool,
+    /// What is known of the limit, where one applies.
+    pub(crate) verdict: Option<Verdict>,
+    /// What else the answer is to say.
+    pub(crate) headers: HeaderMap,
+    pub(crate) retry_after: Duration,
+}
+
+impl From<Verdict> for Counted {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            allowed: verdict.allowed,
+            verdict: Some(verdict),
+            headers: HeaderMap::new(),
+            retry_after: verdict.retry_after,
+        }
+    }
 }
 
 /// A limit in Redis, and what ends its upkeep when it is dropped.
@@ -48,35 +78,26 @@ impl RateLimit {
         Self { counter, metrics }
     }
 
-    /// Counts a request of `caller`, or says that there is nobody who may decide.
-    pub(crate) async fn check(&self, caller: &str) -> Result<Verdict, LimitStoreAway> {
+    /// Counts a request, or says that there is nobody who may decide.
+    pub(crate) async fn check(&self, asked: Requested<'_>) -> Result<Counted, LimitStoreAway> {
         let decided = match &self.counter {
-            Counter::Here(limiter) => Ok((limiter.check(caller, now()), None)),
+            Counter::Here(limiter) => Ok((limiter.check(asked.peer, now()).into(), "node")),
             Counter::Redis(shared) => {
-                let decided = shared.limiter.check(caller, NonZeroU32::MIN).await;
-                decided.map(|(verdict, by)| (verdict, Some(by)))
+                let decided = shared.limiter.check(asked.peer, NonZeroU32::MIN).await;
+                decided.map(|(verdict, by)| match by {
+                    DecidedBy::LocalShare => (verdict.into(), "share"),
+                    _ => (verdict.into(), "store"),
+                })
             }
+            Counter::Rls(rls) => by_service(rls.check(asked).await),
         };
-        let by = match &decided {
-            Ok((verdict, by)) => {
-                let by = match by {
-                    None => "node",
-                    Some(DecidedBy::LocalShare) => "share",
-                    Some(_) => "store",
-                };
-                (
-                    if verdict.allowed {
-                        "allowed"
-                    } else {
-                        "limited"
-                    },
-                    by,
-                )
-            }
+        let (result, by) = match &decided {
+            Ok((counted, by)) if counted.allowed => ("allowed", *by),
+            Ok((_, by)) => ("limited", *by),
             Err(_) => ("unavailable", "nobody"),
         };
-        self.metrics.decided(by);
-        decided.map(|(verdict, _)| verdict)
+        self.metrics.decided((result, by));
+        decided.map(|(counted, _)| counted)
     }
 
     /// Waits until a store has been reached, or has not: before the first request comes.
@@ -85,6 +106,23 @@ impl RateLimit {
             shared.limiter.store().first_attempt().await;
         }
     }
+}
+
+/// What a rate limit service said, or what is done without it.
+fn by_service(decision: Decision) -> Result<(Counted, &'static str), LimitStoreAway> {
+    let by = match decision.decided_by {
+        rls::DecidedBy::LocalShare => "share",
+        rls::DecidedBy::Service => "store",
+        _ if decision.allowed => "nobody",
+        _ => return Err(LimitStoreAway::new(decision.retry_after)),
+    };
+    let counted = Counted {
+        allowed: decision.allowed,
+        verdict: decision.verdict,
+        headers: decision.headers,
+        retry_after: decision.retry_after,
+    };
+    Ok((counted, by))
 }
 
 /// Says to people how the store does.

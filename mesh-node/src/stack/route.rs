@@ -202,7 +202,7 @@ impl Way {
         let verdict = limiter.check(&(), now());
         let headers = limit_headers(&verdict);
         if verdict.allowed {
-            return Ok(Some(headers));
+            return Ok(Some(headers.into()));
         }
         let message = format!(
             "more calls than the {} that route {} may have in the window; try again later",

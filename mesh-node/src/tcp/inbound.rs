@@ -121,7 +121,7 @@ async fn accept(
 async fn admit(shared: &Shared, app: &TcpApp, (peer, from): (&Peer, SocketAddr)) -> bool {
     let inbound = &shared.gate.inbound;
     if shared.auditor.as_ref().is_some_and(Auditor::has_failed)
-        || inbound.limit(peer).await.is_err()
+        || inbound.limit(peer, None).await.is_err()
     {
         shared.refused_connection(
             from,

@@ -24,8 +24,12 @@ use serde::de::SeqAccess;
 use serde::de::Visitor;
 use serde::de::value::MapAccessDeserializer;
 
+pub use self::store::DescriptorEntry;
+pub use self::store::EntrySource;
 pub use self::store::RateLimitStoreConfig;
 pub use self::store::RedisStoreConfig;
+pub use self::store::RlsStoreConfig;
+pub use self::store::RlsWhenAway;
 pub use self::store::WhenAway;
 
 use crate::config::value;
@@ -208,6 +212,15 @@ struct Period(
     Duration,
 );
 
+impl Rates {
+    const fn is_empty(&self) -> bool {
+        self.max_requests.is_none()
+            && self.window.is_none()
+            && self.windows.is_empty()
+            && self.bucket.is_none()
+    }
+}
+
 /// A map in the file that is a limit.
 trait Whole {
     type Config: From<RateLimitConfig>;
@@ -249,8 +262,18 @@ impl Whole for SharedRates {
             windows: self.windows,
             bucket: self.bucket,
         };
+        // A rate limit service has the limits; those here are shared out only.
+        let needs_none = matches!(&self.store, Some(RateLimitStoreConfig::Rls(rls)) if rls.when_away != RlsWhenAway::LocalShare);
+        let rates = if needs_none && rates.is_empty() {
+            RateLimitConfig {
+                windows: Vec::new(),
+                bucket: None,
+            }
+        } else {
+            rates.config()?
+        };
         Ok(CallerLimitConfig {
-            rates: rates.config()?,
+            rates,
             store: self.store,
         })
     }

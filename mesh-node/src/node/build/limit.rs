@@ -15,12 +15,16 @@ use mesh_resilience::limit::shared::SharedLimiter;
 use mesh_resilience::random::Random;
 use mesh_resilience::random::SplitMix64;
 use mesh_transport::tasks::Tasks;
+use mesh_transport::tls::TlsStore;
 use tokio::sync::oneshot;
 
 use super::Own;
+use crate::config::CallerLimitConfig;
 use crate::config::NodeConfig;
 use crate::config::RateLimitStoreConfig;
 use crate::config::RedisStoreConfig;
+use crate::config::RlsStoreConfig;
+use crate::config::RlsWhenAway;
 use crate::config::WhenAway;
 use crate::discovery::sources::password_in;
 use crate::discovery::sources::tls;
@@ -30,6 +34,7 @@ use crate::stack::limit::Counter;
 use crate::stack::limit::RateLimit;
 use crate::stack::limit::Shared;
 use crate::stack::limit::Told;
+use crate::stack::rls::Rls;
 use crate::telemetry::LimitMetrics;
 
 /// The rate limit that `config` describes, and the work that its store needs; opens nothing.
@@ -44,6 +49,13 @@ pub(crate) fn rate_limit(
     };
     let unusable = |source| Error::config("resilience.rate_limit", source);
     let limits = limit.rates.limits();
+    if let Some(RateLimitStoreConfig::Rls(rls)) = &limit.store {
+        // Made by `start`, which has what it takes to ask.
+        if rls.when_away == RlsWhenAway::LocalShare {
+            Limiter::new(&limits).map_err(unusable)?;
+        }
+        return Ok(None);
+    }
     let Some(RateLimitStoreConfig::Redis(redis)) = &limit.store else {
         let limiter = Limiter::new(&limits).map_err(unusable)?;
         let limit = RateLimit::new(Counter::Here(limiter), metrics.clone());
@@ -74,9 +86,27 @@ pub(super) fn start(
     config: &NodeConfig,
     own: &Own,
     told: (&Arc<Board>, &LimitMetrics),
-    tasks: &Tasks,
+    (tls, tasks): (&Arc<TlsStore>, &Tasks),
 ) -> Result<Option<RateLimit>, Error> {
     let random: Arc<dyn Random> = Arc::<SplitMix64>::clone(&own.seed);
+    let limit = config.resilience.rate_limit.as_ref();
+    if let Some(CallerLimitConfig {
+        rates,
+        store: Some(RateLimitStoreConfig::Rls(rls)),
+    }) = limit
+    {
+        let told = Told {
+            health: Arc::clone(told.0),
+            metrics: told.1.clone(),
+            meanwhile: meanwhile(rls),
+        };
+        told.metrics.show_store(false);
+        let metrics = told.metrics.clone();
+        let asked = (&own.name, &rates.limits());
+        let rls = Rls::new(rls, asked, (tls, tasks), (random, Arc::new(told)));
+        let rls = rls.map_err(|source| Error::config("resilience.rate_limit", source))?;
+        return Ok(Some(RateLimit::new(Counter::Rls(Box::new(rls)), metrics)));
+    }
     let Some((limit, upkeep)) = rate_limit(config, &random, told)? else {
         return Ok(None);
     };
@@ -90,6 +120,14 @@ pub(super) fn start(
         });
     }
     Ok(Some(limit))
+}
+
+fn meanwhile(rls: &RlsStoreConfig) -> &'static str {
+    match rls.when_away {
+        RlsWhenAway::Closed => "no request is admitted until it is back",
+        RlsWhenAway::Open => "every request is admitted until it is back",
+        RlsWhenAway::LocalShare => "this node admits its share of the limit",
+    }
 }
 
 fn when_away(redis: &RedisStoreConfig) -> (shared::WhenAway, &'static str) {

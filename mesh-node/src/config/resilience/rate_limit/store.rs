@@ -1,5 +1,7 @@
 //! Who counts for several nodes.
 
+mod rls;
+
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Deserializer;
 use serde::Serialize;
+
+pub use self::rls::DescriptorEntry;
+pub use self::rls::EntrySource;
+pub use self::rls::RlsStoreConfig;
+pub use self::rls::RlsWhenAway;
 
 use crate::config::value;
 
@@ -18,20 +25,23 @@ use crate::config::value;
 pub enum RateLimitStoreConfig {
     /// Redis or Valkey.
     Redis(RedisStoreConfig),
+    /// Envoy's rate limit service.
+    Rls(RlsStoreConfig),
 }
 
 impl RateLimitStoreConfig {
     /// The paths in it.
     pub(in crate::config) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let optional = match self {
-            Self::Redis(redis) => [
+            Self::Redis(redis) => Some([
                 &mut redis.password_file,
                 &mut redis.ca_file,
                 &mut redis.cert_file,
                 &mut redis.key_file,
-            ],
+            ]),
+            Self::Rls(_) => None,
         };
-        optional.into_iter().flatten()
+        optional.into_iter().flatten().flatten()
     }
 }
 
@@ -44,6 +54,7 @@ impl RateLimitStoreConfig {
 )]
 enum Tagged {
     Redis(RedisStoreConfig),
+    Rls(RlsStoreConfig),
 }
 
 impl<'de> Deserialize<'de> for RateLimitStoreConfig {
