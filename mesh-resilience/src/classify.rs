@@ -130,6 +130,15 @@ pub enum Retryable {
     Always,
 }
 
+impl Retryable {
+    /// Returns whether a second execution can do no harm: the first provably was none, or the request is idempotent.
+    ///
+    /// Whether it is of use is another question: it says nothing for [`Retryable::Never`].
+    pub const fn is_safe(self, is_idempotent: bool) -> bool {
+        is_idempotent || matches!(self, Self::Always)
+    }
+}
+
 /// Every answer is a success; errors are judged by [`Classified::of_error`]. For services whose errors are errors.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default)]

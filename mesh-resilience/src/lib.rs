@@ -102,7 +102,7 @@
 //! | [`bulkhead`] | so many calls at a time, so many waiting |
 //! | [`classify`] | what a result says, and whether a call may be repeated |
 //! | [`deadline`] | by when a call must be answered |
-//! | [`fallback`] | an answer of one's own for an error |
+//! | [`fallback`] | something else than an error: a fixed answer, the last good one, another service |
 //! | [`hedge`] | a second attempt where the first is slow |
 //! | [`limit`] | so many calls a key in any stretch of time, counted here or by a store that nodes share |
 //! | [`once`] | a repeat is answered from memory: at most one execution of a call |

@@ -52,7 +52,7 @@ pub(super) fn decide(
 ) -> Result<Duration, Stop> {
     match failed.classified.retryable {
         Retryable::Never => return Err(Stop::NotRetryable),
-        Retryable::IfIdempotent if !failed.is_idempotent => return Err(Stop::Unsafe),
+        retryable if !retryable.is_safe(failed.is_idempotent) => return Err(Stop::Unsafe),
         Retryable::IfIdempotent | Retryable::Always => {}
     }
     if failed.made_for.is_retry() {
