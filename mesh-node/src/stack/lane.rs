@@ -21,7 +21,6 @@ use mesh_resilience::retry::RetryLayer;
 use mesh_resilience::timeout::Timeout;
 use mesh_resilience::timeout::TimeoutLayer;
 use mesh_resilience::timeout::Total;
-use mesh_resilience::timeout::WithinDeadline;
 use mesh_transport::BoxError;
 use tower::ServiceExt as _;
 use tower_layer::Layer as _;
@@ -33,7 +32,7 @@ use crate::stack::send::OutboundCall;
 use crate::stack::send::Send;
 
 type Hold = fn(Permit, Answer) -> Answer;
-type Attempt = BreakerService<Timeout<BulkheadService<Send, Hold>, WithinDeadline>, Judge>;
+type Attempt = BreakerService<Timeout<BulkheadService<Send, Hold>, Total>, Judge>;
 type Stack<S> = Timeout<Retry<S, Judge>, Total>;
 
 /// One way to a service: its layers, put together.
@@ -73,7 +72,8 @@ impl<T> ByRoute<T> {
 #[derive(Clone)]
 pub(crate) struct Layers {
     pub(crate) timeout: TimeoutLayer<Total>,
-    pub(crate) attempt_timeout: TimeoutLayer<WithinDeadline>,
+    /// It says when the attempt is over, so that an endpoint that lets it pass is known to have failed.
+    pub(crate) attempt_timeout: TimeoutLayer<Total>,
     pub(crate) retry: RetryLayer<Judge>,
     /// That of the retries, which second calls are taken out of too.
     pub(crate) budget: Budget,

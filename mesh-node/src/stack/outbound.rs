@@ -32,6 +32,9 @@ use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::Limits;
 use mesh_auth::request::strip_identity_headers;
 use mesh_resilience::bulkhead::Permit;
+use mesh_resilience::classify::Outcome;
+use mesh_resilience::classify::RETRY_NEVER;
+use mesh_resilience::classify::X_MESH_RETRY;
 use mesh_resilience::deadline::carried::X_MESH_TIMEOUT_MS;
 use mesh_resilience::deadline::carried::carried;
 use mesh_resilience::replay::X_MESH_ATTEMPT;
@@ -71,6 +74,7 @@ use crate::stack::route::Way;
 use crate::stack::route::redirected;
 use crate::stack::send::Answer;
 use crate::stack::send::OutboundCall;
+use crate::stack::send::judge;
 use crate::telemetry::PairSeries;
 use crate::telemetry::RouteMetrics;
 use crate::trace::Ids;
@@ -314,6 +318,10 @@ impl Outbound {
                     if write.is_some_and(|write| write.is_bound()) {
                         return Err(outcome_unknown("it was refused when it was sent again"));
                     }
+                }
+                if judge(&response).outcome == Outcome::Failure {
+                    // What could be tried again was. An application that carries this on keeps nodes above from multiplying it.
+                    response.headers_mut().insert(X_MESH_RETRY, RETRY_NEVER);
                 }
                 Ok((response, (in_flight, permit)))
             }

@@ -278,7 +278,7 @@ impl Classify<Answer> for Judge {
 
 /// As for any HTTP answer; and where the other node says that its application never saw the request, even one that
 /// is not safe to repeat may be repeated.
-fn judge(response: &Response<Body>) -> Classified {
+pub(crate) fn judge(response: &Response<Body>) -> Classified {
     let judged = HttpClassifier::new()
         .with_clock(wall_clock)
         .classify(Ok(response));

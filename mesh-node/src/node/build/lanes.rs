@@ -21,7 +21,6 @@ use mesh_resilience::retry::RetryConfig;
 use mesh_resilience::retry::RetryLayer;
 use mesh_resilience::timeout::TimeoutLayer;
 use mesh_resilience::timeout::Total;
-use mesh_resilience::timeout::WithinDeadline;
 
 use crate::config::Backoff;
 use crate::config::ResilienceConfig;
@@ -209,11 +208,11 @@ fn overridden(resilience: &ResilienceConfig, overrides: &Overrides) -> Option<Re
 /// The limit of a call, and that of each of its attempts.
 fn timeouts(
     resilience: &ResilienceConfig,
-) -> Result<(TimeoutLayer<Total>, TimeoutLayer<WithinDeadline>), ConfigError> {
+) -> Result<(TimeoutLayer<Total>, TimeoutLayer<Total>), ConfigError> {
     let per_try = resilience.retry.per_try_timeout;
     Ok((
         TimeoutLayer::total(resilience.timeout)?,
-        TimeoutLayer::within_deadline(per_try.unwrap_or(resilience.timeout))?,
+        TimeoutLayer::total(per_try.unwrap_or(resilience.timeout))?,
     ))
 }
 

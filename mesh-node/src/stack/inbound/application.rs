@@ -6,6 +6,7 @@ use http::Request;
 use http::Response;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::strip_identity_headers;
+use mesh_resilience::classify::X_MESH_RETRY;
 use mesh_resilience::shed::Shed;
 use mesh_transport::Body;
 use mesh_transport::app::AppClient;
@@ -78,7 +79,7 @@ impl Application {
         place.answered(&response);
         let headers = response.headers_mut();
         strip_hop_by_hop(headers);
-        strip_identity_headers(headers, &[]);
+        strip_identity_headers(headers, &[X_MESH_RETRY]);
         Ok(response.map(|body| body.with_trailer_rule(trailer_rule)))
     }
 }
