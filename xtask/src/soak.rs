@@ -64,7 +64,7 @@ fn names() -> String {
 /// Goal figures are held at half of what a machine carries: of two cores, about twice this.
 const RATE: u64 = 200;
 
-const SOAKS: [Soak; 8] = [
+const SOAKS: [Soak; 14] = [
     Soak {
         name: "discovery-sets",
         package: "mesh-discovery",
@@ -112,5 +112,41 @@ const SOAKS: [Soak; 8] = [
         package: "mesh-node",
         test: "safe_writes",
         cases: "",
+    },
+    Soak {
+        name: "resilience-instances",
+        package: "mesh-node",
+        test: "resilience_faults",
+        cases: "instances",
+    },
+    Soak {
+        name: "resilience-overload",
+        package: "mesh-node",
+        test: "resilience_faults",
+        cases: "overload",
+    },
+    Soak {
+        name: "resilience-retries",
+        package: "mesh-node",
+        test: "resilience_faults",
+        cases: "amplification",
+    },
+    Soak {
+        name: "resilience-breaker",
+        package: "mesh-node",
+        test: "resilience_faults",
+        cases: "breaker",
+    },
+    Soak {
+        name: "resilience-wires",
+        package: "mesh-node",
+        test: "resilience_faults",
+        cases: "wires",
+    },
+    Soak {
+        name: "resilience-restart",
+        package: "mesh-node",
+        test: "resilience_faults",
+        cases: "restart",
     },
 ];

@@ -5,7 +5,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
-mod load;
 mod registry;
 mod scene;
 #[path = "../support/mod.rs"]
@@ -15,9 +14,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use load::quantile;
 use registry::Registry;
 use scene::Scene;
+use support::open_load as load;
+use support::open_load::quantile;
 use support::process::holds_within;
 use support::process::lasts;
 use support::process::wait_until;

@@ -39,6 +39,7 @@ pub(crate) mod envoy;
 pub(crate) mod h2;
 pub(crate) mod load;
 pub(crate) mod mesh;
+pub(crate) mod open_load;
 pub(crate) mod tap;
 
 /// Runs each test once with sealed calls and once with mutual TLS alone.
