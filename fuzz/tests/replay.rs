@@ -51,6 +51,7 @@ replays! {
     reply: "corpus/reply",
     resumption: "corpus/resumption",
     resumption_reply: "corpus/resumption_reply",
+    route: "corpus/route",
     sealed_head: "corpus/sealed_head",
     service_file: "corpus/service_file",
     spki: "corpus/spki",
