@@ -41,8 +41,11 @@ fn find(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Makes a route one of the others.
+type Others = fn(&mut RouteConfig, usize);
+
 /// Routes that do not match, and one that does.
-fn table(count: usize, others: fn(&mut RouteConfig, usize)) -> RouteTable {
+fn table(count: usize, others: Others) -> RouteTable {
     let routes: Vec<RouteConfig> = (0..count)
         .map(|index| {
             let mut route = RouteConfig::default();
@@ -57,7 +60,7 @@ fn table(count: usize, others: fn(&mut RouteConfig, usize)) -> RouteTable {
 }
 
 /// What the other routes are about.
-const KINDS: [(&str, fn(&mut RouteConfig, usize)); 3] = [
+const KINDS: [(&str, Others); 3] = [
     ("other_services", |route, index| {
         route.r#match.services = vec![format!("service-{index}")];
     }),

@@ -178,6 +178,7 @@ fn check_tells_routes_that_no_call_reaches_with_both_lines() {
         "{ name: put, match: { methods: [PUT] } }",
         "{ name: both, match: { methods: [GET, PUT], path: /both } }",
         "{ name: loose, match: { path_regex: 'v[0-9]' }, to: [ { service: apii } ] }",
+        "{ name: subset, match: { path: /s }, to: [ { service: api, subset: { tags: [v2] } }, { service: api, subset: { tags: [v3] } } ] }",
     ]));
     let check = place.run(&["check", "--json"]).done().json();
     let expected = [
@@ -187,6 +188,7 @@ fn check_tells_routes_that_no_call_reaches_with_both_lines() {
         "mesh.yaml:20:5: routes[5]: no call reaches both: get (line 17), put (line 19) stand before it and together take whatever it \
          matches; put it before them, or remove it",
         "mesh.yaml:21:70: routes[6].to[0].service: names apii, which no source of discovery knows",
+        "mesh.yaml:22:114: routes[7].to[1].subset: is nobody: no endpoint of the service is like this, so its calls fail",
         "mesh.yaml:21:41: routes[6].match.path_regex: is looked for anywhere in the path; begin it with ^ to tie it to the start",
     ];
     let warnings: Vec<&str> = check["warnings"]

@@ -110,6 +110,7 @@ fn beside_redirect(config: &RouteConfig) -> Result<(), Fault> {
         (".request_headers", config.request_headers.is_some()),
         (".timeout", config.timeout.is_some()),
         (".retry", config.retry.is_some()),
+        (".hedge", config.hedge.is_some()),
         (".circuit_breaker", config.circuit_breaker.is_some()),
         (".bulkhead", config.bulkhead.is_some()),
     ];

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use super::Failure;
 use super::Findings;
 use crate::config::Document;
+use crate::config::EndpointConfig;
 use crate::config::NodeConfig;
 use crate::config::Place;
 use crate::config::RouteConfig;
+use crate::config::SubsetConfig;
 use crate::route::Reach;
 use crate::route::RouteTable;
 
@@ -41,14 +43,18 @@ pub(super) fn look(
             );
         }
     }
-    for (route, index) in config.routes.iter().zip(0..) {
-        let key = format!("routes[{index}]");
-        if let Some(known) = known {
+    if let Some(known) = known {
+        for (route, index) in config.routes.iter().zip(0..) {
             for (below, service) in services(route) {
                 if !known.contains(service) {
                     let message = format!("names {service}, which no source of discovery knows");
-                    warn(&format!("{key}{below}"), message);
+                    warn(&format!("routes[{index}]{below}"), message);
                 }
+            }
+            for below in empty_subsets(route, config) {
+                let message =
+                    "is nobody: no endpoint of the service is like this, so its calls fail";
+                warn(&format!("routes[{index}]{below}"), message.to_owned());
             }
         }
     }
@@ -113,6 +119,40 @@ fn services(route: &RouteConfig) -> Vec<(String, &str)> {
         .filter_map(|mirror| mirror.service.as_deref());
     let mirror = mirror.map(|service| (".mirror.service".to_owned(), service));
     matched.chain(targets).chain(mirror).collect()
+}
+
+/// The keys of the subsets that no endpoint of the configuration belongs to.
+fn empty_subsets(route: &RouteConfig, config: &NodeConfig) -> Vec<String> {
+    let targets = route.to.iter().zip(0..).map(|(target, at)| {
+        let key = format!(".to[{at}].subset");
+        (key, target.subset.as_ref(), target.service.as_deref())
+    });
+    let mirror = route.mirror.iter().map(|mirror| {
+        let key = ".mirror.subset".to_owned();
+        (key, mirror.subset.as_ref(), mirror.service.as_deref())
+    });
+    let is_empty = |subset: &SubsetConfig, service: Option<&str>| {
+        // Which service is called is not known where neither target nor match names one.
+        let called = &route.r#match.services;
+        let is_it = |id: &String| match service {
+            Some(service) => service == id,
+            None => called.is_empty() || called.contains(id),
+        };
+        let mut endpoints = config.discovery.static_endpoints();
+        !endpoints.any(|endpoint| is_it(&endpoint.id) && is_in(endpoint, subset))
+    };
+    targets
+        .chain(mirror)
+        .filter_map(|(key, subset, service)| is_empty(subset?, service).then_some(key))
+        .collect()
+}
+
+/// Whether an endpoint of the configuration belongs to a subset; these have neither version nor metadata.
+fn is_in(endpoint: &EndpointConfig, subset: &SubsetConfig) -> bool {
+    subset.version.is_none()
+        && subset.metadata.is_empty()
+        && (subset.zone.is_none() || subset.zone == endpoint.zone)
+        && subset.tags.iter().all(|tag| endpoint.tags.contains(tag))
 }
 
 /// Enough to see which they are.
