@@ -175,12 +175,14 @@ impl Inbound {
                 found: None,
             }) => {
                 if let Some(deadline) = deadline {
-                    let left = for_next_hop(deadline.remaining(now()));
-                    carry(request.headers_mut(), left);
+                    let now = now();
+                    let left = for_next_hop(deadline.remaining(now));
+                    let spent = now.saturating_duration_since(started);
+                    carry(request.headers_mut(), left, spent);
                 }
                 let passed = within(deadline, self.pass(peer, request, body, asked)).await;
                 passed.map(|mut response| {
-                    response.headers_mut().extend(limits.into_iter().flatten());
+                    show_limits(response.headers_mut(), limits);
                     response
                 })
             }
@@ -358,6 +360,13 @@ async fn within<T>(
 /// A name that can be shown from any thread.
 pub(crate) trait DisplaySync: Display + Sync {}
 impl<T: Display + Sync> DisplaySync for T {}
+
+/// Says how much of a limit is left, in place of what others said of theirs.
+pub(crate) fn show_limits(headers: &mut HeaderMap, limits: Option<LimitHeaders>) {
+    for (name, value) in limits.into_iter().flatten() {
+        headers.insert(name, value);
+    }
+}
 
 pub(crate) type LimitHeaders = Vec<(HeaderName, HeaderValue)>;
 

@@ -59,6 +59,7 @@ use crate::stack::endpoints::InFlight;
 use crate::stack::headers::strip_hop_by_hop;
 use crate::stack::headers::trailer_rule;
 use crate::stack::inbound::LimitHeaders;
+use crate::stack::inbound::show_limits;
 use crate::stack::lane::ByRoute;
 use crate::stack::lane::Lane;
 use crate::stack::now;
@@ -224,7 +225,7 @@ impl Outbound {
                         if let Some((way, drawn)) = &taken {
                             way.change_answer(drawn, response.headers_mut());
                         }
-                        response.headers_mut().extend(limits.into_iter().flatten());
+                        show_limits(response.headers_mut(), limits);
                         (response, Some(keep))
                     },
                 )
@@ -297,7 +298,7 @@ impl Outbound {
                 Err(dropped.into())
             }
         };
-        if let Some(copy) = copy {
+        if let Some(copy) = copy.filter(|_| result.is_ok()) {
             self.mirror(copy, service);
         }
         // What one attempt proved says nothing of the others.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
+use std::time::Instant;
 
 use futures_core::future::BoxFuture;
 use http::HeaderMap;
@@ -49,6 +50,8 @@ pub(crate) struct OutboundCall {
     head: Arc<Parts>,
     body: Body,
     deadline: Option<Deadline>,
+    /// When the application made it.
+    since: Instant,
     /// Where the body is small enough to be kept for another attempt.
     replay: Option<Replay>,
     /// Whether any attempt so far may have been acted on; shared by all attempts of a call.
@@ -124,6 +127,7 @@ impl OutboundCall {
             head: Arc::new(head),
             body,
             deadline,
+            since: now(),
             replay,
             may_be_processed: Arc::default(),
             caller_broke_off,
@@ -175,7 +179,7 @@ impl OutboundCall {
 
     fn into_request(self) -> Request<Body> {
         let mut head = Arc::unwrap_or_clone(self.head);
-        say_time_left(&mut head.headers, self.deadline);
+        say_time_left(&mut head.headers, self.deadline, self.since);
         // The newest reader of all: of a body that is kept, an older one can't be read once a newer one is.
         let body = self.replay.map_or(self.body, |replay| replay.body());
         Request::from_parts(head, body)
@@ -207,6 +211,7 @@ impl mesh_resilience::retry::Replay for OutboundCall {
             head: Arc::clone(&self.head),
             body,
             deadline: self.deadline,
+            since: self.since,
             replay: self.replay.clone(),
             may_be_processed: Arc::clone(&self.may_be_processed),
             caller_broke_off: Arc::clone(&self.caller_broke_off),
@@ -427,11 +432,12 @@ fn is_of_gateway(response: &Response<Body>) -> bool {
 }
 
 /// Tells the next node how long an answer is waited for; what the application said is part of that.
-fn say_time_left(headers: &mut HeaderMap, deadline: Option<Deadline>) {
+fn say_time_left(headers: &mut HeaderMap, deadline: Option<Deadline>, since: Instant) {
     match deadline {
         Some(deadline) => {
-            let left = carried::for_next_hop(deadline.remaining(now()));
-            carried::carry(headers, left);
+            let now = now();
+            let left = carried::for_next_hop(deadline.remaining(now));
+            carried::carry(headers, left, now.saturating_duration_since(since));
         }
         None => drop(headers.remove(carried::X_MESH_TIMEOUT_MS)),
     }

@@ -33,21 +33,19 @@ pub fn carried(headers: &HeaderMap) -> Option<Duration> {
     grpc.chain(mesh).filter(|left| !left.is_zero()).min()
 }
 
-/// Writes how much time is `left` into a request: always for the mesh, and for gRPC where the request has a timeout already,
-/// since that one bounds streams as a whole.
-pub fn carry(headers: &mut HeaderMap, left: Duration) {
+/// Writes how much time is `left` for the head of an answer into a request. A `grpc-timeout` that it has, which bounds a stream
+/// as a whole, becomes shorter by what was `spent` of it here, and never shorter for `left`; one that can't be read becomes
+/// `left`.
+pub fn carry(headers: &mut HeaderMap, left: Duration, spent: Duration) {
     let millis = left.as_millis().clamp(1, MAX_VALUE.into());
     let millis = u64::try_from(millis).unwrap_or(MAX_VALUE);
     headers.insert(X_MESH_TIMEOUT_MS, HeaderValue::from(millis));
-    let bound = headers
+    let given = headers
         .get(GRPC_TIMEOUT)
         .map(|given| grpc_timeout(given.as_bytes()));
-    match bound {
-        // Longer than what is left of the whole call, or nonsense that the next one need not read.
-        Some(given) if given.is_none_or(|given| given > left) => {
-            headers.insert(GRPC_TIMEOUT, to_grpc_timeout(left));
-        }
-        _ => {}
+    if let Some(given) = given {
+        let rest = given.map_or(left, |given| for_next_hop(given.saturating_sub(spent)));
+        headers.insert(GRPC_TIMEOUT, to_grpc_timeout(rest));
     }
 }
 
@@ -165,23 +163,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_carried_is_never_more_than_what_is_left() {
-        let second = Duration::from_secs(1);
-        let mut headers = given(&[("grpc-timeout", "2S")]);
-        carry(&mut headers, second);
-        assert_eq!(carried(&headers), Some(second));
-        assert_eq!(headers["grpc-timeout"], "1000000u");
-        let mut headers = given(&[("grpc-timeout", "20m"), ("x-mesh-timeout-ms", "77")]);
-        carry(&mut headers, second);
-        assert_eq!(
-            (&headers["grpc-timeout"], &headers[X_MESH_TIMEOUT_MS]),
-            (
-                &HeaderValue::from_static("20m"),
-                &HeaderValue::from_static("1000")
-            )
-        );
+    fn the_time_of_a_stream_shrinks_by_what_was_spent_and_not_to_that_of_a_head() {
+        let ms = Duration::from_millis;
+        for (given_to, left, spent, expected) in [
+            ("600S", 1000, 100, "599895m"),
+            ("200m", 1000, 50, "145000u"),
+            ("20m", 1000, 30, "1n"),
+            ("nonsense", 1000, 0, "1000000u"),
+        ] {
+            let mut headers = given(&[("grpc-timeout", given_to), ("x-mesh-timeout-ms", "77")]);
+            carry(&mut headers, ms(left), ms(spent));
+            assert_eq!(headers["grpc-timeout"], expected, "{given_to}");
+            assert_eq!(headers[X_MESH_TIMEOUT_MS], "1000");
+        }
         let mut headers = HeaderMap::new();
-        carry(&mut headers, Duration::ZERO);
+        carry(&mut headers, Duration::ZERO, Duration::ZERO);
         assert_eq!(carried(&headers), Some(Duration::from_millis(1)));
         assert!(
             !headers.contains_key("grpc-timeout"),

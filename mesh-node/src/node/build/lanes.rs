@@ -106,7 +106,8 @@ impl Maker<'_> {
         if overrides.retry.is_some() {
             (layers.retry, layers.budget) = self.retry(&resilience).map_err(wrong("retry"))?;
         }
-        if overrides.hedge.is_some() {
+        // Also where only the retries are the route's own: hedges draw on their budget.
+        if overrides.hedge.is_some() || overrides.retry.is_some() {
             let hedge = self.hedge(&resilience, &layers.budget);
             layers.hedge = hedge.map_err(wrong("hedge"))?;
         }
