@@ -88,6 +88,13 @@ impl Classified {
         wait.map_or(refused, |wait| refused.with_retry_after(wait))
     }
 
+    /// Sets what the result says about the service called.
+    #[must_use]
+    pub const fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
+    }
+
     /// Sets whether the call may be repeated.
     #[must_use]
     pub const fn with_retryable(mut self, retryable: Retryable) -> Self {

@@ -170,3 +170,24 @@ fn a_configuration_that_makes_no_sense_is_refused() {
         Shed::new(wrong).unwrap_err();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_window_whose_calls_all_came_to_nothing_is_followed_by_another() {
+    let shed = Shed::new(limits(4, 100, 200)).unwrap();
+    let now = || Instant::now().into_std();
+    // Nothing is known yet of how long a call takes, so those that are given up tell nothing.
+    let hanging: Vec<_> = (0..60)
+        .map(|_| shed.try_acquire(Priority::Normal, now()).unwrap())
+        .collect();
+    tokio::time::advance(5_000 * MS).await;
+    for permit in hanging {
+        permit.gave_up(now());
+    }
+    assert_eq!(shed.snapshot().baseline, None);
+    for _ in 0..200 {
+        let permit = shed.try_acquire(Priority::Normal, now()).unwrap();
+        tokio::time::advance(10 * MS).await;
+        permit.answered(now());
+    }
+    assert!(shed.snapshot().baseline.is_some());
+}

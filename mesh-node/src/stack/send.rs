@@ -33,6 +33,8 @@ use mesh_transport::body::Watch;
 use mesh_transport::peer::Unsent;
 
 use crate::node::wall_clock;
+use crate::respond::Code;
+use crate::respond::X_MESH_ERROR;
 use crate::respond::X_MESH_PROCESSED;
 use crate::stack::endpoints::Endpoints;
 use crate::stack::endpoints::InFlight;
@@ -289,10 +291,22 @@ pub(crate) fn judge(response: &Response<Body>) -> Classified {
         .classify(Ok(response));
     match judged.retryable {
         Retryable::IfIdempotent if is_unprocessed(response) => {
-            judged.with_retryable(Retryable::Always)
+            let judged = judged.with_retryable(Retryable::Always);
+            // A node that sheds keeps its service alive; a circuit that opens for that would keep everybody away.
+            if is_overloaded(response) {
+                judged.with_outcome(Outcome::Unknown)
+            } else {
+                judged
+            }
         }
         _ => judged,
     }
+}
+
+/// Whether the other node itself, and not its application, says that it has too much to do.
+fn is_overloaded(response: &Response<Body>) -> bool {
+    let code = response.headers().get(X_MESH_ERROR);
+    code.is_some_and(|code| code == Code::Overloaded.as_str())
 }
 
 /// Whether the other node says that its application never saw the request. No application can say so: its node drops

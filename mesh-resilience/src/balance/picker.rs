@@ -144,9 +144,14 @@ impl Picker {
             config: config.clone(),
             levels,
             epoch: now,
-            look_at: AtomicU64::new(if is_looked_at { LOOK_EVERY } else { u64::MAX }),
+            look_at: AtomicU64::new(LOOK_EVERY),
         };
         picker.look(endpoints, now);
+        // A panic ends by itself, and is seen to have ended by looking again.
+        let is_panic = |level: &Level| level.is_panic.load(Ordering::Relaxed);
+        if !is_looked_at && !picker.levels.iter().any(is_panic) {
+            picker.look_at.store(u64::MAX, Ordering::Relaxed);
+        }
         picker
     }
 

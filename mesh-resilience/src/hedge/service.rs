@@ -207,7 +207,9 @@ where
                         return if this.first.is_some() {
                             Poll::Pending
                         } else {
-                            Poll::Ready(Err(error.into()))
+                            // What the first one got, where it got something: no second attempt was made.
+                            let failed = this.failed.take();
+                            Poll::Ready(failed.unwrap_or_else(|| Err(error.into())))
                         };
                     }
                     let Some((mut service, mut request)) = this.spare.take() else {

@@ -64,6 +64,11 @@ impl Window {
         }
     }
 
+    /// Whether all calls that counted have ended, and told nothing.
+    const fn is_empty(&self) -> bool {
+        self.until.is_some() && self.begun == 0
+    }
+
     /// The median of all that began, once three quarters have ended: those that have not are the slow ones.
     fn median(&self) -> Option<Duration> {
         let (begun, ended) = (f64::from(self.begun), f64::from(self.latencies.len()));
@@ -189,6 +194,10 @@ impl Machine {
     /// Moves the limit and begins a new window, if this one has told enough.
     fn turn(&mut self, now: Instant) {
         self.window.close(self.config.interval, now);
+        if self.window.is_empty() {
+            self.window.begin(now);
+            return;
+        }
         let Some(sample) = self.window.median() else {
             return;
         };

@@ -209,6 +209,28 @@ fn below_the_panic_threshold_health_is_ignored_and_only_then() {
 }
 
 #[test]
+fn a_panic_at_the_beginning_ends_when_somebody_is_back() {
+    let start = now();
+    for which in ALL {
+        let endpoints = endpoints(&[1; 2], start);
+        for endpoint in &endpoints {
+            eject(endpoint, start);
+        }
+        let picker = Picker::new(&policy(which), &endpoints, start);
+        // Both are back, and one of them goes again.
+        let later = start + Duration::from_hours(1);
+        count(&picker, &endpoints, (10, 3), later);
+        eject(&endpoints[0], later);
+        let later = later + Duration::from_secs(1);
+        assert_eq!(
+            count(&picker, &endpoints, (100, 3), later)[0],
+            0,
+            "{which:?}"
+        );
+    }
+}
+
+#[test]
 fn a_new_endpoint_gets_its_share_little_by_little() {
     let start = now();
     let minute = Duration::from_mins(1);
