@@ -1,5 +1,7 @@
 //! The admin pages: metrics, health, statistics and the configuration, for people and scripts on this machine.
 
+mod here;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -90,7 +92,12 @@ impl Admin {
                 let control_planes = &shared.outbound.control_planes;
                 let whole = |view: &View| page::whole(view, control_planes, MOST_ENDPOINTS);
                 let services = each_service(shared, whole);
-                let page = json!({ "services": services, "controlPlanes": control_planes.page() });
+                let page = json!({
+                    "services": services,
+                    "controlPlanes": control_planes.page(),
+                    "routes": here::routes(shared),
+                    "inbound": here::inbound(shared),
+                });
                 json_page(StatusCode::OK, &page)
             }
             _ if path.starts_with(SERVICES) => service(path, shared),
@@ -245,11 +252,12 @@ fn decision(path: &str, shared: &Shared) -> Response<Body> {
 fn metrics(shared: &Shared) -> Response<Body> {
     shared.gate.count_sessions();
     let telemetry = &shared.outbound.recorder.telemetry;
+    let _one_at_a_time = telemetry.showing.lock();
     telemetry.discovery.begin();
-    telemetry.routes.begin();
+    telemetry.resilience.begin();
+    here::measure(shared);
     for service in shared.outbound.services.all() {
         view(&service, shared).measure(telemetry);
-        service.show_route_breakers(&telemetry.routes);
     }
     let Ok(page) = shared.outbound.recorder.telemetry.text() else {
         return text(

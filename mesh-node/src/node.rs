@@ -428,9 +428,6 @@ fn tick(shared: &Shared) {
     if let Some(memory) = &shared.gate.inbound.memory {
         telemetry.once.show(&memory.snapshot());
     }
-    for service in shared.outbound.services.all() {
-        service.show_breaker();
-    }
 }
 
 impl Listeners {

@@ -12,6 +12,7 @@ mod once;
 mod pair;
 mod policy;
 mod rate_limits;
+mod resilience;
 mod route;
 mod tcp;
 
@@ -45,7 +46,9 @@ pub(crate) use self::pair::PairSeries;
 use self::pair::RequestLabels;
 use self::policy::PolicyMetrics;
 use self::rate_limits::RateLimitMetrics;
-pub(crate) use self::route::RouteMetrics;
+pub(crate) use self::resilience::LaneLabels;
+pub(crate) use self::resilience::ResilienceMetrics;
+use self::route::RouteMetrics;
 pub(crate) use self::route::RouteSeries;
 use self::tcp::TcpMetrics;
 pub(crate) use self::tcp::TcpSeries;
@@ -58,7 +61,6 @@ pub(crate) struct Telemetry {
     client_requests: Family<ClientLabels, Counter>,
     client_durations: Family<ServiceLabel, Histogram, fn() -> Histogram>,
     client_failures: Family<ServiceLabel, Counter>,
-    breaker_states: Family<ServiceLabel, Gauge>,
     retries: Family<ServiceLabel, Counter>,
     hedges: Family<HedgeLabels, Counter>,
     /// The services that are called, by name; held while series of theirs are taken away.
@@ -71,6 +73,10 @@ pub(crate) struct Telemetry {
     pub(crate) discovery: DiscoveryMetrics,
     /// What is counted about writes that can be sent again.
     pub(crate) once: OnceMetrics,
+    /// What keeps calls alive, as it stands.
+    pub(crate) resilience: ResilienceMetrics,
+    /// Held while a page is made, so that two of them do not empty each other.
+    pub(crate) showing: Mutex<()>,
     /// What is counted of routes.
     pub(crate) routes: RouteMetrics,
     /// What is counted about the rate limit of callers.
@@ -178,10 +184,6 @@ impl Telemetry {
                 "grpc_client_requests_failed",
                 "Calls to other services that failed",
             ),
-            breaker_states: names.register(
-                "circuit_breaker_state",
-                "Circuit breaker of a service: 0 closed, 1 open, 2 half-open",
-            ),
             retries: names.register("mesh_resilience_retries", "Attempts beyond the first"),
             hedges: names.register(
                 "mesh_resilience_hedges",
@@ -193,6 +195,8 @@ impl Telemetry {
             discovery: DiscoveryMetrics::new(&mut names),
             limit: LimitMetrics::new(&mut names),
             once: OnceMetrics::new(&mut names),
+            resilience: ResilienceMetrics::new(&mut names),
+            showing: Mutex::default(),
             routes: RouteMetrics::new(&mut names),
             rate_limits: RateLimitMetrics::new(&mut names),
             tcp: TcpMetrics::new(&mut names),
@@ -274,7 +278,6 @@ impl Telemetry {
         };
         self.client_durations.remove(&label);
         self.client_failures.remove(&label);
-        self.breaker_states.remove(&label);
         self.retries.remove(&label);
         for result in HEDGES {
             let service = Arc::clone(service);
@@ -481,7 +484,6 @@ fn classic(open: &str) -> Result<String, fmt::Error> {
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
-    use mesh_resilience::breaker::State;
 
     use super::*;
     use crate::discovery::control_planes::Dropped;
@@ -518,7 +520,7 @@ mod tests {
             let service = Arc::clone(&series.ends().destination);
             call(&series, StatusCode::OK);
             call(&series, StatusCode::BAD_GATEWAY);
-            series.show_breaker(State::Open);
+            telemetry.resilience.show_health_ignored(&service, true);
             drop(telemetry.retries_of(&service));
             telemetry.discovery.updated(&service, 1);
             telemetry.discovery.checked(&service, true);
@@ -532,6 +534,7 @@ mod tests {
                 assert!(telemetry.text().unwrap().contains(&name));
             }
         }
+        telemetry.resilience.begin();
         assert_eq!(telemetry.text().unwrap(), before);
         assert!(telemetry.called.lock().is_empty());
     }

@@ -393,7 +393,7 @@ fn a_route_has_its_own_time_attempts_breaker_places_and_limit() {
     assert_eq!(answer.error(), Some("circuit_open"));
     let answer = shop.call("/other", &[]).expect(200);
     assert_eq!(answer.header("x-circuit-breaker-state"), Some("CLOSED"));
-    let own = r#"mesh_route_circuit_breaker_state{route="fragile",service="order-service"}"#;
+    let own = r#"circuit_breaker_state{route="fragile",service="order-service"}"#;
     assert_eq!(shop.mesh.user.metric(own), Some(1.0));
     let shared = r#"circuit_breaker_state{service="order-service"}"#;
     assert_eq!(shop.mesh.user.metric(shared), Some(0.0));

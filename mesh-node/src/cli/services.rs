@@ -1,5 +1,7 @@
 //! `mesh-node services`: where a running node's services are, how their endpoints do, and why.
 
+mod resilience;
+
 use std::path::PathBuf;
 
 use http::Request;
@@ -108,7 +110,9 @@ fn all(page: &Value) -> String {
         Some(format!("\n{}: {reason}", shown(&service["service"])))
     });
     let without_effect = list(&page["controlPlanes"]).iter().map(without_effect);
-    table(&rows) + &reasons.chain(without_effect).collect::<String>()
+    let open = services.iter().map(resilience::open_routes);
+    let more = reasons.chain(without_effect).chain(open);
+    table(&rows) + &more.collect::<String>() + &resilience::here(page)
 }
 
 /// What a control plane sent that has no effect; nothing where it sent no such thing.
@@ -151,6 +155,7 @@ fn one(service: &Value) -> String {
         text.push_str("  No endpoint may be used, so all are.\n");
     }
     text.extend(list(&service["drops"]).iter().map(dropped));
+    text.push_str(&resilience::lanes(service));
     let mut rows = vec![row([
         "ADDRESS",
         "STATE",
@@ -167,14 +172,14 @@ fn one(service: &Value) -> String {
         row([
             &shown(&endpoint["address"]),
             &shown(&endpoint["state"]),
-            &shown(&endpoint["weight"]),
+            &resilience::weight(endpoint),
             &shown(&endpoint["priority"]),
             &shown(&endpoint["zone"]),
             &shown(&endpoint["version"]),
             &shown(&endpoint["source"]),
             &age(&endpoint["ageSeconds"]),
             &shown(&endpoint["inFlight"]),
-            &shown(&endpoint["reason"]),
+            &resilience::reason(endpoint),
         ])
     }));
     if rows.len() > 1 {

@@ -19,6 +19,7 @@ use mesh_discovery::Status;
 pub(crate) use self::look::Look;
 use crate::stack::endpoints::Slot;
 use crate::stack::outbound::Service;
+use crate::telemetry::ResilienceMetrics;
 use crate::telemetry::Telemetry;
 
 /// What is known of one service at one moment.
@@ -138,12 +139,30 @@ impl View {
             metrics.show_state(service, state.as_str(), self.count(state));
         }
         metrics.show_stale(service, matches!(self.standing, Standing::Stale(_)));
+        self.measure_resilience(&telemetry.resilience);
         for report in &self.reports {
             if let Some(at) = report.answered_at {
                 let age = self.now.saturating_duration_since(at).as_secs();
                 metrics.show_age(service, &report.source, age);
             }
         }
+    }
+
+    fn measure_resilience(&self, metrics: &ResilienceMetrics) {
+        let service = &self.service.name;
+        for lane in self.service.seen() {
+            lane.measure(metrics, service, self.now);
+        }
+        for row in &self.rows {
+            let member = row.slot.as_ref().map(|slot| &slot.member);
+            if let Some(ejection) = member.and_then(|member| member.state().ejection(self.now)) {
+                metrics.show_ejected(service, ejection.reason.as_str());
+            }
+        }
+        let levels = self.service.endpoints.current().levels();
+        let uses_all = self.is_panic && !self.rows.is_empty();
+        let is_ignored = uses_all || levels.iter().any(|level| level.is_panic);
+        metrics.show_health_ignored(service, is_ignored);
     }
 
     fn count(&self, state: State) -> usize {

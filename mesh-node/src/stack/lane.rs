@@ -2,6 +2,8 @@
 //!
 //! Its layers are those of the table in [`outbound`](super::outbound) from the timeout on.
 
+mod seen;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,6 +27,8 @@ use mesh_transport::BoxError;
 use tower::ServiceExt as _;
 use tower_layer::Layer as _;
 
+pub(crate) use self::seen::Seen;
+
 use crate::stack::endpoints::Endpoints;
 use crate::stack::send::Answer;
 use crate::stack::send::Judge;
@@ -38,8 +42,8 @@ type Stack<S> = Timeout<Retry<S, Judge>, Total>;
 /// One way to a service: its layers, put together.
 pub(crate) struct Lane {
     pub(crate) breaker: Breaker,
-    /// The route that has this breaker to itself; nothing where it is the service's.
-    pub(crate) own_breaker_of: Option<Arc<str>>,
+    /// What people see of it.
+    pub(crate) seen: Seen,
     stack: Stack<Attempt>,
     /// The same for calls that are sent a second time where they are slow.
     hedged: Option<Stack<HedgeService<Attempt, Judge>>>,
@@ -83,12 +87,8 @@ pub(crate) struct Layers {
 }
 
 impl Lane {
-    /// The way through `layers`; their breaker is that route's alone, where one is named.
-    pub(crate) fn new(
-        layers: &Layers,
-        endpoints: Arc<Endpoints>,
-        own_breaker_of: Option<Arc<str>>,
-    ) -> Self {
+    /// The way through `layers`, of which people see what `seen` says.
+    pub(crate) fn new(layers: &Layers, endpoints: Arc<Endpoints>, seen: Seen) -> Self {
         let hold: Hold = |permit, answer| Answer {
             permit: Some(permit),
             ..answer
@@ -104,7 +104,7 @@ impl Lane {
         let stack = layers.timeout.layer(layers.retry.layer(breaker));
         Self {
             breaker: layers.breaker.clone(),
-            own_breaker_of,
+            seen,
             stack,
             hedged,
         }

@@ -31,6 +31,17 @@ pub(crate) struct RateLimit {
     metrics: LimitMetrics,
 }
 
+/// How the limit stands, for people.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// Who counts.
+    pub(crate) mode: &'static str,
+    /// Whether the store is away, where there is one.
+    pub(crate) is_away: Option<bool>,
+    /// Callers that are counted here, where they are.
+    pub(crate) callers: Option<usize>,
+}
+
 /// Who counts.
 #[derive(Debug)]
 pub(crate) enum Counter {
@@ -98,6 +109,23 @@ impl RateLimit {
         };
         self.metrics.decided((result, by));
         decided.map(|(counted, _)| counted)
+    }
+
+    /// How it stands.
+    pub(crate) fn seen(&self) -> Seen {
+        let (mode, is_away, callers) = match &self.counter {
+            Counter::Here(limiter) => ("node", None, Some(limiter.keys())),
+            Counter::Redis(shared) => {
+                let limiter = &shared.limiter;
+                ("redis", Some(limiter.is_away()), Some(limiter.keys()))
+            }
+            Counter::Rls(rls) => ("rls", Some(rls.is_away()), None),
+        };
+        Seen {
+            mode,
+            is_away,
+            callers,
+        }
     }
 
     /// Waits until a store has been reached, or has not: before the first request comes.

@@ -62,6 +62,7 @@ use crate::stack::inbound::LimitHeaders;
 use crate::stack::inbound::show_limits;
 use crate::stack::lane::ByRoute;
 use crate::stack::lane::Lane;
+use crate::stack::lane::Seen;
 use crate::stack::now;
 use crate::stack::once::Writes;
 use crate::stack::once::outcome_unknown;
@@ -77,7 +78,6 @@ use crate::stack::send::Answer;
 use crate::stack::send::OutboundCall;
 use crate::stack::send::judge;
 use crate::telemetry::PairSeries;
-use crate::telemetry::RouteMetrics;
 use crate::trace::Ids;
 
 /// The breaker of the service that was called, as DESIGN section 8 names the states.
@@ -149,18 +149,10 @@ impl Service {
         own.unwrap_or(&self.lane)
     }
 
-    /// Brings the gauge of the breaker's state up to date.
-    pub(crate) fn show_breaker(&self) {
-        self.series.show_breaker(self.lane.breaker.state(now()));
-    }
-
-    /// Shows the state of each breaker that a route has to itself.
-    pub(crate) fn show_route_breakers(&self, metrics: &RouteMetrics) {
-        for lane in self.lanes.all() {
-            if let Some(route) = &lane.own_breaker_of {
-                metrics.show_breaker(route, &self.name, lane.breaker.state(now()));
-            }
-        }
+    /// What there is to see of its lanes, its own first.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = &Seen> {
+        let own = std::iter::once(&self.lane);
+        own.chain(self.lanes.all()).map(|lane| &lane.seen)
     }
 }
 
@@ -232,9 +224,6 @@ impl Outbound {
             }
         };
         let state = lane.breaker.state(now());
-        if lane.own_breaker_of.is_none() {
-            service.series.show_breaker(state);
-        }
         response.headers_mut().insert(
             X_CIRCUIT_BREAKER_STATE,
             HeaderValue::from_static(state.as_str()),

@@ -60,6 +60,11 @@ pub(crate) struct Requested<'a> {
 }
 
 impl Rls {
+    /// Whether the service gives no answers now.
+    pub(crate) fn is_away(&self) -> bool {
+        self.limiter.is_away()
+    }
+
     /// Opens nothing yet.
     pub(crate) fn new(
         config: &RlsStoreConfig,

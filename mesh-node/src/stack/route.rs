@@ -9,6 +9,7 @@ mod fault;
 mod mirror;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderMap;
 use http::HeaderValue;
@@ -20,6 +21,7 @@ use mesh_auth::request::RequestError;
 use mesh_resilience::balance::Label;
 use mesh_resilience::balance::Subset;
 use mesh_resilience::limit::Limiter;
+use mesh_resilience::limit::Verdict;
 use mesh_resilience::random::Random;
 use mesh_resilience::random::SplitMix64;
 use mesh_transport::Body;
@@ -118,6 +120,14 @@ impl Routes {
             ways: ways?,
             table,
             random,
+        })
+    }
+
+    /// The limits of routes that have one, as they stand.
+    pub(crate) fn limits(&self, now: Instant) -> impl Iterator<Item = (&Arc<str>, Verdict)> {
+        self.ways.iter().filter_map(move |way| {
+            let limiter = way.limiter.as_ref()?;
+            Some((&way.route.name, limiter.peek(&(), now)))
         })
     }
 

@@ -6,11 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
-use mesh_resilience::breaker::State;
 use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::ServiceLabel;
@@ -64,7 +62,6 @@ pub(crate) struct PairSeries {
     ends: Ends,
     telemetry: Arc<Telemetry>,
     by_outcome: RwLock<Vec<(bool, u16, Series)>>,
-    breaker: Option<Gauge>,
 }
 
 #[derive(Clone)]
@@ -76,35 +73,23 @@ struct Series {
 
 impl PairSeries {
     pub(crate) fn new(ends: Ends, telemetry: Arc<Telemetry>) -> Self {
-        let service = ServiceLabel {
-            service: Arc::clone(&ends.destination),
-        };
-        let breaker = (ends.reporter == "source").then(|| {
+        if ends.reporter == "source" {
             let mut called = telemetry.called.lock();
             called
                 .entry(Arc::clone(&ends.destination))
                 .or_default()
                 .holders += 1;
-            telemetry.breaker_states.get_or_create(&service).clone()
-        });
+        }
         Self {
             ends,
             telemetry,
             by_outcome: RwLock::default(),
-            breaker,
         }
     }
 
     /// The two services.
     pub(crate) fn ends(&self) -> &Ends {
         &self.ends
-    }
-
-    /// Shows the state of the service's breaker: 0 closed, 1 open, 2 half-open.
-    pub(crate) fn show_breaker(&self, state: State) {
-        if let Some(gauge) = &self.breaker {
-            gauge.set(shown(state));
-        }
     }
 
     /// Counts one finished request.
@@ -191,15 +176,6 @@ impl PairSeries {
             known.push((is_grpc, code, series.clone()));
         }
         series
-    }
-}
-
-/// A breaker's state as a number: 0 closed, 1 open, 2 half-open.
-pub(super) fn shown(state: State) -> i64 {
-    match state {
-        State::Open => 1,
-        State::HalfOpen => 2,
-        _ => 0,
     }
 }
 

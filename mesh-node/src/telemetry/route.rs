@@ -2,21 +2,17 @@
 
 use std::sync::Arc;
 
-use mesh_resilience::breaker::State;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 
 use super::Names;
-use super::pair::shown;
 
 /// The metrics of routes.
 pub(crate) struct RouteMetrics {
     requests: Family<TargetLabels, Counter>,
     faults: Family<KindLabels, Counter>,
     mirrored: Family<ResultLabels, Counter>,
-    breakers: Family<ServiceLabels, Gauge>,
 }
 
 /// The series of one route, looked up once and then only counted up.
@@ -51,12 +47,6 @@ struct ResultLabels {
     result: &'static str,
 }
 
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct ServiceLabels {
-    route: Arc<str>,
-    service: Arc<str>,
-}
-
 impl RouteMetrics {
     pub(super) fn new(names: &mut Names<'_>) -> Self {
         Self {
@@ -71,10 +61,6 @@ impl RouteMetrics {
             mirrored: names.register(
                 "mesh_route_mirrored",
                 "Copies of requests of a route: answered, failed, dropped (not sent)",
-            ),
-            breakers: names.register(
-                "mesh_route_circuit_breaker_state",
-                "Circuit breaker of a route to a service: 0 closed, 1 open, 2 half-open",
             ),
         }
     }
@@ -111,19 +97,5 @@ impl RouteMetrics {
             mirror_failed: mirrored("failed"),
             mirror_dropped: mirrored("dropped"),
         }
-    }
-
-    /// Forgets the breakers, for what follows shows them anew: a service that is called no more leaves no series.
-    pub(crate) fn begin(&self) {
-        self.breakers.clear();
-    }
-
-    /// Shows the state of a breaker.
-    pub(crate) fn show_breaker(&self, route: &Arc<str>, service: &Arc<str>, state: State) {
-        let labels = ServiceLabels {
-            route: Arc::clone(route),
-            service: Arc::clone(service),
-        };
-        self.breakers.get_or_create(&labels).set(shown(state));
     }
 }

@@ -44,12 +44,16 @@ pub(crate) fn summary(view: &View) -> Value {
     })
 }
 
-/// All of it, with at most `most` endpoints.
+/// All of it, with at most `most` endpoints and lanes.
 pub(crate) fn whole(view: &View, control_planes: &ControlPlanes, most: usize) -> Value {
     let mut page = summary(view);
     let rows = view.rows.iter().take(most);
     let balance = &view.service.endpoints.balancing().config;
+    let lanes = view.service.seen();
+    let lanes = lanes.take(most).map(|lane| lane.page(view.now));
     let more = json!({
+        "lanes": lanes.collect::<Vec<_>>(),
+        "lanesLeftOut": view.service.seen().count().saturating_sub(most),
         "usesAll": view.is_panic,
         "balancing": balancing(view),
         "drops": control_planes.shares(&view.service.endpoints),

@@ -33,6 +33,7 @@ use crate::stack::endpoints::Endpoints;
 use crate::stack::lane::ByRoute;
 use crate::stack::lane::Lane;
 use crate::stack::lane::Layers;
+use crate::stack::lane::Seen;
 use crate::stack::route::CopyLane;
 use crate::stack::send::Judge;
 use crate::telemetry::Telemetry;
@@ -69,7 +70,7 @@ impl Maker<'_> {
             }
         }
         Ok(Lanes {
-            own: Lane::new(&layers, Arc::clone(self.endpoints), None),
+            own: Lane::new(&layers, Arc::clone(self.endpoints), Seen::all(&layers)),
             routes: ByRoute::new(routes),
             copies: ByRoute::new(copies),
         })
@@ -119,10 +120,8 @@ impl Maker<'_> {
         if overrides.bulkhead.is_some() {
             layers.bulkhead = Bulkhead::new(&bulkhead_config(&resilience));
         }
-        let has_own_breaker = overrides.circuit_breaker.is_some();
-        let own_breaker_of = has_own_breaker.then(|| Arc::clone(&route.name));
-        let endpoints = Arc::clone(self.endpoints);
-        Ok(Some(Lane::new(&layers, endpoints, own_breaker_of)))
+        let seen = Seen::of_route(route, &layers);
+        Ok(Some(Lane::new(&layers, Arc::clone(self.endpoints), seen)))
     }
 
     /// The way of a route's copies. Their breaker is as the service's, and counts nothing else.

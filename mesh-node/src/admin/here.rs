@@ -1,0 +1,70 @@
+//! What keeps this node and its application alive, as it stands: limits, shedding, and writes that are remembered.
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::node::Shared;
+use crate::stack::now;
+
+/// The limits of routes that have one.
+pub(super) fn routes(shared: &Shared) -> Value {
+    let limits = shared.outbound.routes.limits(now());
+    let page = limits.map(|(route, verdict)| {
+        json!({
+            "route": &**route,
+            "rateLimit": {
+                "limit": verdict.limit,
+                "remaining": verdict.remaining,
+                "resetSeconds": verdict.reset_after.as_secs(),
+            },
+        })
+    });
+    page.collect()
+}
+
+/// What is done with the calls of others; `null` where it is not done.
+pub(super) fn inbound(shared: &Shared) -> Value {
+    let inbound = &shared.gate.inbound;
+    let limit = inbound.limit.as_ref().map(|limit| {
+        let seen = limit.seen();
+        json!({
+            "mode": seen.mode,
+            "store": seen.is_away.map(|is_away| if is_away { "away" } else { "up" }),
+            "callers": seen.callers,
+        })
+    });
+    let shed = inbound.application.shed.as_ref().map(|shed| {
+        let seen = shed.snapshot();
+        let baseline = seen.baseline.map(|time| time.as_secs_f64() * 1e3);
+        json!({
+            "limit": seen.limit,
+            "inFlight": seen.in_flight,
+            "shed": seen.shed,
+            "baselineMilliseconds": baseline,
+        })
+    });
+    let writes = inbound.memory.as_ref().map(|memory| {
+        let seen = memory.snapshot();
+        json!({ "entries": seen.entries, "bytes": seen.bytes, "callers": seen.callers })
+    });
+    json!({ "rateLimit": limit, "loadShedding": shed, "safeWrites": writes })
+}
+
+/// Shows both in the metrics.
+pub(super) fn measure(shared: &Shared) {
+    let telemetry = &shared.outbound.recorder.telemetry;
+    for (route, verdict) in shared.outbound.routes.limits(now()) {
+        telemetry.resilience.show_route_limit(route, &verdict);
+    }
+    let inbound = &shared.gate.inbound;
+    let limit = inbound.limit.as_ref();
+    if let Some(callers) = limit.and_then(|limit| limit.seen().callers) {
+        telemetry.resilience.show_callers(callers);
+    }
+    if let Some(shed) = &inbound.application.shed {
+        telemetry.resilience.show_shed(shed);
+    }
+    if let Some(memory) = &inbound.memory {
+        telemetry.once.show(&memory.snapshot());
+    }
+}
