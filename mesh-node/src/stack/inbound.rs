@@ -59,6 +59,7 @@ use crate::service_token::TokenCheck;
 use crate::stack::limit::Counted;
 use crate::stack::limit::RateLimit;
 use crate::stack::now;
+use crate::stack::once;
 use crate::stack::once::Asked;
 use crate::stack::once::Memory;
 use crate::stack::outbound::X_MESH_TOKEN;
@@ -120,6 +121,8 @@ struct Admitted {
     limits: Option<LimitHeaders>,
     /// For a probe, what was decided: that is its answer.
     found: Option<Found>,
+    /// Who the request's own credential names.
+    user: Option<Arc<User>>,
 }
 
 impl Inbound {
@@ -173,6 +176,7 @@ impl Inbound {
             Ok(Admitted {
                 limits,
                 found: None,
+                user,
             }) => {
                 if let Some(deadline) = deadline {
                     let now = now();
@@ -180,7 +184,8 @@ impl Inbound {
                     let spent = now.saturating_duration_since(started);
                     carry(request.headers_mut(), left, spent);
                 }
-                let passed = within(deadline, self.pass(peer, request, body, asked)).await;
+                let from = (peer, user.as_deref());
+                let passed = within(deadline, self.pass(from, request, body, asked)).await;
                 passed.map(|mut response| {
                     show_limits(response.headers_mut(), limits);
                     response
@@ -210,24 +215,30 @@ impl Inbound {
     }
 
     /// Which write a request is an attempt at; nothing where none is remembered, and of nobody.
+    ///
+    /// There an attempt under a lease is refused: an earlier one may have run while something was remembered.
     fn asked(&self, peer: &Peer, headers: &HeaderMap) -> Result<Option<Asked>, Refusal> {
-        if self.memory.is_none() || peer.id.is_none() {
-            return Ok(None);
+        let asked = Asked::read(headers)?;
+        if self.memory.is_some() && peer.id.is_some() {
+            return Ok(asked);
         }
-        Asked::read(headers)
+        match asked {
+            Some(asked) if asked.is_leased() => Err(once::stale()),
+            _ => Ok(None),
+        }
     }
 
     /// Passes an admitted request on to the application, or answers it from memory.
     async fn pass(
         &self,
-        peer: &Arc<Peer>,
+        (peer, user): (&Arc<Peer>, Option<&User>),
         request: CanonicalRequest,
         body: Body,
         asked: Result<Option<Asked>, Refusal>,
     ) -> Result<Response<Body>, Refusal> {
         match (&self.memory, asked?) {
             (Some(memory), Some(asked)) => {
-                let to = (&self.application, peer);
+                let to = (&self.application, peer, user);
                 // Boxed: it is rare, and must not make every call larger.
                 Box::pin(memory.answer(asked, to, request, body)).await
             }
@@ -263,13 +274,19 @@ impl Inbound {
         }
 
         // Groups in a service token count for nothing here: whoever shares the secret can write any.
-        let with_user = user.map(|user| Caller::new(peer.caller.spiffe_id.clone(), Some(user)));
+        let with_user = user.clone();
+        let with_user =
+            with_user.map(|user| Caller::new(peer.caller.spiffe_id.clone(), Some(user)));
         let caller = stand_in.as_ref().or(with_user.as_ref());
         let caller = (caller.unwrap_or(&peer.caller), &*peer.shown);
         let judgement = judged.insert(self.authorizer.judge(caller, Some(request), at));
         let found = stand_in.is_some().then(|| Found::of(&judgement.told));
         if judgement.is_allowed || found.is_some() {
-            Ok(Admitted { limits, found })
+            Ok(Admitted {
+                limits,
+                found,
+                user,
+            })
         } else {
             Err(self.authorizer.refusal(judgement))
         }

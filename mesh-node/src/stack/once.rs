@@ -70,11 +70,24 @@ impl Asked {
         Some(Self { id, lease })
     }
 
+    /// Whether it may run only where its lease is known.
+    pub(crate) fn is_leased(&self) -> bool {
+        self.lease.is_some()
+    }
+
     fn value(&self) -> Option<HeaderValue> {
         let Self { id, lease } = self;
         let text = lease.map_or_else(|| id.to_string(), |lease| format!("{id} {lease}"));
         HeaderValue::try_from(text).ok()
     }
+}
+
+/// The answer to an attempt under no lease, or one that is not of this memory: it did not run.
+pub(crate) fn stale() -> Refusal {
+    Refusal::new(
+        Code::StaleLease,
+        "the call was not run: send it again with the lease of this answer, or without one if it has none",
+    )
 }
 
 /// The answer where nobody knows whether a call was executed.

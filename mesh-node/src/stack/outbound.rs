@@ -51,6 +51,7 @@ use crate::discovery::services::FIRST_ANSWER;
 use crate::discovery::services::Services;
 use crate::respond::Code;
 use crate::respond::Refusal;
+use crate::respond::X_MESH_ERROR;
 use crate::respond::X_MESH_PROCESSED;
 use crate::respond::X_REQUEST_ID;
 use crate::service_token::ServiceTokens;
@@ -297,17 +298,21 @@ impl Outbound {
                 response,
                 in_flight,
                 permit,
-                ..
+                is_final,
             }) => {
                 let mut response = response.map(|body| body.with_trailer_rule(trailer_rule));
                 strip_hop_by_hop(response.headers_mut());
                 let said = response.headers().get(X_MESH_PROCESSED).is_some();
+                let is_bound = write.is_some_and(|write| write.is_bound());
                 if said && !is_unprocessed {
                     response.headers_mut().remove(X_MESH_PROCESSED);
                     // Refused now, and perhaps executed before.
-                    if write.is_some_and(|write| write.is_bound()) {
+                    if is_bound {
                         return Err(outcome_unknown("it was refused when it was sent again"));
                     }
+                }
+                if is_bound && !is_final && !said && response.headers().contains_key(X_MESH_ERROR) {
+                    return Err(outcome_unknown("the node that it went to gave it up"));
                 }
                 if judge(&response).outcome == Outcome::Failure {
                     // What could be tried again was. An application that carries this on keeps nodes above from multiplying it.

@@ -18,7 +18,7 @@ fn outage(hops: usize, breaker: &str, most: f64) {
     };
     let mut scene = Scene::chain(
         hops,
-        Work::Nothing,
+        &Work::Nothing,
         &json!({
             "circuit_breaker": { "threshold": threshold },
             "retry": { "initial_delay": "20ms" },

@@ -42,7 +42,7 @@ fn a_circuit_opens_at_five_failures_probes_with_three_and_reopens_at_one() {
     let timeout = pick(Duration::from_secs(3), Duration::from_mins(1));
     let mut scene = Scene::chain(
         1,
-        Work::Nothing,
+        &Work::Nothing,
         &json!({
             "circuit_breaker": { "timeout": format!("{}s", timeout.as_secs()) },
             "retry": { "max_attempts": 1 },

@@ -20,7 +20,7 @@ use crate::support::process::wait_until;
 
 /// An application behind two others carries 90 % of what it can, and stands still for a while.
 fn stall(name: &str, resilience: &Value) {
-    let mut scene = Scene::chain(3, Work::Takes(Duration::from_millis(80), 4), resilience);
+    let mut scene = Scene::chain(3, &Work::Takes(Duration::from_millis(80), 4), resilience);
     scene.start();
     // It can do 50 a second.
     let load = scene.load(45);
@@ -72,7 +72,7 @@ fn an_overloaded_application_answers_what_it_can_and_its_node_refuses_the_rest()
         "retry": { "max_attempts": 1 },
         "circuit_breaker": { "threshold": 1_000_000 },
     });
-    let mut scene = Scene::chain(1, Work::Takes(Duration::from_millis(50), 4), &caller);
+    let mut scene = Scene::chain(1, &Work::Takes(Duration::from_millis(50), 4), &caller);
     let shedding = json!({ "resilience": { "load_shedding": { "enabled": true, "initial_limit": 10, "max_limit": 50 } } });
     scene.mesh.order.configure(shedding);
     scene.start();

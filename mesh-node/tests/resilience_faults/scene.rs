@@ -30,7 +30,7 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// So many services, of which each calls the next; `work` is the last one's. All nodes have this `resilience`.
-    pub(crate) fn chain(hops: usize, work: Work, resilience: &Value) -> Self {
+    pub(crate) fn chain(hops: usize, work: &Work, resilience: &Value) -> Self {
         let runtime = runtime();
         let mut mesh = mesh("mtls");
         let mut others: Vec<_> = NAMES[..hops - 1]

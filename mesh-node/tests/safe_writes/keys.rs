@@ -46,6 +46,13 @@ fn a_key_is_answered_from_memory_for_its_caller_and_its_request_alone() {
     assert_eq!(reused.status, 422);
     assert_eq!(reused.error(), Some("key_reused"));
     assert_eq!(executions(&app, "another"), 0);
+    // Nor is it that of another user of the same caller.
+    for field in ["Authorization: Bearer other", "Cookie: session=other"] {
+        let args = ["-H", "Idempotency-Key: k-1", "-H", field, "-d", "one"];
+        let taken = mesh.call("/payments", &args);
+        assert_eq!((taken.status, taken.error()), (422, Some("key_reused")));
+    }
+    assert_eq!(executions(&app, "one"), 1);
     // Somebody else's key of the same name is another one.
     assert_eq!(pay(&other, "k-1", "one").status, 200);
     assert_eq!(executions(&app, "one"), 2);
@@ -56,7 +63,7 @@ fn a_key_is_answered_from_memory_for_its_caller_and_its_request_alone() {
     }
     assert_eq!(executions(&app, "two"), 2);
     assert_eq!(mesh.order.metric("mesh_once_answered_total"), Some(2.0));
-    assert_eq!(mesh.order.metric("mesh_once_mismatched_total"), Some(1.0));
+    assert_eq!(mesh.order.metric("mesh_once_mismatched_total"), Some(3.0));
     let log = fs::read_to_string(mesh.order.dir().join("audit.log")).unwrap();
     assert_eq!(log.matches("from memory").count(), 2);
 }
@@ -94,5 +101,29 @@ fn a_node_that_remembers_nothing_carries_keys_as_any_other_field() {
             assert_eq!(pay(&mesh.user, "k-3", "three").status, 200);
         }
         assert_eq!(executions(&app, "three"), 2);
+    }
+}
+
+/// The lease that the caller holds is of a memory that is switched off: what is sent under it is refused, and calls go on.
+#[test]
+fn a_node_that_stops_remembering_runs_nothing_under_the_leases_that_it_gave() {
+    let runtime = runtime();
+    let app = App::start(&runtime, 9, 0);
+    let mut mesh: Mesh = mesh("mtls", &app);
+    mesh.start();
+    assert_eq!(pay(&mesh.user, "k-4", "four").status, 200);
+    mesh.order.stop();
+    let off = json!({ "resilience": { "safe_writes": { "enabled": false } } });
+    mesh.order.configure(off);
+    mesh.order.start();
+    let refused = || {
+        mesh.order
+            .metric("mesh_node_refusals_total{code=\"stale_lease\"")
+    };
+    for (body, key) in [("five", "k-5"), ("six", "k-6")] {
+        assert_eq!(pay(&mesh.user, key, body).status, 200);
+        assert_eq!(executions(&app, body), 1);
+        // Once told that there is no lease any more, its caller asks for none.
+        assert_eq!(refused(), Some(1.0));
     }
 }

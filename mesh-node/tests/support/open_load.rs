@@ -352,6 +352,21 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
+    fn add(&mut self, due: Instant, outcome: io::Result<Told>) {
+        let took = due.elapsed();
+        self.made += 1;
+        let status = outcome.as_ref().ok().map(|told| told.status);
+        self.list.push(Call { due, took, status });
+        match outcome {
+            Ok(told) if told.status == 200 => self.took.push(took),
+            Ok(told) => {
+                let body = String::from_utf8_lossy(&told.body);
+                self.failed.push(format!("{}{body}", told.head));
+            }
+            Err(error) => self.failed.push(error.to_string()),
+        }
+    }
+
     pub(crate) fn quantile(&self, per_cent: usize) -> Duration {
         quantile(&self.took, per_cent)
     }
@@ -464,23 +479,6 @@ impl Load {
         calls.took.sort();
         calls.list.sort_by_key(|call| call.due);
         calls
-    }
-}
-
-impl Calls {
-    fn add(&mut self, due: Instant, outcome: io::Result<Told>) {
-        let took = due.elapsed();
-        self.made += 1;
-        let status = outcome.as_ref().ok().map(|told| told.status);
-        self.list.push(Call { due, took, status });
-        match outcome {
-            Ok(told) if told.status == 200 => self.took.push(took),
-            Ok(told) => {
-                let body = String::from_utf8_lossy(&told.body);
-                self.failed.push(format!("{}{body}", told.head));
-            }
-            Err(error) => self.failed.push(error.to_string()),
-        }
     }
 }
 

@@ -144,6 +144,10 @@ fn fields(
             let why = "its value is a secret, which does not belong in a configuration";
             return Err(wrong(RouteProblem::Forbidden(why)));
         }
+        if name == IDEMPOTENCY_KEY {
+            let why = "one value for all calls would make them all one call";
+            return Err(wrong(RouteProblem::Forbidden(why)));
+        }
         match HeaderValue::try_from(value) {
             Ok(value) => Ok((name, value)),
             Err(_) => Err(wrong(RouteProblem::HeaderValue)),
@@ -186,3 +190,4 @@ const ONE_HOP: [HeaderName; 6] = [
 const UNREGISTERED: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
 const FRAMING: [HeaderName; 2] = [header::CONTENT_LENGTH, header::TRAILER];
 const SECRETS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE];
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -73,6 +73,20 @@ fn routes_change_no_header_field_that_others_rely_on() {
         let added = edits(|edits| drop(edits.add.insert(name.to_owned(), "1".to_owned())));
         assert!(added.contains("its value is a secret"), "{added}");
     }
+    for part in ["add", "set"] {
+        let all_one = edits(|edits| {
+            let to = if part == "add" {
+                &mut edits.add
+            } else {
+                &mut edits.set
+            };
+            to.insert("Idempotency-Key".to_owned(), "1".to_owned());
+        });
+        assert!(
+            all_one.contains("would make them all one call"),
+            "{all_one}"
+        );
+    }
     let value = edits(|edits| drop(edits.set.insert("x-a".to_owned(), "a\r\nb".to_owned())));
     assert!(
         value.contains("request_headers.set.x-a: is not the value of a header field"),

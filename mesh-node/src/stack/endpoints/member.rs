@@ -143,9 +143,9 @@ impl Member {
         *self.lease.lock()
     }
 
-    /// Takes in a lease that it gave.
-    pub(crate) fn keep_lease(&self, lease: Lease) {
-        *self.lease.lock() = Some(lease);
+    /// Takes in a lease that it gave; nothing where it gives none any more.
+    pub(crate) fn keep_lease(&self, lease: Option<Lease>) {
+        *self.lease.lock() = lease;
     }
 
     /// Host and port.

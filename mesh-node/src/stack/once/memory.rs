@@ -9,11 +9,13 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::Response;
 use http::StatusCode;
+use http::header;
 use http::response;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use http_body_util::Full;
 use http_body_util::Limited;
+use mesh_auth::caller::User;
 use mesh_auth::request::CanonicalRequest;
 use mesh_resilience::ConfigError;
 use mesh_resilience::once::Attempt;
@@ -32,6 +34,7 @@ use tokio::sync::oneshot;
 use super::Asked;
 use super::X_MESH_ONCE_LEASE;
 use super::outcome_unknown;
+use super::stale;
 use super::tape::End;
 use super::tape::Tape;
 use crate::respond::Code;
@@ -112,11 +115,12 @@ impl Memory {
     pub(crate) async fn answer(
         &self,
         asked: Asked,
-        (application, peer): (&Arc<Application>, &Arc<Peer>),
+        (application, peer, user): (&Arc<Application>, &Arc<Peer>, Option<&User>),
         request: CanonicalRequest,
         body: Body,
     ) -> Answered {
-        let answered = self.find(asked, (application, peer), request, body).await;
+        let to = (application, peer, user);
+        let answered = self.find(asked, to, request, body).await;
         let lease = self.once.lease(&peer.shown, now()).to_string();
         let Ok(lease) = HeaderValue::try_from(lease) else {
             return answered;
@@ -133,7 +137,7 @@ impl Memory {
     async fn find(
         &self,
         asked: Asked,
-        (application, peer): (&Arc<Application>, &Arc<Peer>),
+        (application, peer, user): (&Arc<Application>, &Arc<Peer>, Option<&User>),
         request: CanonicalRequest,
         body: Body,
     ) -> Answered {
@@ -151,7 +155,7 @@ impl Memory {
         })?;
         let trailers = body.trailers().cloned();
         let body = body.to_bytes();
-        let fingerprint = fingerprint(&request, &body);
+        let fingerprint = fingerprint(&request, user, &body);
         let attempt = Attempt::new(&peer.shown, asked.id, fingerprint, asked.lease);
         loop {
             match self.once.begin(&attempt, now()) {
@@ -365,25 +369,40 @@ async fn left<T>(other: &mut oneshot::Sender<T>, patience: Duration) {
     tokio::time::sleep(patience).await;
 }
 
-fn stale() -> Refusal {
-    Refusal::new(
-        Code::StaleLease,
-        "the call was not run: send it again with the lease of this answer",
-    )
-}
-
-/// What makes two requests the same one.
-fn fingerprint(request: &CanonicalRequest, body: &[u8]) -> [u8; 32] {
+/// What makes two requests the same one: what they say, and whom they are of.
+///
+/// Credentials are in it since a repeat from memory is not seen by the application, which so can't refuse it.
+fn fingerprint(request: &CanonicalRequest, user: Option<&User>, body: &[u8]) -> [u8; 32] {
     let mut digest = Sha256::new();
-    let query = request.query().unwrap_or_default();
-    let texts = [request.method().as_str(), request.path(), query];
-    for text in texts.map(str::as_bytes).into_iter().chain([body]) {
-        // With its length, so that no two ways to cut the same bytes are one.
+    // With its length, so that no two ways to cut the same bytes are one.
+    let mut put = |text: &[u8]| {
         digest.update((text.len() as u64).to_be_bytes());
         digest.update(text);
+    };
+    let query = request.query().unwrap_or_default();
+    let said = [
+        request.method().as_str(),
+        request.authority(),
+        request.path(),
+        query,
+    ];
+    said.iter().for_each(|text| put(text.as_bytes()));
+    put(body);
+    put(&[u8::from(user.is_some())]);
+    if let Some(user) = user {
+        put(user.issuer.as_bytes());
+        put(user.subject.as_bytes());
+    }
+    for name in CREDENTIALS {
+        let values = request.headers().get_all(name);
+        put(&values.iter().count().to_be_bytes());
+        values.iter().for_each(|value| put(value.as_bytes()));
     }
     digest.finalize().into()
 }
+
+/// Fields by which applications tell users apart.
+const CREDENTIALS: [HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
 
 /// Calling nodes keep no larger body to send it again, so none asks for this.
 #[expect(clippy::cast_possible_truncation, reason = "64 KiB")]
@@ -391,7 +410,45 @@ const MAX_BODY: usize = MAX_KEPT_BYTES as usize;
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+    use mesh_auth::request::Limits;
+
     use super::*;
+
+    #[test]
+    fn requests_of_different_users_hosts_or_credentials_are_not_the_same() {
+        let of = |host: &str, user: Option<&User>, fields: &[(&str, &str)]| {
+            let request = Request::post("/payments").header("host", host);
+            let request = fields.iter().fold(request, |request, (name, value)| {
+                request.header(*name, *value)
+            });
+            let head = request.body(()).unwrap().into_parts().0;
+            let request = CanonicalRequest::new(head, &Limits::default()).unwrap();
+            fingerprint(&request, user, b"one")
+        };
+        let users = [("bank", "ann"), ("bank", "bob"), ("shop", "ann")];
+        let [ann, bob, other] = users.map(|(issuer, subject)| User::new(issuer, subject));
+        let (token, cookie) = (("authorization", "Bearer a"), ("cookie", "session=a"));
+        let all = [
+            of("order", None, &[]),
+            of("user", None, &[]),
+            of("order", Some(&ann), &[]),
+            of("order", Some(&bob), &[]),
+            of("order", Some(&other), &[]),
+            of("order", None, &[token]),
+            of("order", None, &[("authorization", "Bearer b")]),
+            of("order", None, &[cookie]),
+            of("order", None, &[("cookie", "session=b")]),
+            of("order", None, &[token, cookie]),
+        ];
+        let distinct: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        // What a caller's own retry changes makes no difference.
+        assert_eq!(
+            of("order", Some(&ann), &[token, ("traceparent", "1")]),
+            of("order", Some(&ann), &[token, ("traceparent", "2")])
+        );
+    }
 
     #[test]
     fn header_fields_are_read_as_they_were_written() {

@@ -151,12 +151,16 @@ impl Write {
     ) -> Result<Option<(Response<Body>, bool)>, BoxError> {
         let lease = response.headers_mut().remove(X_MESH_ONCE_LEASE);
         let lease = lease.and_then(|lease| lease.to_str().ok()?.parse().ok());
+        let error = response.headers().get(X_MESH_ERROR);
         if let Some(lease) = lease {
-            endpoint.keep_lease(lease);
+            endpoint.keep_lease(Some(lease));
         }
         if is_unprocessed {
-            let error = response.headers().get(X_MESH_ERROR);
             let is_stale = error.is_some_and(|error| error == Code::StaleLease.as_str());
+            if is_stale && lease.is_none() {
+                // It remembers nothing now: the next call goes without.
+                endpoint.keep_lease(None);
+            }
             // It speaks of this attempt alone: an earlier one may still be on its way to the same memory.
             self.did_not_run(was_bound);
             return match (is_stale, was_bound) {
@@ -166,6 +170,14 @@ impl Write {
             };
         }
         if lease.is_none() {
+            if self.is_bound() && error.is_some() {
+                // Of the node and not of its memory: it stopped waiting, or can't record; the call may have run.
+                return Ok(Some((response, false)));
+            }
+            if was_bound {
+                // A node that knows nothing of the lease has run it, perhaps for the second time.
+                return Err(OutcomeUnknown.into());
+            }
             // It ran where nothing is remembered.
             self.give_up();
             return Ok(Some((response, false)));
