@@ -386,7 +386,9 @@ fn fingerprint(request: &CanonicalRequest, user: Option<&User>, body: &[u8]) -> 
         request.path(),
         query,
     ];
-    said.iter().for_each(|text| put(text.as_bytes()));
+    for text in said {
+        put(text.as_bytes());
+    }
     put(body);
     put(&[u8::from(user.is_some())]);
     if let Some(user) = user {
@@ -396,7 +398,9 @@ fn fingerprint(request: &CanonicalRequest, user: Option<&User>, body: &[u8]) -> 
     for name in CREDENTIALS {
         let values = request.headers().get_all(name);
         put(&values.iter().count().to_be_bytes());
-        values.iter().for_each(|value| put(value.as_bytes()));
+        for value in values {
+            put(value.as_bytes());
+        }
     }
     digest.finalize().into()
 }
