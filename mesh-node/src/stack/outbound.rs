@@ -19,7 +19,6 @@ mod failure;
 mod lookup;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 use std::time::SystemTime;
 
@@ -279,7 +278,7 @@ impl Outbound {
         way: Option<&Way>,
     ) -> Result<(Response<Body>, Kept), Refusal> {
         let write = call.write();
-        let may_be_processed = call.may_be_processed();
+        let may_have_run = call.may_have_run();
         let copy = way.and_then(|way| self.routes.copy(way, &call));
         let result = match self.control_planes.drops(&service.endpoints) {
             None => service.lane(way).send(call).await,
@@ -292,7 +291,7 @@ impl Outbound {
             self.mirror(copy, service);
         }
         // What one attempt proved says nothing of the others.
-        let is_unprocessed = !may_be_processed.load(Ordering::Relaxed);
+        let is_unprocessed = !may_have_run.any();
         match result {
             Ok(Answer {
                 response,

@@ -1,5 +1,7 @@
 //! The end of the outbound stack: pick an endpoint, take a connection, seal where configured, send.
 
+mod attempts;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -32,6 +34,7 @@ use mesh_transport::BoxError;
 use mesh_transport::body::Watch;
 use mesh_transport::peer::Unsent;
 
+pub(crate) use self::attempts::MayHaveRun;
 use crate::node::wall_clock;
 use crate::respond::Code;
 use crate::respond::X_MESH_ERROR;
@@ -56,8 +59,8 @@ pub(crate) struct OutboundCall {
     since: Instant,
     /// Where the body is small enough to be kept for another attempt.
     replay: Option<Replay>,
-    /// Whether any attempt so far may have been acted on; shared by all attempts of a call.
-    may_be_processed: Arc<AtomicBool>,
+    /// Which attempts so far may have been acted on; shared by all attempts of a call.
+    may_have_run: MayHaveRun,
     /// Whether the application broke off its own request body.
     caller_broke_off: Arc<AtomicBool>,
     /// What makes a call that must not run twice one that can be sent twice.
@@ -131,7 +134,7 @@ impl OutboundCall {
             deadline,
             since: now(),
             replay,
-            may_be_processed: Arc::default(),
+            may_have_run: MayHaveRun::default(),
             caller_broke_off,
             write: None,
             aim: Aim::default(),
@@ -175,8 +178,8 @@ impl OutboundCall {
     }
 
     /// Tells, also after the call is gone, whether somebody may have acted on it.
-    pub(crate) fn may_be_processed(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.may_be_processed)
+    pub(crate) fn may_have_run(&self) -> MayHaveRun {
+        self.may_have_run.clone()
     }
 
     fn into_request(self) -> Request<Body> {
@@ -215,7 +218,7 @@ impl mesh_resilience::retry::Replay for OutboundCall {
             deadline: self.deadline,
             since: self.since,
             replay: self.replay.clone(),
-            may_be_processed: Arc::clone(&self.may_be_processed),
+            may_have_run: self.may_have_run.clone(),
             caller_broke_off: Arc::clone(&self.caller_broke_off),
             write: self.write.clone(),
             aim: self.aim.clone(),
@@ -345,7 +348,7 @@ impl tower_service::Service<OutboundCall> for Send {
 
 /// Tries endpoints until one takes the request; as long as none has seen a byte of it, that is safe for any request.
 async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxError> {
-    let (deadline, may_be_processed) = (call.deadline, call.may_be_processed());
+    let (deadline, may_have_run) = (call.deadline, call.may_have_run());
     let (caller_broke_off, aim) = (Arc::clone(&call.caller_broke_off), call.aim.clone());
     let write = call.write();
     let spare = write.as_ref().and_then(|_| call.try_replay());
@@ -365,14 +368,14 @@ async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxEr
             in_flight.ignore();
         }
         // Also if this is dropped in the middle: only what is proven is taken back.
-        let before = may_be_processed.swap(true, Ordering::Relaxed);
+        may_have_run.begin();
         let write = write.as_deref();
         let was_bound = write.is_some_and(|write| write.begin(&endpoint, request.headers_mut()));
         let failed = match endpoint.exchange(request).await {
             Ok(response) => {
                 let is_unprocessed = is_unprocessed(&response);
                 if is_unprocessed {
-                    may_be_processed.store(before, Ordering::Relaxed);
+                    may_have_run.did_not_run();
                 }
                 record(&mut in_flight, &response);
                 let told = (was_bound, is_unprocessed);
@@ -399,7 +402,7 @@ async fn send(endpoints: &Endpoints, call: OutboundCall) -> Result<Answer, BoxEr
             Err(failed) => failed,
         };
         if failed.error.is_unprocessed() {
-            may_be_processed.store(before, Ordering::Relaxed);
+            may_have_run.did_not_run();
             if let Some(write) = write {
                 write.did_not_run(was_bound);
             }
