@@ -45,9 +45,11 @@
 //!   forward and never runs back.
 
 mod config;
+mod held;
 mod lease;
 mod table;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -187,11 +189,32 @@ impl<A> Once<A> {
 
     /// Says what to do with an attempt, and remembers it.
     pub fn begin(&self, attempt: &Attempt<'_>, now: Instant) -> Begin<A> {
+        let always = || Ok::<_, Infallible>(());
+        match self.begin_if(attempt, now, always) {
+            Ok(begin) => begin,
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`Once::begin`], but an attempt that would be a first one begins only where `admit` lets it: of one that it does
+    /// not, nothing is remembered, and nothing else is forgotten for it. A repeat is answered without asking.
+    ///
+    /// `admit` is called with the memory's lock held: be quick, and don't call the memory.
+    ///
+    /// # Errors
+    ///
+    /// That of `admit`.
+    pub fn begin_if<E>(
+        &self,
+        attempt: &Attempt<'_>,
+        now: Instant,
+        admit: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Begin<A>, E> {
         let mut table = self.shared.table.lock();
-        let found = table.begin(attempt, now);
+        let found = table.begin_if(attempt, now, admit)?;
         self.tell(&found);
         self.tell_evicted(&mut table);
-        match found {
+        Ok(match found {
             Found::First(number) => Begin::First(Ticket {
                 once: Self::clone(self),
                 caller: Arc::from(attempt.caller),
@@ -205,7 +228,7 @@ impl<A> Once<A> {
             Found::Unknown => Begin::Unknown,
             Found::Mismatch => Begin::Mismatch,
             Found::Stale(lease) => Begin::Stale(lease),
-        }
+        })
     }
 
     /// What is remembered now.

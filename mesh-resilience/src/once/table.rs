@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::held::{Amount, Held};
 use super::{Attempt, Lease, MessageId, OnceConfig, Snapshot};
 
 /// What is found about an attempt.
@@ -45,8 +46,7 @@ pub(super) struct Table<A> {
     books: HashMap<Arc<str>, Book<A>>,
     /// Callers that are forgotten lost nothing that was accepted under a stamp from here on.
     floor: u64,
-    entries: usize,
-    bytes: usize,
+    held: Held,
     numbers: u64,
     evicted: u32,
 }
@@ -54,6 +54,7 @@ pub(super) struct Table<A> {
 /// What is remembered of one caller.
 #[derive(Debug)]
 struct Book<A> {
+    caller: Arc<str>,
     entries: HashMap<MessageId, Entry<A>>,
     /// The entries by the stamp of the newest lease that they were accepted under, and number.
     order: BTreeMap<(u64, u64), MessageId>,
@@ -90,8 +91,7 @@ impl<A> Table<A> {
             swept: 0,
             books: HashMap::new(),
             floor: 0,
-            entries: 0,
-            bytes: 0,
+            held: Held::default(),
             numbers: 0,
             evicted: 0,
         }
@@ -102,7 +102,13 @@ impl<A> Table<A> {
         Lease::new(self.boot, self.time.max(self.floor_of(caller)))
     }
 
-    pub(super) fn begin(&mut self, attempt: &Attempt<'_>, now: Instant) -> Found<A> {
+    /// What is found about an attempt; where nothing is and `admit` lets it, it begins.
+    pub(super) fn begin_if<E>(
+        &mut self,
+        attempt: &Attempt<'_>,
+        now: Instant,
+        admit: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Found<A>, E> {
         self.tick(now);
         self.sweep(attempt.caller);
         let newest = self.time.max(self.floor_of(attempt.caller));
@@ -112,52 +118,36 @@ impl<A> Table<A> {
         let book = self.books.get_mut(attempt.caller);
         // Whatever is remembered does not run again, whichever lease it comes with.
         if let Some(found) = book.and_then(|book| book.find(attempt, stamp)) {
-            return found;
+            return Ok(found);
         }
         let oldest = self.horizon().max(self.floor_of(attempt.caller));
         match stamp {
-            Some(stamp) if stamp >= oldest => self.add(attempt, stamp),
-            _ => Found::Stale(Lease::new(self.boot, newest)),
+            Some(stamp) if stamp >= oldest => {
+                // Before room is made for it: what is not admitted takes nothing from anybody.
+                admit()?;
+                Ok(self.add(attempt, stamp))
+            }
+            _ => Ok(Found::Stale(Lease::new(self.boot, newest))),
         }
     }
 
     pub(super) fn settle(&mut self, caller: &str, id: MessageId, number: u64, how: Settled<A>) {
-        let Some(book) = self.books.get_mut(caller) else {
-            return;
-        };
-        let hash_map::Entry::Occupied(mut entry) = book.entries.entry(id) else {
-            return;
-        };
-        // Forgotten while it ran, and begun anew.
-        if entry.get().number != number {
-            return;
+        let most = self.config.max_answer_bytes;
+        self.change(caller, |book| book.settle(id, number, how, most));
+        while self.held.all().bytes > self.config.max_bytes
+            && let Some(greediest) = self.held.most_bytes()
+        {
+            self.evict(&greediest);
         }
-        let (state, bytes) = match how {
-            Settled::Released => {
-                let entry = entry.remove();
-                book.order.remove(&(entry.stamp, entry.number));
-                self.entries -= 1;
-                return;
-            }
-            Settled::Answered(answer, bytes) if bytes <= self.config.max_answer_bytes => {
-                (State::Answered(answer), bytes)
-            }
-            Settled::Answered(..) | Settled::Lost => (State::Lost, 0),
-            Settled::Unknown => (State::Unknown, 0),
-        };
-        let entry = entry.get_mut();
-        (entry.state, entry.bytes) = (state, bytes);
-        book.bytes += bytes;
-        self.bytes += bytes;
-        while self.bytes > self.config.max_bytes && self.evict(|_, book| book.bytes) {}
     }
 
     pub(super) fn snapshot(&mut self, now: Instant) -> Snapshot {
         self.tick(now);
         self.sweep("");
+        let Amount { entries, bytes } = self.held.all();
         Snapshot {
-            entries: self.entries,
-            bytes: self.bytes,
+            entries,
+            bytes,
             callers: self.books.len(),
         }
     }
@@ -184,16 +174,25 @@ impl<A> Table<A> {
     }
 
     fn add(&mut self, attempt: &Attempt<'_>, stamp: u64) -> Found<A> {
-        // Whoever asks counts with what it asks for: at equal shares it makes room itself.
-        let size = |caller: &str, book: &Book<A>| {
-            book.entries.len() + usize::from(caller == attempt.caller)
-        };
-        while self.entries >= self.config.max_entries.get() && self.evict(size) {}
+        while self.held.all().entries >= self.config.max_entries.get()
+            && let Some((most, greediest)) = self.held.most_entries()
+        {
+            let own = self.books.get(attempt.caller);
+            // Whoever asks counts with what it asks for: at equal shares it makes room itself.
+            if own.is_some_and(|own| own.entries.len() == most) {
+                self.evict(attempt.caller);
+            } else {
+                self.evict(&greediest);
+            }
+        }
         self.numbers += 1;
         let number = self.numbers;
         let floor = self.floor;
-        let book = self.books.entry(Arc::from(attempt.caller));
-        let book = book.or_insert_with(|| Book::new(floor));
+        if !self.books.contains_key(attempt.caller) {
+            let caller: Arc<str> = Arc::from(attempt.caller);
+            let book = Book::new(Arc::clone(&caller), floor);
+            self.books.insert(caller, book);
+        }
         let entry = Entry {
             fingerprint: attempt.fingerprint,
             stamp,
@@ -201,51 +200,47 @@ impl<A> Table<A> {
             bytes: 0,
             state: State::Running(None),
         };
-        book.entries.insert(attempt.id, entry);
-        book.order.insert((stamp, number), attempt.id);
-        self.entries += 1;
+        self.change(attempt.caller, |book| {
+            book.entries.insert(attempt.id, entry);
+            book.order.insert((stamp, number), attempt.id);
+        });
         Found::First(number)
     }
 
-    /// Forgets the oldest of whoever has most, before its time.
-    fn evict(&mut self, size: impl Fn(&str, &Book<A>) -> usize) -> bool {
-        let greediest = self
-            .books
-            .iter_mut()
-            .filter(|(_, book)| !book.entries.is_empty())
-            .max_by_key(|(caller, book)| size(caller, book));
-        let Some((_, book)) = greediest else {
-            return false;
-        };
-        let Some((stamp, bytes)) = book.forget_oldest() else {
-            return false;
-        };
-        // What is forgotten before its time must not run again.
-        book.floor = book.floor.max(stamp + 1);
-        self.entries -= 1;
-        self.bytes -= bytes;
+    /// Forgets the oldest call of `caller`, before its time.
+    fn evict(&mut self, caller: &str) {
+        self.change(caller, |book| {
+            if let Some(stamp) = book.forget_oldest() {
+                // What is forgotten before its time must not run again.
+                book.floor = book.floor.max(stamp + 1);
+            }
+        });
         self.evicted = self.evicted.saturating_add(1);
-        true
+    }
+
+    /// Changes what is remembered of `caller`, if something is.
+    fn change(&mut self, caller: &str, change: impl FnOnce(&mut Book<A>)) {
+        if let Some(book) = self.books.get_mut(caller) {
+            let before = book.amount();
+            change(book);
+            self.held.change(&book.caller, before, book.amount());
+        }
     }
 
     /// Forgets what is over: of `caller` now, of all now and then.
     fn sweep(&mut self, caller: &str) {
         let horizon = self.horizon();
-        if let Some(book) = self.books.get_mut(caller) {
-            let (entries, bytes) = book.forget_before(horizon);
-            self.entries -= entries;
-            self.bytes -= bytes;
-        }
+        self.change(caller, |book| book.forget_before(horizon));
         if self.time < self.swept + SWEEP_EVERY {
             return;
         }
         self.swept = self.time;
-        let (mut entries, mut bytes, mut empty) = (0, 0, 0);
-        let (most_empty, mut floor) = (self.config.max_entries.get(), self.floor);
-        self.books.retain(|_, book| {
+        let most_empty = self.config.max_entries.get();
+        let (mut empty, floor, held) = (0, &mut self.floor, &mut self.held);
+        self.books.retain(|caller, book| {
+            let before = book.amount();
             book.forget_before(horizon);
-            entries += book.entries.len();
-            bytes += book.bytes;
+            held.change(caller, before, book.amount());
             if !book.entries.is_empty() {
                 return true;
             }
@@ -253,18 +248,18 @@ impl<A> Table<A> {
             empty += 1;
             let is_needed = book.floor > horizon;
             if is_needed && empty > most_empty {
-                floor = floor.max(book.floor);
+                *floor = book.floor.max(*floor);
                 return false;
             }
             is_needed
         });
-        (self.floor, self.entries, self.bytes) = (floor, entries, bytes);
     }
 }
 
 impl<A> Book<A> {
-    fn new(floor: u64) -> Self {
+    fn new(caller: Arc<str>, floor: u64) -> Self {
         Self {
+            caller,
             entries: HashMap::new(),
             order: BTreeMap::new(),
             floor,
@@ -298,23 +293,52 @@ impl<A> Book<A> {
         })
     }
 
-    /// Forgets all that was accepted under stamps below `horizon`; gives how many calls and bytes.
-    fn forget_before(&mut self, horizon: u64) -> (usize, usize) {
-        let (mut entries, bytes) = (0, self.bytes);
+    /// Takes in how the call ended that began under `number`; an answer of more than `most` bytes is not kept.
+    fn settle(&mut self, id: MessageId, number: u64, how: Settled<A>, most: usize) {
+        let hash_map::Entry::Occupied(mut entry) = self.entries.entry(id) else {
+            return;
+        };
+        // Forgotten while it ran, and begun anew.
+        if entry.get().number != number {
+            return;
+        }
+        let (state, bytes) = match how {
+            Settled::Released => {
+                let entry = entry.remove();
+                self.order.remove(&(entry.stamp, entry.number));
+                return;
+            }
+            Settled::Answered(answer, bytes) if bytes <= most => (State::Answered(answer), bytes),
+            Settled::Answered(..) | Settled::Lost => (State::Lost, 0),
+            Settled::Unknown => (State::Unknown, 0),
+        };
+        let entry = entry.get_mut();
+        (entry.state, entry.bytes) = (state, bytes);
+        self.bytes += bytes;
+    }
+
+    fn amount(&self) -> Amount {
+        Amount {
+            entries: self.entries.len(),
+            bytes: self.bytes,
+        }
+    }
+
+    /// Forgets all that was accepted under stamps below `horizon`.
+    fn forget_before(&mut self, horizon: u64) {
         while let Some((&(stamp, _), _)) = self.order.first_key_value()
             && stamp < horizon
         {
             self.forget_oldest();
-            entries += 1;
         }
-        (entries, bytes - self.bytes)
     }
 
-    fn forget_oldest(&mut self) -> Option<(u64, usize)> {
+    /// Forgets the call of the oldest stamp; gives that.
+    fn forget_oldest(&mut self) -> Option<u64> {
         let ((stamp, _), id) = self.order.pop_first()?;
         let bytes = self.entries.remove(&id).map_or(0, |entry| entry.bytes);
         self.bytes -= bytes;
-        Some((stamp, bytes))
+        Some(stamp)
     }
 }
 

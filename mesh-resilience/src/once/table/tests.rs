@@ -93,6 +93,7 @@ impl Trace {
             _ => self.begin(),
         }
         let held = self.table.snapshot(self.at());
+        self.table.recount();
         assert!(held.entries <= self.table.config.max_entries.get());
         assert!(held.bytes <= self.table.config.max_bytes);
     }
@@ -133,7 +134,21 @@ impl Trace {
             [fingerprint; 32],
             lease,
         );
-        let (told, number) = match self.table.begin(&attempt, self.at()) {
+        let is_admitted = self.random.below(8) > 0;
+        // What is over goes either way.
+        self.table.tick(self.at());
+        self.table.sweep(CALLERS[caller]);
+        let before = self.table.held.all();
+        let admit = || if is_admitted { Ok(()) } else { Err(()) };
+        let Ok(found) = self.table.begin_if(&attempt, self.at(), admit) else {
+            let is_asked = !self.is_strict && caller != 0 || expected == Told::First;
+            assert!(is_asked, "a repeat was refused");
+            assert_eq!(self.table.held.all(), before, "left something behind");
+            assert_eq!(self.table.take_evicted(), 0, "took something from others");
+            return;
+        };
+        drop(self.table.take_evicted());
+        let (told, number) = match found {
             Found::First(number) => (Told::First, number),
             Found::Running(_) => (Told::Running, 0),
             Found::Answered(answer) => (Told::Answered(*answer), 0),
@@ -226,6 +241,27 @@ fn nothing_runs_twice_under_a_lease_and_all_else_is_as_if_nothing_were_forgotten
     }
 }
 
+impl<A> Table<A> {
+    fn begin(&mut self, attempt: &Attempt<'_>, now: Instant) -> Found<A> {
+        self.begin_if(attempt, now, || Ok::<_, ()>(())).unwrap()
+    }
+
+    /// Whoever has most is who has most.
+    fn recount(&self) {
+        let amounts = || self.books.values().map(Book::amount);
+        let (entries, bytes) = (
+            amounts().map(|amount| amount.entries),
+            amounts().map(|amount| amount.bytes),
+        );
+        let most = self.held.most_entries().map(|(most, _)| most);
+        assert_eq!(most, entries.clone().max().filter(|most| *most > 0));
+        let most = self.held.most_bytes().map(|most| self.books[&most].bytes);
+        assert_eq!(most, bytes.clone().max().filter(|most| *most > 0));
+        let (entries, bytes) = (entries.sum(), bytes.sum());
+        assert_eq!(self.held.all(), Amount { entries, bytes });
+    }
+}
+
 fn small(entries: usize) -> (Table<u8>, Instant) {
     let start = tokio::time::Instant::now().into_std();
     let config = OnceConfig::default().with_max_entries(NonZeroUsize::new(entries).unwrap());
@@ -269,4 +305,49 @@ fn what_is_pushed_out_makes_older_leases_stale_of_that_caller_alone() {
     };
     assert!(matches!(begin(&mut table, "b", 0, b), Found::Running(_)));
     assert!(matches!(begin(&mut table, "a", 2, newer), Found::First(_)));
+}
+
+#[test]
+fn what_is_not_admitted_is_not_remembered_and_pushes_nothing_out() {
+    let (mut table, now) = small(1);
+    let lease = table.lease("a", now);
+    let attempt = |id| Attempt::new("a", MessageId::new([id; 32]), [0; 32], Some(lease));
+    assert!(matches!(table.begin(&attempt(0), now), Found::First(_)));
+    let refused = table.begin_if(&attempt(1), now, || Err("full"));
+    assert_eq!(refused.unwrap_err(), "full");
+    assert_eq!(table.take_evicted(), 0);
+    // A repeat needs no place.
+    let again = table.begin_if(&attempt(0), now, || Err("full"));
+    assert!(matches!(again, Ok(Found::Running(_))));
+}
+
+/// A look at all callers would take a thousand times as long with a thousand times as many.
+#[test]
+fn room_is_made_as_fast_for_many_callers_as_for_few() {
+    let clock = || tokio::time::Instant::now().into_std();
+    let time = |callers: usize| {
+        let (mut table, now) = small(callers);
+        let names: Vec<String> = (0..callers).map(|number| number.to_string()).collect();
+        let mut number = 0_u64;
+        let mut add = |name: &str| {
+            number += 1;
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            let lease = table.lease(name, now);
+            let attempt = Attempt::new(name, MessageId::new(id), [0; 32], Some(lease));
+            assert!(matches!(table.begin(&attempt, now), Found::First(_)));
+        };
+        names.iter().for_each(|name| add(name));
+        // The best of a few: others use the processor too.
+        let rounds = (0..5).map(|_| {
+            let start = clock();
+            for name in names.iter().cycle().take(64) {
+                add(name);
+            }
+            clock().duration_since(start)
+        });
+        rounds.min().unwrap()
+    };
+    let (few, many) = (time(16), time(16_384));
+    assert!(many < few * 50, "{few:?} and {many:?}");
 }
