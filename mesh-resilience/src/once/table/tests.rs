@@ -147,7 +147,7 @@ impl Trace {
             assert_eq!(self.table.take_evicted(), 0, "took something from others");
             return;
         };
-        drop(self.table.take_evicted());
+        self.table.take_evicted();
         let (told, number) = match found {
             Found::First(number) => (Told::First, number),
             Found::Running(_) => (Told::Running, 0),
