@@ -139,10 +139,11 @@ impl BalanceConfig {
         ConfigError::check_range("panic_threshold", self.panic_threshold, 0.0, 1.0)?;
         ConfigError::check_duration("latency_decay", self.latency_decay)?;
         let (points, max) = (f64::from(self.ring_points), f64::from(self.max_ring_size));
-        ConfigError::check_range("ring_points", points, 1.0, 65_536.0)?;
-        ConfigError::check_range("max_ring_size", max, 1.0, 4_194_304.0)?;
+        ConfigError::check_range("ring_points", points, 1.0, f64::from(MOST_POINTS))?;
+        ConfigError::check_range("max_ring_size", max, 1.0, f64::from(LARGEST_RING))?;
         let table = self.maglev_table_size;
-        ConfigError::check_range("maglev_table_size", f64::from(table), 2.0, 5_000_011.0)?;
+        let (least, most) = (f64::from(SMALLEST_TABLE), f64::from(LARGEST_TABLE));
+        ConfigError::check_range("maglev_table_size", f64::from(table), least, most)?;
         if !is_prime(table) {
             return Err(ConfigError::NotPrime {
                 field: "maglev_table_size",
@@ -158,6 +159,19 @@ impl BalanceConfig {
             ConfigError::check_range("slow_start.min_share", slow.min_share, 0.0, 1.0)?;
         }
         Ok(())
+    }
+
+    /// The points of one endpoint and of all together, in their ranges also where nobody has checked them.
+    pub(super) fn ring_size(&self) -> (u32, u32) {
+        (
+            self.ring_points.clamp(1, MOST_POINTS),
+            self.max_ring_size.clamp(1, LARGEST_RING),
+        )
+    }
+
+    /// The places in the table, likewise; not always a prime.
+    pub(super) fn table_size(&self) -> u32 {
+        self.maglev_table_size.clamp(SMALLEST_TABLE, LARGEST_TABLE)
     }
 }
 
@@ -296,5 +310,9 @@ const DEFAULT_DECAY: Duration = Duration::from_secs(10);
 const DEFAULT_POINTS: u32 = 160;
 const DEFAULT_MAX_RING: u32 = 262_144;
 const DEFAULT_TABLE: u32 = 65_537;
+const MOST_POINTS: u32 = 65_536;
+const LARGEST_RING: u32 = 4_194_304;
+const SMALLEST_TABLE: u32 = 2;
+const LARGEST_TABLE: u32 = 5_000_011;
 /// Envoy's: a younger endpoint counts as one of this age.
 const FIRST_STEP: Duration = Duration::from_secs(1);

@@ -83,18 +83,15 @@ impl Group {
             Policy::RingHash => {
                 let members: Vec<(&[u8], u32)> =
                     keys().into_iter().zip(weights.iter().copied()).collect();
-                Method::Ring(Ring::new(
-                    &members,
-                    config.ring_points,
-                    config.max_ring_size,
-                ))
+                let (points, max) = config.ring_size();
+                Method::Ring(Ring::new(&members, points, max))
             }
             Policy::Maglev => {
                 let mut turns = turns();
                 if turns.is_empty() {
                     turns = (0_u32..).take(weights.len()).collect();
                 }
-                Method::Maglev(Maglev::new(&keys(), &turns, config.maglev_table_size))
+                Method::Maglev(Maglev::new(&keys(), &turns, config.table_size()))
             }
         };
         Self {

@@ -19,7 +19,7 @@ struct Order {
 }
 
 impl Maglev {
-    /// Fills a table of `size` places, a prime. `turns` is one round of whose turn it is, of places in `keys`.
+    /// Fills a table of `size` places, two at least, and a prime: else it has gaps. `turns` is one round of whose turn it is, of places in `keys`.
     pub(super) fn new(keys: &[&[u8]], turns: &[u32], size: u32) -> Self {
         let size = u64::from(size);
         let mut orders: Vec<Order> = keys

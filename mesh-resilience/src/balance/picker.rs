@@ -99,7 +99,8 @@ impl Picker {
     /// turns, for the policies by hash the ring or the table come to that, once for each group: a priority, or its part
     /// in a zone and its part outside.
     ///
-    /// `config` should have been [checked](BalanceConfig::check); one that makes no sense makes the balance poor, no more.
+    /// `config` should have been [checked](BalanceConfig::check); one that makes no sense makes the balance poor, no more:
+    /// what sizes memory is taken into its range.
     pub fn new<E: Endpoint>(config: &BalanceConfig, endpoints: &[E], now: Instant) -> Self {
         let all = (0..endpoints.len()).collect::<Vec<_>>();
         Self::of(config, endpoints, &all, now)

@@ -126,7 +126,7 @@ impl LimitConfig {
     }
 
     /// Returns the part of these limits that one of `nodes` may use by itself: each number divided, rounded down, and at
-    /// least 1.
+    /// least 1; that of a bucket's rate is one in 10 years at least. The part of limits that make sense makes sense too.
     #[must_use]
     pub fn share(&self, nodes: NonZeroU32) -> Self {
         let part = |whole: NonZeroU32| {
@@ -136,7 +136,10 @@ impl LimitConfig {
         // The rate by a longer period, so that a slow one is not rounded up.
         let bucket = |bucket: &Bucket| Bucket {
             rate: bucket.rate,
-            period: bucket.period.saturating_mul(nodes.get()),
+            period: bucket
+                .period
+                .saturating_mul(nodes.get())
+                .min(bucket.period.max(LONGEST_PERIOD)),
             burst: part(bucket.burst),
         };
         Self {
@@ -189,5 +192,31 @@ const MAX_LIMIT: f64 = 6_000_000.0;
 const MAX_RATE: f64 = 1_000_000.0;
 const MIN_PERIOD: f64 = 0.001;
 const MAX_PERIOD: f64 = 86_400.0 * 3_652.0;
+/// The same.
+const LONGEST_PERIOD: Duration = Duration::from_hours(24 * 3_652);
 /// Places have 24 bits in the index.
 const MAX_KEYS: u32 = 16_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_part_of_limits_that_make_sense_makes_sense_and_none_overflows() {
+        let one = NonZeroU32::MIN;
+        let part = |period, nodes| {
+            let bucket = Bucket::new(one, one).with_period(period);
+            let whole = LimitConfig::default().with_bucket(bucket);
+            (whole.check().is_ok(), whole.share(nodes).check().is_ok())
+        };
+        let years = LONGEST_PERIOD;
+        for nodes in [one, NonZeroU32::new(3).unwrap(), NonZeroU32::MAX] {
+            assert_eq!(part(Duration::from_millis(1), nodes), (true, true));
+            assert_eq!(part(Duration::from_hours(1), nodes), (true, true));
+            assert_eq!(part(years, nodes), (true, true));
+            assert_eq!(part(years * 2, nodes), (false, false));
+            assert_eq!(part(Duration::MAX, nodes), (false, false));
+        }
+        assert!((years.as_secs_f64() - MAX_PERIOD).abs() < f64::EPSILON);
+    }
+}

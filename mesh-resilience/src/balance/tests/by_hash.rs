@@ -146,3 +146,24 @@ fn a_ring_of_many_or_heavy_endpoints_stays_within_its_bound() {
     let counts = shares(&policy(Policy::RingHash), &heavy, (20_000, 3), now);
     assert!((13_000..17_000).contains(&counts[1]), "{counts:?}");
 }
+
+#[test]
+fn sizes_that_make_no_sense_make_the_balance_poor_and_no_more() {
+    let (now, random) = (now(), SplitMix64::new(1));
+    let endpoints = endpoints(&[1, u32::MAX, 3], now);
+    let (ring, table) = (policy(Policy::RingHash), policy(Policy::Maglev));
+    let rings = [(0, 0), (0, 9), (9, 0), (9, 1), (u32::MAX, 1)];
+    let rings = rings.map(|(points, max)| ring.clone().with_ring_size(points, max));
+    let tables = [0, 1, 4, 100].map(|size| table.clone().with_maglev_table_size(size));
+    for config in rings.iter().chain(&tables) {
+        let picker = Picker::new(config, &endpoints, now);
+        for hash in 0..100 {
+            let ask = Ask::new(now, &random).with_hash(super::super::hash(&[hash]));
+            assert!(picker.pick(&endpoints, &ask).is_some(), "{config:?}");
+        }
+    }
+    let huge = ring.with_ring_size(u32::MAX, u32::MAX).ring_size();
+    assert_eq!(huge, (65_536, 4_194_304));
+    let huge = table.with_maglev_table_size(u32::MAX).table_size();
+    assert_eq!(huge, 5_000_011);
+}

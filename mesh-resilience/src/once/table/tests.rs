@@ -337,7 +337,9 @@ fn room_is_made_as_fast_for_many_callers_as_for_few() {
             let attempt = Attempt::new(name, MessageId::new(id), [0; 32], Some(lease));
             assert!(matches!(table.begin(&attempt, now), Found::First(_)));
         };
-        names.iter().for_each(|name| add(name));
+        for name in &names {
+            add(name);
+        }
         // The best of a few: others use the processor too.
         let rounds = (0..5).map(|_| {
             let start = clock();
