@@ -33,8 +33,8 @@ pub(super) fn inbound(shared: &Shared) -> Value {
             "callers": seen.callers,
         })
     });
-    let shed = inbound.application.shed.as_ref().map(|shed| {
-        let seen = shed.snapshot();
+    let shed = inbound.application.shedding.as_ref().map(|shedding| {
+        let seen = shedding.snapshot();
         let baseline = seen.baseline.map(|time| time.as_secs_f64() * 1e3);
         json!({
             "limit": seen.limit,
@@ -61,8 +61,8 @@ pub(super) fn measure(shared: &Shared) {
     if let Some(callers) = limit.and_then(|limit| limit.seen().callers) {
         telemetry.resilience.show_callers(callers);
     }
-    if let Some(shed) = &inbound.application.shed {
-        telemetry.resilience.show_shed(shed);
+    if let Some(shedding) = &inbound.application.shedding {
+        telemetry.resilience.show_shed(&shedding.snapshot());
     }
     if let Some(memory) = &inbound.memory {
         telemetry.once.show(&memory.snapshot());

@@ -64,6 +64,7 @@ use crate::service_token::ServiceTokens;
 use crate::stack::inbound::App;
 use crate::stack::inbound::Application;
 use crate::stack::inbound::Inbound;
+use crate::stack::inbound::Shedding;
 use crate::stack::outbound::Outbound;
 use crate::stack::record::Recorder;
 use crate::stack::route::Routes;
@@ -405,13 +406,13 @@ fn application(
         name,
         app,
         auditor,
-        shed: shed(&config.resilience.load_shedding)?,
+        shedding: shedding(&config.resilience.load_shedding)?,
     };
     Ok(Arc::new(application))
 }
 
 /// The limit before the application, where there is one.
-fn shed(config: &LoadSheddingConfig) -> Result<Option<Shed>, Error> {
+fn shedding(config: &LoadSheddingConfig) -> Result<Option<Shedding>, Error> {
     let limits = ShedConfig::default()
         .with_min_limit(config.min_limit)
         .with_initial_limit(config.initial_limit)
@@ -420,5 +421,5 @@ fn shed(config: &LoadSheddingConfig) -> Result<Option<Shed>, Error> {
     // Checked also where it is off, so that turning it on brings no surprise.
     let shed =
         Shed::new(limits).map_err(|source| Error::config("resilience.load_shedding", source))?;
-    Ok(config.enabled.then_some(shed))
+    Ok(config.enabled.then(|| Shedding::new(shed)))
 }

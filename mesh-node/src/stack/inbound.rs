@@ -9,8 +9,8 @@
 //! | 5 | identity headers | – | a caller's are dropped, ours are set |
 //! | 6 | policy | `denied` | no byte reaches the application without it |
 //! | 7 | probe | – | what `mesh-node prove` sends is answered here, always |
-//! | 8 | memory | `outcome_unknown`, `answer_lost`, `key_reused`, `stale_lease` | a repeat of a write is authorised as any call, and runs no second time |
-//! | 9 | load shedding | `overloaded` | what the application could not answer in time; health checks of nodes always pass |
+//! | 8 | memory | `outcome_unknown`, `answer_lost`, `key_reused`, `stale_lease` | a repeat of a write is authorised as any call, and runs no second time; one that is new is remembered once it has its place below |
+//! | 9 | load shedding | `overloaded` | what the application could not answer in time; a few places are kept for health checks of nodes |
 //! | 10 | application | `upstream_failed`, `no_route` | |
 //! | 11 | audit | `audit_unavailable` | no answer leaves that is not recorded |
 
@@ -47,6 +47,8 @@ pub(crate) use self::application::Application;
 pub(crate) use self::authorize::Authorizer;
 use self::authorize::Judgement;
 pub(crate) use self::authorize::verdict_of;
+pub(crate) use self::shedding::Place;
+pub(crate) use self::shedding::Shedding;
 pub(crate) use self::shedding::X_MESH_CHECK;
 
 use crate::audit::Auditor;

@@ -14,7 +14,7 @@ use mesh_resilience::bulkhead::Bulkhead;
 use mesh_resilience::hedge::Hedge;
 use mesh_resilience::limit::Verdict;
 use mesh_resilience::retry::Budget;
-use mesh_resilience::shed::Shed;
+use mesh_resilience::shed::Snapshot;
 use prometheus_client::encoding::EncodeLabel as _;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::LabelSetEncoder;
@@ -229,8 +229,7 @@ impl ResilienceMetrics {
         );
     }
 
-    pub(crate) fn show_shed(&self, shed: &Shed) {
-        let seen = shed.snapshot();
+    pub(crate) fn show_shed(&self, seen: &Snapshot) {
         show(&self.shed_limit, &Nothing, u64::from(seen.limit));
         show(&self.shed_running, &Nothing, u64::from(seen.in_flight));
         self.shed.get_or_create(&Nothing).inc_by(seen.shed);

@@ -7,7 +7,6 @@ use http::Response;
 use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::strip_identity_headers;
 use mesh_resilience::classify::X_MESH_RETRY;
-use mesh_resilience::shed::Shed;
 use mesh_transport::Body;
 use mesh_transport::app::AppClient;
 
@@ -19,6 +18,7 @@ use crate::stack::headers::strip_hop_by_hop;
 use crate::stack::headers::trailer_rule;
 use crate::stack::inbound::Peer;
 use crate::stack::inbound::shedding::Place;
+use crate::stack::inbound::shedding::Shedding;
 use crate::stack::outbound::chain;
 
 /// What answers behind the node.
@@ -39,7 +39,7 @@ pub(crate) struct Application {
     pub(crate) app: App,
     pub(crate) auditor: Option<Auditor>,
     /// How many calls it may have under way, where that is limited.
-    pub(crate) shed: Option<Shed>,
+    pub(crate) shedding: Option<Shedding>,
 }
 
 impl Application {
@@ -50,9 +50,25 @@ impl Application {
         request: CanonicalRequest,
         body: Body,
     ) -> Result<Response<Body>, Refusal> {
-        let body = body.with_trailer_rule(trailer_rule);
         let request = Request::from_parts(request.into_parts(), body);
-        let (place, request) = Place::take(self.shed.as_ref(), peer, request)?;
+        let place = self.admit(peer, &request)?;
+        self.answer(peer, request, place).await
+    }
+
+    /// Takes a place for a request that may pass, where there is one.
+    pub(crate) fn admit(&self, peer: &Peer, request: &Request<Body>) -> Result<Place, Refusal> {
+        Place::take(self.shedding.as_ref(), peer.id.is_some(), request)
+    }
+
+    /// Passes on a request that has its place.
+    pub(crate) async fn answer(
+        &self,
+        peer: &Peer,
+        request: Request<Body>,
+        place: Place,
+    ) -> Result<Response<Body>, Refusal> {
+        let request = request.map(|body| body.with_trailer_rule(trailer_rule));
+        let request = place.watch(request);
         let mut response = match &self.app {
             App::Http(client) => client.send(request).await.map_err(|error| {
                 tracing::warn!(error = %chain(&error), "the application gave no answer");

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Request;
 use http::Response;
 use http::StatusCode;
 use http::header;
@@ -41,6 +42,7 @@ use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::stack::inbound::Application;
 use crate::stack::inbound::Peer;
+use crate::stack::inbound::Place;
 use crate::stack::now;
 use crate::stack::replay::MAX_KEPT_BYTES;
 
@@ -78,8 +80,8 @@ type Answered = Result<Response<Body>, Refusal>;
 struct Run {
     application: Arc<Application>,
     peer: Arc<Peer>,
-    request: CanonicalRequest,
-    body: Body,
+    request: Request<Body>,
+    place: Place,
     ticket: Ticket<Kept>,
     max_answer_bytes: usize,
     patience: Duration,
@@ -157,14 +159,21 @@ impl Memory {
         let body = body.to_bytes();
         let fingerprint = fingerprint(&request, user, &body);
         let attempt = Attempt::new(&peer.shown, asked.id, fingerprint, asked.lease);
+        let request = Request::from_parts(request.into_parts(), whole(body, trailers));
         loop {
-            match self.once.begin(&attempt, now()) {
-                Begin::First(ticket) => {
+            let mut place = None;
+            // A repeat needs no place of the application's; and what is shed takes none here.
+            let admit = || {
+                place = Some(application.admit(peer, &request)?);
+                Ok(())
+            };
+            match (self.once.begin_if(&attempt, now(), admit)?, place) {
+                (Begin::First(ticket), Some(place)) => {
                     let run = Run {
                         application: Arc::clone(application),
                         peer: Arc::clone(peer),
                         request,
-                        body: whole(body, trailers),
+                        place,
                         ticket,
                         max_answer_bytes: self.max_answer_bytes,
                         patience: self.patience,
@@ -175,17 +184,17 @@ impl Memory {
                         Err(outcome_unknown("the application gave no answer in time"))
                     });
                 }
-                Begin::Running(running) => running.settled().await,
-                Begin::Answered(kept) => return kept.replay(),
-                Begin::AnswerLost => {
+                (Begin::Running(running), _) => running.settled().await,
+                (Begin::Answered(kept), _) => return kept.replay(),
+                (Begin::AnswerLost, _) => {
                     let message = "the call was executed, and its answer was too large to be kept; ask for its effect";
                     return Err(Refusal::new(Code::AnswerLost, message).maybe_processed());
                 }
-                Begin::Mismatch => {
+                (Begin::Mismatch, _) => {
                     let message = "the idempotency key was used for another request; use a new one";
                     return Err(Refusal::new(Code::KeyReused, message));
                 }
-                Begin::Stale(_) => return Err(stale()),
+                (Begin::Stale(_), _) => return Err(stale()),
                 _ => return Err(outcome_unknown("the application gave no answer")),
             }
         }
@@ -199,14 +208,14 @@ impl Run {
             application,
             peer,
             request,
-            body,
+            place,
             ticket,
             max_answer_bytes,
             patience,
         } = self;
         // Dropped on any way out of here, the ticket says that nobody knows whether it ran.
         let answered = tokio::select! {
-            answered = application.forward(&peer, request, body) => answered,
+            answered = application.answer(&peer, request, place) => answered,
             () = left(&mut told, patience) => return,
         };
         let response = match answered {
@@ -414,7 +423,6 @@ const MAX_BODY: usize = MAX_KEPT_BYTES as usize;
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
     use mesh_auth::request::Limits;
 
     use super::*;
