@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -606,6 +607,67 @@ async fn a_refusal_that_does_not_say_unprocessed_is_not_taken_for_it() {
         matches!(unsent.error, Error::Exchange { .. }) && !unsent.error.is_unprocessed(),
         "{unsent:?}"
     );
+}
+
+/// A hop with the peer's certificate passes a request on, and says that nothing was done.
+#[tokio::test]
+async fn what_comes_unsealed_is_not_believed_of_a_peer_whose_key_is_pinned() {
+    // threat 43
+    let done = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&done);
+    let forge = |mut response: Response<Body>| {
+        let headers = response.headers_mut();
+        headers.insert("grpc-status", HeaderValue::from_static("16"));
+        headers.insert(MESH_PROCESSED, HeaderValue::from_static("no"));
+        headers.insert("x-mesh-error", HeaderValue::from_static(NO_SESSION));
+        response
+    };
+    let is_forged = Arc::new(AtomicBool::new(true));
+    let (pki, forges) = (Pki::new("example.org"), Arc::clone(&is_forged));
+    let name = pki.id("orders").to_string();
+    let sessions = Arc::new(server(&name, Anyone::default(), SessionConfig::default()));
+    let used = Arc::clone(&sessions);
+    let served = serve(&pki.store("orders"), move |caller: Caller, request| {
+        let (sessions, count) = (Arc::clone(&used), Arc::clone(&count));
+        let is_forged = forges.load(Ordering::SeqCst);
+        async move {
+            if request.uri().path() == HANDSHAKE_PATH {
+                return sessions.handshake(&caller.id, request).await.unwrap();
+            }
+            let (_, _, sealer) = sessions
+                .open(&caller.id, request)
+                .await
+                .unwrap()
+                .into_parts();
+            count.fetch_add(1, Ordering::SeqCst);
+            let answer = Opened::seal(sealer, Response::new(Body::empty())).unwrap();
+            if is_forged { forge(answer) } else { answer }
+        }
+    });
+    let handshakes = Arc::default();
+    let sealed = Sealed {
+        served,
+        sessions,
+        handshakes,
+        pki,
+    };
+    let believing = sealed.pool();
+    let unsent = believing.send("order-service", get("/")).await.unwrap_err();
+    assert!(
+        unsent.error.is_unprocessed(),
+        "its certificate is all that there is"
+    );
+
+    let doubting = sealed.pool().doubting_unsealed();
+    let unsent = doubting.send("order-service", get("/")).await.unwrap_err();
+    assert!(!unsent.error.is_unprocessed(), "{unsent:?}");
+    assert!(unsent.request.is_none());
+    // The session is agreed on anew all the same: it may really be over.
+    assert_eq!(sealed.sessions.handshakes().begun, 2);
+    is_forged.store(false, Ordering::SeqCst);
+    doubting.send("order-service", get("/")).await.unwrap();
+    assert_eq!(done.load(Ordering::SeqCst), 3);
+    assert_eq!(sealed.sessions.table().stats().inserted, 3);
 }
 
 /// Gives gRPC's status long after the last record, and counts those that nobody waited for.

@@ -76,6 +76,8 @@ pub struct SessionPool {
     client: SessionClient,
     connections: PeerPool,
     verifier: Arc<dyn VerifyPeerDebug>,
+    /// Whether the other end of the connection may be somebody else than that of the session.
+    doubts_unsealed: bool,
     /// The peer's key, verified before: saves a round trip until it is refused.
     known: Mutex<Option<Known>>,
     /// The session agreed on last: another connection's session can follow it without a private key.
@@ -142,6 +144,7 @@ impl SessionClient {
             client: self.clone(),
             connections,
             verifier,
+            doubts_unsealed: false,
             known: Mutex::new(None),
             last: Mutex::new(None),
             open: ArcSwap::default(),
@@ -161,6 +164,26 @@ impl fmt::Debug for SessionClient {
 }
 
 impl SessionPool {
+    /// Believes nothing that comes unsealed: for a peer whose key is pinned.
+    ///
+    /// A node refuses what it can't open before there is a session to seal the refusal in: `no_session` after a restart, a
+    /// change of its trust or too long a time, or a record that is not accepted; or it leaves, and says so by HTTP/2. What
+    /// came of the request then is said by whoever ends the TLS of the connection.
+    ///
+    /// Where the certificate of that connection is also what vouches for the key of the session, this is nobody else: who
+    /// has its private key, could have ended the session as well, and said the same in it, sealed. So it is believed, and a
+    /// request that is not safe to repeat outlives the end of a session. A key that is pinned is trusted for more than a
+    /// certificate; there a hop with the certificate could pass the request on, say that nothing was done, and have it done
+    /// twice. No honest refusal can be told from that one, so none is believed: such a request fails, and may have been
+    /// done.
+    #[must_use]
+    pub fn doubting_unsealed(self) -> Self {
+        Self {
+            doubts_unsealed: true,
+            ..self
+        }
+    }
+
     /// Sends `request` to `service`, sealed. Where the peer was leaving just then, so that the connection took nothing
     /// more, it goes out on another one.
     ///
@@ -190,7 +213,7 @@ impl SessionPool {
             Ok(entry) => entry,
             Err(error) => return Err(Unsent::whole(error, request)),
         };
-        let sent = exchange(&entry, service, request).await;
+        let sent = self.exchange(&entry, service, request).await;
         if let Err(Unsent {
             error: Error::Session { .. },
             ..
@@ -199,6 +222,79 @@ impl SessionPool {
             self.forget(&entry);
         }
         sent
+    }
+
+    async fn exchange(
+        &self,
+        entry: &Entry,
+        service: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Unsent> {
+        let connection = &entry.connection;
+        let failed = |source: BoxError| Error::Session {
+            destination: connection.destination().to_owned(),
+            source,
+        };
+        let (parts, body) = request.into_parts();
+        let is_to_head = parts.method == http::Method::HEAD;
+        let mut sealed_head = BytesMut::with_capacity(HEAD_CAPACITY);
+        if let Err(source) = head::put_request(&mut sealed_head, &parts) {
+            let source = source.into();
+            let request = Request::from_parts(parts, body);
+            return Err(Unsent::whole(Error::Unsealable { source }, request));
+        }
+        let (sealer, opener) = match entry.session.begin(service.as_bytes(), instant()) {
+            Ok(pair) => pair,
+            Err(source) => {
+                let request = Request::from_parts(parts, body);
+                return Err(Unsent::whole(failed(source.into()), request));
+            }
+        };
+        // Both carry the same records; a body that is over with its head is sure to fit into one.
+        let path = if body.is_end_stream() {
+            CALL_PATH
+        } else {
+            STREAM_PATH
+        };
+        let sealed_body = SealedBody::new(Side::Request, sealed_head, body, sealer);
+        let body = Body::wrapped(Box::new(sealed_body));
+        let request =
+            outer(path, Some(service), body).map_err(|source| Error::Unsealable { source })?;
+        let response = match connection.send(request).await {
+            Ok(response) => response,
+            Err(unsent) => {
+                let outer = unsent.request.map(|outer| outer.into_body());
+                return Err(match outer.and_then(Body::unwrapped) {
+                    Some(body) => Unsent::whole(unsent.error, Request::from_parts(parts, body)),
+                    // Some of it was sent: that nothing was done is what the other end says.
+                    None => self.doubt(unsent.error).into(),
+                });
+            }
+        };
+        if let Err(source) = refusal(&response) {
+            // Only what says so was refused before anything was done; the rest must not be repeated (threat 43).
+            let said = response.headers().get(MESH_PROCESSED);
+            if said.is_none_or(|said| said != "no") {
+                return Err(Error::Exchange { source }.into());
+            }
+            self.forget(entry);
+            return Err(self.doubt(failed(source)).into());
+        }
+        answer(response.into_body(), opener, is_to_head)
+            .await
+            .map_err(|source| Error::Exchange { source }.into())
+    }
+
+    /// What is left of `error` where what comes unsealed is not believed.
+    fn doubt(&self, error: Error) -> Error {
+        match error {
+            Error::Session { source, .. } | Error::Unprocessed { source }
+                if self.doubts_unsealed =>
+            {
+                Error::Exchange { source }
+            }
+            error => error,
+        }
     }
 
     /// The connections below the sessions.
@@ -466,67 +562,6 @@ async fn close(connection: &PeerConnection, session: &Arc<Session>) -> Result<()
     let request = outer(CALL_PATH, Some(CLOSE_ROUTE), body)?;
     let sent = tokio::time::timeout(CLOSE_TIMEOUT, connection.send(request)).await?;
     sent.map(|_| ()).map_err(|unsent| unsent.error.into())
-}
-
-async fn exchange(
-    entry: &Entry,
-    service: &str,
-    request: Request<Body>,
-) -> Result<Response<Body>, Unsent> {
-    let connection = &entry.connection;
-    let failed = |source: BoxError| Error::Session {
-        destination: connection.destination().to_owned(),
-        source,
-    };
-    let (parts, body) = request.into_parts();
-    let is_to_head = parts.method == http::Method::HEAD;
-    let mut sealed_head = BytesMut::with_capacity(HEAD_CAPACITY);
-    if let Err(source) = head::put_request(&mut sealed_head, &parts) {
-        let source = source.into();
-        let request = Request::from_parts(parts, body);
-        return Err(Unsent::whole(Error::Unsealable { source }, request));
-    }
-    let (sealer, opener) = match entry.session.begin(service.as_bytes(), instant()) {
-        Ok(pair) => pair,
-        Err(source) => {
-            let request = Request::from_parts(parts, body);
-            return Err(Unsent::whole(failed(source.into()), request));
-        }
-    };
-    // Both carry the same records; a body that is over with its head is sure to fit into one.
-    let path = if body.is_end_stream() {
-        CALL_PATH
-    } else {
-        STREAM_PATH
-    };
-    let sealed_body = SealedBody::new(Side::Request, sealed_head, body, sealer);
-    let body = Body::wrapped(Box::new(sealed_body));
-    let request =
-        outer(path, Some(service), body).map_err(|source| Error::Unsealable { source })?;
-    let response = match connection.send(request).await {
-        Ok(response) => response,
-        Err(unsent) => {
-            let outer = unsent.request.map(|outer| outer.into_body());
-            return Err(match outer.and_then(Body::unwrapped) {
-                Some(body) => Unsent::whole(unsent.error, Request::from_parts(parts, body)),
-                None => unsent.error.into(),
-            });
-        }
-    };
-    if let Err(source) = refusal(&response) {
-        // Only what says so was refused before anything was done; the rest must not be repeated (threat 43).
-        let said = response.headers().get(MESH_PROCESSED);
-        let is_unprocessed = said.is_some_and(|said| said == "no");
-        let error = if is_unprocessed {
-            failed(source)
-        } else {
-            Error::Exchange { source }
-        };
-        return Err(error.into());
-    }
-    answer(response.into_body(), opener, is_to_head)
-        .await
-        .map_err(|source| Error::Exchange { source }.into())
 }
 
 async fn answer(

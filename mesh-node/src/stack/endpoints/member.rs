@@ -103,10 +103,14 @@ impl Links {
             Some(client) => {
                 let pinned = self.pin(endpoint);
                 let (tls, token) = (Arc::clone(self.dialer.tls()), self.handshake_token.clone());
-                Link::Hybrid(Box::new(client.pool(
-                    pool,
-                    Arc::new(PeerJudge::only(tls, expected, pinned, token)),
-                )))
+                let is_pinned = pinned.is_some();
+                let judge = Arc::new(PeerJudge::only(tls, expected, pinned, token));
+                let sessions = client.pool(pool, judge);
+                Link::Hybrid(Box::new(if is_pinned {
+                    sessions.doubting_unsealed()
+                } else {
+                    sessions
+                }))
             }
         };
         Member {

@@ -31,6 +31,7 @@ impl MayHaveRun {
 mod tests {
     use super::*;
 
+    // threat 43
     #[test]
     fn attempts_at_the_same_time_take_back_their_own_and_nobody_elses() {
         let first = MayHaveRun::default();
