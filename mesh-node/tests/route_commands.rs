@@ -169,6 +169,27 @@ GET /api/7 of api takes the route split, mesh.yaml:17.
 }
 
 #[test]
+fn check_tells_mirrors_that_make_the_same_service_do_a_thing_twice() {
+    let place = Place::new(&with_routes(&[
+        "{ name: get, match: { path: /a, methods: [GET, PUT] }, mirror: {} }",
+        "{ name: post, match: { path: /b, methods: [GET, POST] }, mirror: {} }",
+        "{ name: named, match: { path: /c, services: [api] }, mirror: { service: api } }",
+        "{ name: other, match: { path: /d }, to: [ { service: api } ], mirror: { service: shadow } }",
+        "{ name: apart, match: { path: /e }, mirror: { subset: { tags: [v2] } } }",
+        "{ name: same, match: { path: /f }, to: [ { subset: { tags: [v2] } } ], mirror: { subset: { tags: [v2] } } }",
+    ]));
+    let check = place.run(&["check", "--json"]).done().json();
+    let warnings = check["warnings"].as_array().unwrap().iter();
+    let doubled = warnings.filter_map(|warning| {
+        let warning = warning.as_str().unwrap();
+        let (key, _) = warning.split_once(".mirror: sends copies of POST")?;
+        Some(key.rsplit_once(' ').unwrap().1)
+    });
+    let doubled: Vec<&str> = doubled.collect();
+    assert_eq!(doubled, ["routes[1]", "routes[2]", "routes[5]"]);
+}
+
+#[test]
 fn check_tells_routes_that_no_call_reaches_with_both_lines() {
     let place = Place::new(&with_routes(&[
         "{ name: all, match: { services: [api] } }",

@@ -1,5 +1,7 @@
 //! Which services a route's calls may go to, so that only those keep something for it.
 
+use http::Method;
+
 use super::Mirror;
 use super::Route;
 
@@ -21,6 +23,25 @@ impl Route {
             Some(named) => **named == *service,
             None => self.leads_to(service),
         })
+    }
+
+    /// Whether a call that must not run twice may be copied to the very endpoints that it goes to.
+    pub fn doubles_writes(&self) -> bool {
+        let Some(mirror) = &self.mirror else {
+            return false;
+        };
+        let methods = &self.matcher.methods;
+        let has_writes = methods.is_empty() || !methods.iter().all(Method::is_idempotent);
+        has_writes
+            && self.targets.all().iter().any(|target| {
+                let is_same = match (&target.service, &mirror.service) {
+                    (_, None) => true,
+                    (Some(to), Some(copy)) => to == copy,
+                    (None, Some(copy)) => self.is_about(copy),
+                };
+                let is_apart = mirror.subset.is_some() && mirror.subset != target.subset;
+                target.weight > 0 && is_same && !is_apart
+            })
     }
 
     fn is_about(&self, service: &str) -> bool {

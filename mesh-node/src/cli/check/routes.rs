@@ -65,6 +65,12 @@ pub(super) fn look(
             "is looked for anywhere in the path; begin it with ^ to tie it to the start".to_owned(),
         );
     }
+    for route in table.routes().iter().filter(|route| route.doubles_writes()) {
+        let key = format!("routes[{}].mirror", route.index);
+        let message = "sends copies of POST and of all else that must not run twice where the calls themselves go, so what they \
+            do is done twice; give it a subset of its own, or name methods that change nothing in the match, such as [GET]";
+        warn(&key, message.to_owned());
+    }
     Ok(())
 }
 
