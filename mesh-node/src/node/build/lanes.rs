@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_resilience::ConfigError;
 use mesh_resilience::breaker::Breaker;
@@ -82,7 +83,8 @@ impl Maker<'_> {
         let wrong = |key: &'static str| wrong(format!("resilience.{key}"));
         let (timeout, attempt_timeout) = timeouts(resilience).map_err(wrong("timeout"))?;
         let (retry, budget) = self.retry(resilience).map_err(wrong("retry"))?;
-        let breaker = self.breaker(resilience);
+        let longest = longest_timeout(resilience.timeout, self.routes, self.service);
+        let breaker = self.breaker(resilience, longest);
         Ok(Layers {
             timeout,
             attempt_timeout,
@@ -114,7 +116,7 @@ impl Maker<'_> {
         }
         if overrides.circuit_breaker.is_some() {
             layers.breaker = self
-                .breaker(&resilience)
+                .breaker(&resilience, resilience.timeout)
                 .map_err(wrong("circuit_breaker"))?;
         }
         if overrides.bulkhead.is_some() {
@@ -129,13 +131,18 @@ impl Maker<'_> {
         let wrong = |key: &'static str| wrong(format!("{key} of the route {}", route.name));
         let timeout = TimeoutLayer::new(mirror.timeout).map_err(wrong("mirror.timeout"))?;
         let breaker = self
-            .breaker(self.resilience)
+            .breaker(self.resilience, mirror.timeout)
             .map_err(wrong("circuit_breaker"))?;
         Ok(CopyLane::new(timeout, breaker, Arc::clone(self.endpoints)))
     }
 
-    fn breaker(&self, resilience: &ResilienceConfig) -> Result<Breaker, ConfigError> {
-        let config = breaker_config(resilience);
+    /// A breaker for calls that take no longer than `longest`.
+    fn breaker(
+        &self,
+        resilience: &ResilienceConfig,
+        longest: Duration,
+    ) -> Result<Breaker, ConfigError> {
+        let config = breaker_config(resilience, longest);
         Breaker::with_parts(config, Arc::clone(&self.random), None)
     }
 
@@ -216,7 +223,18 @@ fn timeouts(
     ))
 }
 
-fn breaker_config(resilience: &ResilienceConfig) -> BreakerConfig {
+/// The longest that a call to `service` may take which goes through the service's breaker: where a route has a timeout of its
+/// own, and no breaker, its calls do too.
+fn longest_timeout(own: Duration, routes: &RouteTable, service: &str) -> Duration {
+    let shares =
+        |route: &&Arc<Route>| route.overrides.circuit_breaker.is_none() && route.leads_to(service);
+    let sharing = routes.routes().iter().filter(shares);
+    sharing
+        .filter_map(|route| route.overrides.timeout)
+        .fold(own, Duration::max)
+}
+
+fn breaker_config(resilience: &ResilienceConfig, longest: Duration) -> BreakerConfig {
     let config = &resilience.circuit_breaker;
     let mut breaker = BreakerConfig::default()
         .with_threshold(config.threshold)
@@ -224,7 +242,7 @@ fn breaker_config(resilience: &ResilienceConfig) -> BreakerConfig {
         .with_half_open_requests(config.half_open_requests)
         .with_successes_to_close(config.half_open_requests)
         // No call takes longer than its timeout, so that no probe is given up that may still answer.
-        .with_probe_timeout(resilience.timeout.saturating_mul(2));
+        .with_probe_timeout(longest.saturating_mul(2));
     if let Some(rate) = &config.success_rate {
         let rate = SuccessRate::default()
             .with_min_ratio(rate.min_ratio)
@@ -269,4 +287,40 @@ pub(super) fn limiter(route: &Route) -> Result<Option<Limiter>, Error> {
 
 fn wrong(what: String) -> impl FnOnce(ConfigError) -> Error {
     move |source| Error::config(what, source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::CircuitBreakerConfig;
+    use crate::config::RouteConfig;
+    use crate::config::RouteTargetConfig;
+
+    #[test]
+    fn a_probe_may_take_as_long_as_any_call_through_the_breaker() {
+        let route = |name: &str, seconds, service: &str| {
+            let mut route = RouteConfig {
+                name: name.to_owned(),
+                timeout: Some(Duration::from_secs(seconds)),
+                ..RouteConfig::default()
+            };
+            route.to.push(RouteTargetConfig {
+                service: Some(service.to_owned()),
+                ..RouteTargetConfig::default()
+            });
+            route
+        };
+        let mut alone = route("alone", 90, "api");
+        alone.circuit_breaker = Some(CircuitBreakerConfig::default());
+        let routes = [
+            route("short", 2, "api"),
+            route("long", 60, "api"),
+            alone,
+            route("elsewhere", 80, "other"),
+        ];
+        let routes = RouteTable::new(&routes).unwrap();
+        let longest = |service| longest_timeout(Duration::from_secs(10), &routes, service);
+        assert_eq!(longest("api"), Duration::from_mins(1));
+        assert_eq!(longest("none"), Duration::from_secs(10));
+    }
 }
