@@ -6,6 +6,7 @@ use std::fs::Permissions;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -43,6 +44,8 @@ struct ByUser {
 
 const SEALED: &str = "{ encryption: hybrid, rsa_key_size: 2048 }";
 const MTLS: &str = "{ encryption: mtls }";
+/// Longer than it takes to leave where nothing is under way.
+const A_WHILE: Duration = Duration::from_millis(900);
 
 /// A folder with an authority that both nodes trust.
 fn folder() -> TempDir {
@@ -354,12 +357,11 @@ async fn shutting_down_lets_a_call_in_flight_finish() {
     let call = client.call::<_, String>("wait", &());
     let leave = async {
         begun.notified().await;
-        let leaving = orders.shutdown();
-        let let_go = async {
-            tokio::time::sleep(Duration::from_millis(900)).await;
-            finish.notify_one();
-        };
-        tokio::join!(leaving, let_go).0
+        let mut leaving = pin!(orders.shutdown());
+        let left = tokio::time::timeout(A_WHILE, &mut leaving).await;
+        left.expect_err("it left a call behind");
+        finish.notify_one();
+        leaving.await
     };
     let (answer, left) = tokio::join!(call, leave);
     assert_eq!(answer.unwrap(), "finished");
@@ -376,12 +378,13 @@ async fn shutting_down_lets_a_call_in_flight_finish() {
 #[tokio::test]
 async fn shutting_down_waits_for_calls_of_this_program_and_ends_its_clients() {
     let (_dir, orders, users) = both(MTLS).await;
-    let begun = Arc::new(Notify::new());
-    let seen = Arc::clone(&begun);
+    let (begun, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (seen, wait) = (Arc::clone(&begun), Arc::clone(&finish));
     orders.handle("wait", move |(): ()| {
-        seen.notify_one();
+        let (seen, wait) = (Arc::clone(&seen), Arc::clone(&wait));
         async move {
-            tokio::time::sleep(Duration::from_millis(900)).await;
+            seen.notify_one();
+            wait.notified().await;
             Ok::<_, HandlerError>(())
         }
     });
@@ -389,7 +392,11 @@ async fn shutting_down_waits_for_calls_of_this_program_and_ends_its_clients() {
     let call = client.call::<_, ()>("wait", &());
     let leave = async {
         begun.notified().await;
-        users.shutdown().await
+        let mut leaving = pin!(users.shutdown());
+        let left = tokio::time::timeout(A_WHILE, &mut leaving).await;
+        left.expect_err("it left a call behind");
+        finish.notify_one();
+        leaving.await
     };
     let (answer, left) = tokio::join!(call, leave);
     answer.unwrap();

@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -65,29 +66,40 @@ impl Calls {
 /// Connections to a node that call all the time.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
+    /// Has a permit for each caller that was answered.
+    answered: Arc<Semaphore>,
+    number: u32,
     callers: JoinSet<Calls>,
 }
 
 impl Load {
     /// `callers` connections, each with a call every `pause`, or one behind the other where that is nothing.
     pub(crate) fn start(outbound: u16, callers: u32, pause: Duration) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
         let mut load = Self {
-            stop,
+            stop: Arc::default(),
+            answered: Arc::new(Semaphore::new(0)),
+            number: callers,
             callers: JoinSet::new(),
         };
         for index in 0..callers {
-            let stop = Arc::clone(&load.stop);
+            let (stop, answered) = (Arc::clone(&load.stop), Arc::clone(&load.answered));
             load.callers.spawn(async move {
                 tokio::time::sleep(pause * index / callers).await;
                 let mut calls = Calls::default();
-                if let Err(error) = call(outbound, pause, &stop, &mut calls).await {
+                if let Err(error) = call(outbound, pause, (&stop, &answered), &mut calls).await {
                     calls.failed.push(error.to_string());
                 }
                 calls
             });
         }
         load
+    }
+
+    /// Waits until each caller is connected and was answered once.
+    pub(crate) async fn has_begun(&self) {
+        let answered = self.answered.acquire_many(self.number);
+        let answered = tokio::time::timeout(Duration::from_secs(20), answered).await;
+        answered.unwrap().unwrap().forget();
     }
 
     /// Lets the calls under way end, and tells of all.
@@ -106,7 +118,7 @@ impl Load {
 async fn call(
     outbound: u16,
     pause: Duration,
-    stop: &AtomicBool,
+    (stop, answered): (&AtomicBool, &Semaphore),
     calls: &mut Calls,
 ) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", outbound)).await?;
@@ -127,6 +139,9 @@ async fn call(
             }
         }
         if buffer.starts_with(b"HTTP/1.1 200 ") {
+            if calls.took.is_empty() {
+                answered.add_permits(1);
+            }
             calls.took.push(start.elapsed());
         } else {
             calls

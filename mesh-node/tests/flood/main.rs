@@ -181,8 +181,7 @@ async fn window(
     honest: &Attacker,
 ) -> Window {
     let load = Load::start(mesh.user.outbound, plan.callers, plan.pause);
-    // Whoever connects has done so.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    load.has_begun().await;
     let (cpu, start) = (cpu(&mut mesh.order), Instant::now());
     let until = start + plan.time;
     let newcomers = async {
