@@ -488,3 +488,43 @@ fn serial(node: &Node) -> String {
     line.unwrap_or_else(|| panic!("no certificate: {shown}"))
         .to_owned()
 }
+
+/// The called node ends sessions sooner than the caller. Its refusal can't be sealed, so of a pinned key it proves nothing.
+#[test]
+fn a_write_outlives_the_end_of_a_session_but_where_the_key_is_pinned() {
+    // threat 43
+    for is_pinned in [false, true] {
+        let mut mesh = Mesh::new("hybrid");
+        let Some(app) = App::start(mesh.path()) else {
+            return;
+        };
+        mesh.order
+            .serve(app.port)
+            .configure(json!({ "security": { "session_timeout": "3s" } }));
+        if is_pinned {
+            let keys = cli(mesh.order.dir(), "keys list --json --dir keys");
+            let keys: serde_json::Value = serde_json::from_str(&keys).unwrap();
+            let mut service = mesh.user.config["discovery"]["sources"][0]["services"][0].take();
+            service["public_key_fingerprint"] = keys["keys"][0]["fingerprint"].clone();
+            mesh.user.config["discovery"]["sources"][0]["services"][0] = service;
+        }
+        mesh.start();
+        mesh.call("/pay", &["-d", "1"]).expect(200);
+        // The figure is of the last time that it looked.
+        for (what, sessions) in [("begun", 1.0), ("over", 0.0)] {
+            wait_until(&format!("the session is {what}"), || {
+                mesh.order.metric("mesh_session_active") == Some(sessions)
+            });
+        }
+        let second = mesh.call("/pay", &["-d", "2"]);
+        if is_pinned {
+            let second = second.expect(502);
+            assert_eq!(second.error(), Some("upstream_failed"));
+            assert_eq!(second.header("x-mesh-processed"), None);
+        } else {
+            second.expect(200);
+        }
+        mesh.call("/pay", &["-d", "3"]).expect(200);
+        assert_eq!(app.count("/pay"), if is_pinned { 2 } else { 3 });
+    }
+}
