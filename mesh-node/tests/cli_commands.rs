@@ -140,7 +140,7 @@ fn a_wrong_configuration_is_code_2_with_one_message() {
     // threat 53
     let place = Place::new();
     place.write("mesh.yaml", "service: { id: a }\nidentity: { trust_domain: b, source: builtin, ca_dir: ca }\nadmn: {}\n");
-    let message = "mesh.yaml:3:1: admn: unknown key; did you mean \"admin\"? allowed here: service, outbound, identity, workload_api, \
+    let message = "mesh.yaml:3:1: admn: unknown key; did you mean \"admin\"? allowed here: service, outbound, identity, workload_api, rate_limit_service, \
                    security, auth, discovery, resilience, routes, policy, audit, access_log, metrics, admin, log, drain, runtime";
     place.run("check").failed(2, &format!("error: {message}"));
     let json = place.run("check --json");

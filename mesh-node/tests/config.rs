@@ -106,7 +106,7 @@ fn says_where_a_key_is_unknown_and_what_was_meant() {
     refuses(
         "resilience:\n  circuit_braker: {}",
         "mesh.yaml:4:3: resilience.circuit_braker: unknown key; did you mean \"circuit_breaker\"? \
-         allowed here: circuit_breaker, rate_limit, retry, safe_writes, timeout, bulkhead, load_balancing, outlier_ejection, load_shedding",
+         allowed here: circuit_breaker, rate_limit, retry, hedge, safe_writes, timeout, bulkhead, load_balancing, outlier_ejection, load_shedding",
     );
     refuses(
         "admin: { port: 9090 }",
