@@ -204,7 +204,8 @@ fn a_slow_answer_times_out_and_counts_as_a_failure(encryption: &str) {
         assert_eq!(late.header("x-circuit-breaker-state"), Some(state));
         assert_eq!(late.header("x-mesh-processed"), None);
         let took = late.measured["time_total"].as_f64().unwrap();
-        assert!((0.3..1.5).contains(&took), "{took}");
+        // The other node has a little less time, so that its answer is here in time.
+        assert!((0.25..1.5).contains(&took), "{took}");
     }
     assert_eq!(
         mesh.call("/api/orders", &[]).expect(503).error(),
