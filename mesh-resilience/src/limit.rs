@@ -26,7 +26,7 @@
 //! exact and takes 80 KB a key for 10,000 an hour. A window here is a log of *groups*: one coarse timestamp for every
 //! hundredth part of `n`, and a group counts until its last call has left the window.
 //!
-//! *Memory*: a key takes 304 bytes with the default windows, and 10 for the index: 100,000 keys fit 32 MiB, and the table
+//! *Memory*: a key takes 280 bytes with the default windows, and 5 to 10 for the index: 100,000 keys fit 32 MiB, and the table
 //! never grows beyond [`LimitConfig::max_keys`]. Of keys only a 64-bit hash under a random secret is kept, so long names
 //! cost no more than short ones; two of 100,000 keys share a count with a chance of 3 in 10^10.
 //!
@@ -73,7 +73,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use self::bucket::Gcra;
-use self::record::{Hot, Locked};
+use self::record::{Locked, Record};
 use self::table::Table;
 use self::verdict::Part;
 use self::window::{Log, Rule};
@@ -111,12 +111,13 @@ impl Limiter {
             stride += rule.words();
             rules.push(rule);
         }
+        let parts = rules.len() + usize::from(config.bucket.is_some());
         Ok(Self {
             rules,
             bucket: config.bucket.as_ref().map(Gcra::new).transpose()?,
             epoch: OnceLock::new(),
             hasher: RandomState::new(),
-            table: Table::new(config.max_keys.get(), stride),
+            table: Table::new(config.max_keys.get(), parts, stride),
         })
     }
 
@@ -134,9 +135,9 @@ impl Limiter {
     pub fn peek<K: Hash + ?Sized>(&self, key: &K, now: Instant) -> Verdict {
         let (hash, now) = (self.hash(key), self.nanos(now));
         match self.table.lock(hash, self.table.find(hash), None) {
-            Some((locked, rings)) => {
-                let now = now.max(locked.last);
-                self.judge(&locked, rings, 1, now).1.verdict()
+            Some(locked) => {
+                let now = now.max(locked.last());
+                self.judge(&locked, 1, now).1.verdict()
             }
             None => self.untouched(),
         }
@@ -145,10 +146,10 @@ impl Limiter {
     /// Counts a call that something else admitted, whether this limiter would have or not.
     pub fn note<K: Hash + ?Sized>(&self, key: &K, cost: NonZeroU32, now: Instant) {
         let (hash, now) = (self.hash(key), self.nanos(now));
-        if let Some((mut locked, rings)) = self.table.lock(hash, self.table.find(hash), Some(now)) {
-            let now = now.max(locked.last);
-            self.judge(&locked, rings, cost.get(), now);
-            self.count(&mut locked, rings, cost.get(), now);
+        if let Some(mut locked) = self.table.lock(hash, self.table.find(hash), Some(now)) {
+            let now = now.max(locked.last());
+            self.judge(&locked, cost.get(), now);
+            self.count(&mut locked, cost.get(), now);
         }
     }
 
@@ -170,76 +171,82 @@ impl Limiter {
     fn decide(&self, hash: u64, cost: u32, now: u64) -> Verdict {
         let found = self.table.find(hash);
         // A flood of calls that can't pass writes nothing that another thread reads.
-        if let Some(place) = found.filter(|_| cost == 1)
-            && let Some(verdict) = self.blocked(self.table.record(place).0, hash, now)
+        if let Some(record) = found.filter(|_| cost == 1)
+            && let Some(verdict) = self.blocked(record, hash, now)
         {
             return verdict;
         }
-        let Some((mut locked, rings)) = self.table.lock(hash, found, Some(now)) else {
+        let Some(mut locked) = self.table.lock(hash, found, Some(now)) else {
             return self.untouched();
         };
         // Readings of several threads may arrive out of order; the time of a key never goes back.
-        let now = now.max(locked.last);
-        let (which, mut part) = self.judge(&locked, rings, cost, now);
+        let now = now.max(locked.last());
+        let (which, mut part) = self.judge(&locked, cost, now);
         if part.retry_after == 0 {
-            self.count(&mut locked, rings, cost, now);
+            self.count(&mut locked, cost, now);
             part.remaining -= cost;
-            part.reset_after = self.free_at(which, locked.hot, now) - now;
+            part.reset_after = self.free_at(which, locked.record, now) - now;
         } else if cost == 1 {
             locked.block(now + part.retry_after, which);
         }
         part.verdict()
     }
 
-    /// The tightest of all windows and the bucket before a call, and which it is.
-    fn judge(
-        &self,
-        locked: &Locked<'_>,
-        rings: &[AtomicU64],
-        cost: u32,
-        now: u64,
-    ) -> (usize, Part) {
-        let parts = self
-            .rules
-            .iter()
-            .zip(&locked.hot.heads)
-            .map(|(rule, head)| {
-                let mut log = Log::new(rule, head.load(Ordering::Relaxed), rings);
-                log.expire(locked.last, now);
-                head.store(log.head(), Ordering::Relaxed);
-                log.judge(cost, locked.last, now)
-            });
-        let full_at = locked.hot.full_at.load(Ordering::Relaxed);
-        let bucket = self
-            .bucket
-            .iter()
-            .map(|bucket| bucket.judge(cost, full_at, now));
-        tightest(parts.chain(bucket))
+    /// The tightest of all windows and the bucket before a call, and which it is. There is at least one.
+    #[inline]
+    fn judge(&self, locked: &Locked<'_>, cost: u32, now: u64) -> (usize, Part) {
+        let (record, last) = (locked.record, locked.last());
+        let mut tightest = (0, Part::REFUSES);
+        let mut keep = |part: usize, told: Part| {
+            if part == 0 || told.is_tighter_than(&tightest.1) {
+                tightest = (part, told);
+            }
+        };
+        for (part, rule) in self.rules.iter().enumerate() {
+            let head = record.part(part);
+            let mut log = Log::new(rule, head.load(Ordering::Relaxed), record.rings());
+            log.expire(last, now);
+            head.store(log.head(), Ordering::Relaxed);
+            keep(part, log.judge(cost, last, now));
+        }
+        if let Some(bucket) = &self.bucket {
+            let full_at = self.full_at(record).load(Ordering::Relaxed);
+            keep(self.rules.len(), bucket.judge(cost, full_at, now));
+        }
+        tightest
     }
 
-    /// Counts a call in records that have been judged at this time.
-    fn count(&self, locked: &mut Locked<'_>, rings: &[AtomicU64], cost: u32, now: u64) {
-        for (rule, head) in self.rules.iter().zip(&locked.hot.heads) {
-            let mut log = Log::new(rule, head.load(Ordering::Relaxed), rings);
+    /// Counts a call in a record that has been judged at this time.
+    #[inline]
+    fn count(&self, locked: &mut Locked<'_>, cost: u32, now: u64) {
+        let record = locked.record;
+        for (part, rule) in self.rules.iter().enumerate() {
+            let head = record.part(part);
+            let mut log = Log::new(rule, head.load(Ordering::Relaxed), record.rings());
             log.count(cost, now);
             head.store(log.head(), Ordering::Relaxed);
         }
         if let Some(bucket) = &self.bucket {
-            let word = &locked.hot.full_at;
+            let word = self.full_at(record);
             let full_at = bucket.count(cost, word.load(Ordering::Relaxed), now);
             word.store(full_at, Ordering::Relaxed);
         }
-        locked.last = now;
+        locked.counted(now);
+    }
+
+    /// The bucket's word, where there is a bucket.
+    fn full_at<'a>(&self, record: Record<'a>) -> &'a AtomicU64 {
+        record.part(self.rules.len())
     }
 
     /// The refusal of a key that is known to have to wait.
-    fn blocked(&self, hot: &Hot, hash: u64, now: u64) -> Option<Verdict> {
-        let (until, which) = hot.blocked();
-        let last = hot.last();
-        if now >= until || !hot.is_of(hash) {
+    fn blocked(&self, record: Record<'_>, hash: u64, now: u64) -> Option<Verdict> {
+        let (until, which) = record.blocked()?;
+        let last = record.last();
+        if now >= until || record.hash() != hash {
             return None;
         }
-        let free_at = self.free_at(which, hot, last);
+        let free_at = self.free_at(which, record, last);
         let limit = match self.rules.get(which) {
             Some(rule) => rule.limit(),
             None => self.bucket.as_ref().map_or(0, Gcra::burst),
@@ -254,9 +261,9 @@ impl Limiter {
     }
 
     /// When a window or the bucket is all free again, if the last call was at `last`.
-    fn free_at(&self, which: usize, hot: &Hot, last: u64) -> u64 {
+    fn free_at(&self, which: usize, record: Record<'_>, last: u64) -> u64 {
         self.rules.get(which).map_or_else(
-            || hot.full_at.load(Ordering::Relaxed),
+            || self.full_at(record).load(Ordering::Relaxed),
             |rule| last + rule.period(),
         )
     }
@@ -285,26 +292,6 @@ impl Limiter {
         let nanos = now.saturating_duration_since(epoch).as_nanos();
         u64::try_from(nanos).unwrap_or(u64::MAX).min(MAX_NANOS)
     }
-}
-
-/// The tightest of some parts, and which it is. There is at least one.
-fn tightest(parts: impl Iterator<Item = Part>) -> (usize, Part) {
-    let refuses = Part {
-        limit: 0,
-        remaining: 0,
-        reset_after: 0,
-        retry_after: 1,
-    };
-    parts
-        .enumerate()
-        .reduce(|tightest, other| {
-            if other.1.is_tighter_than(&tightest.1) {
-                other
-            } else {
-                tightest
-            }
-        })
-        .unwrap_or((0, refuses))
 }
 
 impl fmt::Debug for Limiter {

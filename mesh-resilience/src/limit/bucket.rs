@@ -35,6 +35,7 @@ impl Gcra {
     }
 
     /// What the bucket says of `cost` calls, `full_at` being its word.
+    #[inline]
     pub(super) fn judge(&self, cost: u32, full_at: u64, now: u64) -> Part {
         let used = full_at.saturating_sub(now);
         let remaining = self.tolerance.saturating_sub(used) / self.interval;
@@ -52,6 +53,7 @@ impl Gcra {
     }
 
     /// The word after `cost` calls, which are counted whether they fit or not.
+    #[inline]
     pub(super) fn count(&self, cost: u32, full_at: u64, now: u64) -> u64 {
         let wanted = self.interval.saturating_mul(u64::from(cost));
         (full_at.max(now) + wanted.min(self.tolerance)).min(now + self.tolerance)

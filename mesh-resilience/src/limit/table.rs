@@ -12,16 +12,16 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use parking_lot::Mutex;
 
-use super::record::{Hot, Locked};
+use super::record::{HOT_BESIDE_PARTS, Locked, Record};
 
 /// Records by the hash of their key, which is not zero.
 #[derive(Debug)]
 pub(super) struct Table {
     /// For each place in use its number plus one, below eight bits of its hash. Zero: free.
     index: Box<[AtomicU32]>,
+    /// Each is twice as large as the one before, up to what `max_keys` leaves.
     chunks: Box<[OnceLock<Chunk>]>,
-    /// Words that the rings of one key take.
-    stride: usize,
+    sizes: Sizes,
     max_keys: usize,
     keys: AtomicUsize,
     forgotten: AtomicU64,
@@ -35,21 +35,41 @@ struct Writer {
     hand: usize,
 }
 
-#[derive(Debug)]
-struct Chunk {
-    hot: Box<[Hot]>,
-    rings: Box<[AtomicU64]>,
+/// Words of one record.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    hot: usize,
+    cold: usize,
 }
 
+#[derive(Debug)]
+struct Chunk {
+    hot: Box<[Line]>,
+    cold: Box<[AtomicU64]>,
+}
+
+/// A cache line, of one or two records.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line([AtomicU64; LINE]);
+
 impl Table {
-    pub(super) fn new(max_keys: usize, stride: usize) -> Self {
-        let slots = (max_keys * 2).next_power_of_two();
+    /// A table for limits of so many `parts`, whose rings take `rings` words.
+    pub(super) fn new(max_keys: usize, parts: usize, rings: usize) -> Self {
+        // At least a fifth stays free, so that a search ends soon.
+        let slots = (max_keys + max_keys / 4 + 1).next_power_of_two();
+        let (last, _) = locate(max_keys - 1);
         Self {
             index: (0..slots).map(|_| AtomicU32::new(0)).collect(),
-            chunks: (0..max_keys.div_ceil(CHUNK))
-                .map(|_| OnceLock::new())
-                .collect(),
-            stride,
+            chunks: (0..=last).map(|_| OnceLock::new()).collect(),
+            sizes: Sizes {
+                hot: if HOT_BESIDE_PARTS + parts <= LINE / 2 {
+                    LINE / 2
+                } else {
+                    LINE
+                },
+                cold: 1 + rings,
+            },
             max_keys,
             keys: AtomicUsize::new(0),
             forgotten: AtomicU64::new(0),
@@ -57,55 +77,73 @@ impl Table {
         }
     }
 
-    /// The place of a key's record, if it has one; without a lock, so that it may overlook what just changes.
-    pub(super) fn find(&self, hash: u64) -> Option<usize> {
+    /// The record of a key, if it has one; without a lock, so that it may overlook what just changes.
+    #[inline]
+    pub(super) fn find(&self, hash: u64) -> Option<Record<'_>> {
         let mask = self.index.len() - 1;
         let mut slot = home(hash, mask);
-        // At least half of the slots are free.
         for _ in 0..=mask {
             let entry = self.index[slot].load(Acquire);
             if entry == 0 {
                 return None;
             }
-            if entry & !PLACE == tag(hash) && self.record(place_of(entry)).0.is_of(hash) {
-                return Some(place_of(entry));
+            if entry & !PLACE == tag(hash) {
+                let record = self.record(place_of(entry));
+                if record.hash() == hash {
+                    return Some(record);
+                }
             }
             slot = (slot + 1) & mask;
         }
         None
     }
 
-    /// The record at a place that was found, and its rings.
-    pub(super) fn record(&self, place: usize) -> (&Hot, &[AtomicU64]) {
-        // A place is in the index only after its chunk is there.
-        let chunk = self.chunks[place / CHUNK].get_or_init(|| Chunk::new(self.stride));
-        let within = place % CHUNK;
-        let rings = &chunk.rings[within * self.stride..(within + 1) * self.stride];
-        (&chunk.hot[within], rings)
-    }
-
-    /// The locked record of a key and its rings: at `found` if it is still there, else wherever it is, else, with the time of
-    /// `new_at`, a new one.
-    pub(super) fn lock(
-        &self,
+    /// The locked record of a key: `found` if it is still its own, else wherever it is, else, with the time of `new_at`, a
+    /// new one.
+    #[inline]
+    pub(super) fn lock<'a>(
+        &'a self,
         hash: u64,
-        found: Option<usize>,
+        found: Option<Record<'a>>,
         new_at: Option<u64>,
-    ) -> Option<(Locked<'_>, &[AtomicU64])> {
-        let mut place = found;
-        loop {
-            if let Some((hot, rings)) = place.map(|place| self.record(place)) {
-                let locked = hot.lock();
-                if hot.is_of(hash) {
-                    return Some((locked, rings));
-                }
-            }
-            let mut writer = self.writer.lock();
-            place = self.find(hash);
-            if place.is_none() {
-                place = Some(self.insert(&mut writer, hash, new_at?));
+    ) -> Option<Locked<'a>> {
+        if let Some(record) = found {
+            let locked = record.lock();
+            if record.hash() == hash {
+                return Some(locked);
             }
         }
+        self.lock_anew(hash, new_at)
+    }
+
+    #[cold]
+    fn lock_anew(&self, hash: u64, new_at: Option<u64>) -> Option<Locked<'_>> {
+        loop {
+            let mut writer = self.writer.lock();
+            let record = match self.find(hash) {
+                Some(record) => record,
+                None => self.record(self.insert(&mut writer, hash, new_at?)),
+            };
+            drop(writer);
+            let locked = record.lock();
+            if record.hash() == hash {
+                return Some(locked);
+            }
+        }
+    }
+
+    /// The record at a place that was given out.
+    #[inline]
+    fn record(&self, place: usize) -> Record<'_> {
+        let (number, within) = locate(place);
+        // A place is in the index only after its chunk is there.
+        let chunk = self.chunks[number].get_or_init(|| self.chunk(number));
+        chunk.record(within, self.sizes)
+    }
+
+    fn chunk(&self, number: usize) -> Chunk {
+        let (first, size) = (FIRST_CHUNK * ((1 << number) - 1), FIRST_CHUNK << number);
+        Chunk::new(size.min(self.max_keys - first), self.sizes)
     }
 
     pub(super) fn keys(&self) -> usize {
@@ -118,7 +156,7 @@ impl Table {
 
     pub(super) fn memory(&self) -> usize {
         let chunks = self.chunks.iter().filter_map(OnceLock::get);
-        let chunks = chunks.map(|chunk| size_of_val(&*chunk.hot) + size_of_val(&*chunk.rings));
+        let chunks = chunks.map(|chunk| size_of_val(&*chunk.hot) + size_of_val(&*chunk.cold));
         size_of_val(&*self.index) + size_of_val(&*self.chunks) + chunks.sum::<usize>()
     }
 
@@ -131,8 +169,7 @@ impl Table {
         } else {
             self.forget_one(writer)
         };
-        self.chunks[place / CHUNK].get_or_init(|| Chunk::new(self.stride));
-        self.hot(place).lock().begin(hash, now);
+        self.record(place).lock().begin(hash, now);
         let mask = self.index.len() - 1;
         let mut slot = home(hash, mask);
         while self.index[slot].load(Relaxed) != 0 {
@@ -150,14 +187,14 @@ impl Table {
         let apart = self.max_keys.div_ceil(SAMPLE);
         let sample = (0..SAMPLE).map(|step| (writer.hand + step * apart) % self.max_keys);
         let place = sample
-            .min_by_key(|place| self.hot(*place).last())
+            .min_by_key(|place| self.record(*place).last())
             .unwrap_or(0);
         writer.hand = (writer.hand + 1) % apart;
         self.forgotten.fetch_add(1, Relaxed);
 
         // Knuth, "The Art of Computer Programming", volume 3, section 6.4, algorithm R: what stands behind moves up.
         let mask = self.index.len() - 1;
-        let mut free = home(self.hot(place).hash(), mask);
+        let mut free = home(self.record(place).hash(), mask);
         while place_of(self.index[free].load(Relaxed)) != place {
             free = (free + 1) & mask;
         }
@@ -168,7 +205,7 @@ impl Table {
             if entry == 0 {
                 break;
             }
-            let wanted = home(self.hot(place_of(entry)).hash(), mask);
+            let wanted = home(self.record(place_of(entry)).hash(), mask);
             if slot.wrapping_sub(wanted) & mask >= slot.wrapping_sub(free) & mask {
                 self.index[free].store(entry, Release);
                 free = slot;
@@ -177,19 +214,36 @@ impl Table {
         self.index[free].store(0, Release);
         place
     }
-
-    fn hot(&self, place: usize) -> &Hot {
-        self.record(place).0
-    }
 }
 
 impl Chunk {
-    fn new(stride: usize) -> Self {
+    fn new(keys: usize, Sizes { hot, cold }: Sizes) -> Self {
+        let lines = keys.div_ceil(LINE / hot);
         Self {
-            hot: (0..CHUNK).map(|_| Hot::default()).collect(),
-            rings: (0..CHUNK * stride).map(|_| AtomicU64::new(0)).collect(),
+            hot: (0..lines).map(|_| Line::default()).collect(),
+            cold: (0..keys * cold).map(|_| AtomicU64::new(0)).collect(),
         }
     }
+
+    #[inline]
+    fn record(&self, within: usize, Sizes { hot, cold }: Sizes) -> Record<'_> {
+        // Neighbours, which came together, are in lines of their own.
+        let lines = self.hot.len();
+        let (line, at) = match within.checked_sub(lines) {
+            None => (within, 0),
+            Some(line) => (line, LINE - hot),
+        };
+        Record::new(
+            &self.hot[line].0[at..at + hot],
+            &self.cold[within * cold..(within + 1) * cold],
+        )
+    }
+}
+
+/// The chunk of a place, and the place within it.
+const fn locate(place: usize) -> (usize, usize) {
+    let number = (place / FIRST_CHUNK + 1).ilog2();
+    (number as usize, place - FIRST_CHUNK * ((1 << number) - 1))
 }
 
 #[expect(
@@ -211,7 +265,11 @@ const fn place_of(entry: u32) -> usize {
 
 /// The bits of an entry that are a place.
 const PLACE: u32 = 0x00FF_FFFF;
-/// Places added at a time.
-const CHUNK: usize = 128;
+/// Places of the first chunk.
+const FIRST_CHUNK: usize = 128;
+/// Words of a cache line.
+const LINE: usize = 8;
 /// Keys looked at when one must go. Redis finds five nearly as good as a true LRU, and ten indistinguishable.
 const SAMPLE: usize = 8;
+
+const _: () = assert!(size_of::<Line>() == 64);

@@ -47,7 +47,16 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// What is told where nothing else is.
+    pub(super) const REFUSES: Self = Self {
+        limit: 0,
+        remaining: 0,
+        reset_after: 0,
+        retry_after: 1,
+    };
+
     /// Whether this one is to be told rather than `other`: the longest wait, else the fewest calls left.
+    #[inline]
     pub(super) const fn is_tighter_than(&self, other: &Self) -> bool {
         if self.retry_after == other.retry_after {
             self.remaining < other.remaining
@@ -56,6 +65,7 @@ impl Part {
         }
     }
 
+    #[inline]
     pub(super) const fn verdict(&self) -> Verdict {
         Verdict {
             allowed: self.retry_after == 0,

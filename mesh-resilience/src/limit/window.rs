@@ -35,6 +35,7 @@ pub(super) struct Rule {
 }
 
 impl Rule {
+    #[inline]
     pub(super) fn new(window: &Window, offset: usize) -> Result<Self, ConfigError> {
         window.check()?;
         let limit = window.max_requests.get();
@@ -85,6 +86,7 @@ pub(super) struct Log<'a> {
 
 impl<'a> Log<'a> {
     /// Reads a log; `rings` are those of all windows of the key.
+    #[inline]
     pub(super) fn new(rule: &'a Rule, head: u64, rings: &'a [AtomicU64]) -> Self {
         Self {
             rule,
@@ -97,11 +99,13 @@ impl<'a> Log<'a> {
     }
 
     /// The word that the log is kept as, beside its ring.
+    #[inline]
     pub(super) fn head(&self) -> u64 {
         self.oldest << 48 | u64::from(self.partial) << 16 | (self.full << 8 | self.first) as u64
     }
 
     /// Removes what has left the window; `last` is the time of the last counted call, not after `now`.
+    #[inline]
     pub(super) fn expire(&mut self, last: u64, now: u64) {
         if now - last >= self.rule.period {
             // Also keeps ages below 4,096 ticks, so that 12 bits tell them apart.
@@ -117,6 +121,7 @@ impl<'a> Log<'a> {
     }
 
     /// What the window says of `cost` calls.
+    #[inline]
     pub(super) fn judge(&self, cost: u32, last: u64, now: u64) -> Part {
         let counted = self.counted();
         let remaining = self.rule.limit.saturating_sub(counted);
@@ -135,6 +140,7 @@ impl<'a> Log<'a> {
 
     /// Counts calls. Where there is no room for them the oldest make it, since only the latest `limit` matter; of a group
     /// all or none.
+    #[inline]
     pub(super) fn count(&mut self, cost: u32, now: u64) {
         let most = self.rule.limit + self.rule.group - 1;
         let cost = cost.min(self.rule.limit);
