@@ -26,6 +26,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) grpc_status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fallback: Option<&'a str>,
     pub(crate) duration_ms: f64,
     pub(crate) bytes_sent: u64,
     pub(crate) complete: bool,

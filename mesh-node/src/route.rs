@@ -28,6 +28,7 @@
 mod build;
 mod edit;
 mod error;
+mod fallback;
 mod fault;
 mod field;
 mod matcher;
@@ -46,6 +47,9 @@ pub use self::edit::Redirect;
 pub use self::edit::Rewrite;
 pub use self::error::RouteError;
 pub use self::error::RouteProblem;
+pub use self::fallback::Fallback;
+pub use self::fallback::FixedAnswer;
+pub use self::fallback::StaleAnswers;
 pub use self::fault::Abort;
 pub use self::fault::Delay;
 pub use self::fault::Fault;
@@ -84,6 +88,8 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     /// Faults that are made on purpose.
     pub fault: Option<Fault>,
+    /// What is given where the service gave no good answer.
+    pub fallback: Option<Fallback>,
     /// Changes of path and host.
     pub rewrite: Option<Rewrite>,
     /// The redirect that answers its calls.
@@ -121,6 +127,8 @@ pub const MAX_ROUTES: usize = 1000;
 pub const MAX_LIST: usize = 64;
 /// Longest regular expression, in bytes.
 pub const MAX_REGEX_BYTES: usize = 1024;
+/// Longest body of an answer that a route makes itself, in bytes.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests;

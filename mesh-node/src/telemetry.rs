@@ -48,6 +48,7 @@ use self::policy::PolicyMetrics;
 use self::rate_limits::RateLimitMetrics;
 pub(crate) use self::resilience::LaneLabels;
 pub(crate) use self::resilience::ResilienceMetrics;
+pub(crate) use self::route::FallbackSeries;
 use self::route::RouteMetrics;
 pub(crate) use self::route::RouteSeries;
 use self::tcp::TcpMetrics;

@@ -200,6 +200,9 @@ fn check_tells_routes_that_no_call_reaches_with_both_lines() {
         "{ name: both, match: { methods: [GET, PUT], path: /both } }",
         "{ name: loose, match: { path_regex: 'v[0-9]' }, to: [ { service: apii } ] }",
         "{ name: subset, match: { path: /s }, to: [ { service: api, subset: { tags: [v2] } }, { service: api, subset: { tags: [v3] } } ] }",
+        "{ name: down, match: { path: /d }, fallback: { service: apis, answer: {} } }",
+        "{ name: honest, match: { path: /h }, fallback: { answer: { status: 503 } } }",
+        "{ name: reads, match: { path: /r, methods: [GET, HEAD] }, fallback: { answer: {} } }",
     ]));
     let check = place.run(&["check", "--json"]).done().json();
     let expected = [
@@ -210,6 +213,9 @@ fn check_tells_routes_that_no_call_reaches_with_both_lines() {
          matches; put it before them, or remove it",
         "mesh.yaml:21:70: routes[6].to[0].service: names apii, which no source of discovery knows",
         "mesh.yaml:22:114: routes[7].to[1].subset: is nobody: no endpoint of the service is like this, so its calls fail",
+        "mesh.yaml:23:61: routes[8].fallback.service: names apis, which no source of discovery knows",
+        "mesh.yaml:23:75: routes[8].fallback.answer: answers writes too, as if they had been done; say which methods it is for in \
+         match.methods, or give it the status of an error",
         "mesh.yaml:21:41: routes[6].match.path_regex: is looked for anywhere in the path; begin it with ^ to tie it to the start",
     ];
     let warnings: Vec<&str> = check["warnings"]

@@ -1,6 +1,7 @@
 //! Routes: what this node's application calls, and how each call is carried.
 
 mod edit;
+mod fallback;
 mod matching;
 mod percent;
 mod target;
@@ -15,6 +16,9 @@ use serde::Serialize;
 pub use self::edit::HeaderEditsConfig;
 pub use self::edit::RedirectConfig;
 pub use self::edit::RewriteConfig;
+pub use self::fallback::FallbackConfig;
+pub use self::fallback::FixedAnswerConfig;
+pub use self::fallback::StaleAnswerConfig;
 pub use self::matching::FieldMatchConfig;
 pub use self::matching::RouteMatchConfig;
 pub use self::percent::Percent;
@@ -106,4 +110,8 @@ pub struct RouteConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RateLimitConfig")]
     pub rate_limit: Option<RateLimitConfig>,
+    /// What callers get where the service gave no good answer. Absent: the error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FallbackConfig")]
+    pub fallback: Option<FallbackConfig>,
 }

@@ -1,6 +1,7 @@
 //! From what the configuration says to routes that can be carried out.
 
 mod edit;
+mod fallback;
 mod fault;
 mod matching;
 
@@ -79,6 +80,9 @@ fn route(config: &RouteConfig, name: Arc<str>, index: usize) -> Result<Route, Fa
         sticky: config.sticky.as_ref().map(sticky).transpose()?,
         mirror: config.mirror.as_ref().map(fault::mirror).transpose()?,
         fault: config.fault.as_ref().map(fault::fault).transpose()?,
+        fallback: (config.fallback.as_ref())
+            .map(fallback::fallback)
+            .transpose()?,
         rewrite: (config.rewrite.as_ref())
             .map(|rewrite| edit::rewrite(rewrite, prefix))
             .transpose()?,
@@ -106,6 +110,7 @@ fn beside_redirect(config: &RouteConfig) -> Result<(), Fault> {
         (".sticky", config.sticky.is_some()),
         (".mirror", config.mirror.is_some()),
         (".fault", config.fault.is_some()),
+        (".fallback", config.fallback.is_some()),
         (".rewrite", config.rewrite.is_some()),
         (".request_headers", config.request_headers.is_some()),
         (".response_headers", config.response_headers.is_some()),

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use http::StatusCode;
 use mesh_auth::policy::PathError;
 use mesh_auth::request::RequestError;
+use mesh_resilience::ConfigError;
 use thiserror::Error;
 
+use super::MAX_ANSWER_BYTES;
 use super::MAX_LIST;
 use super::MAX_REGEX_BYTES;
 use super::MAX_ROUTES;
@@ -140,6 +143,15 @@ pub enum RouteProblem {
     /// A scheme that is not HTTP's.
     #[error("is not http or https")]
     Scheme,
+    /// A body that is too long.
+    #[error("is longer than {MAX_ANSWER_BYTES} bytes")]
+    BodyTooLong,
+    /// A body beside a status that has none.
+    #[error("has no meaning beside the status {}, which has no body; remove one of them", .0.as_u16())]
+    NoBody(StatusCode),
+    /// What a layer can't be made of.
+    #[error("can't be used")]
+    Layer(#[source] ConfigError),
     /// What can't be had together with a redirect.
     #[error("has no meaning beside redirect, which sends nothing; remove one of them")]
     BesideRedirect,

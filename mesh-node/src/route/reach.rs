@@ -44,6 +44,22 @@ impl Route {
             })
     }
 
+    /// Whether a call that it takes may be answered by `service` in place of the one that it goes to.
+    pub fn falls_back_to(&self, service: &str) -> bool {
+        let other = self.fallback.as_ref().and_then(|it| it.service.as_deref());
+        other == Some(service)
+    }
+
+    /// Whether it says the name of `service`, as one that is called or one that calls go to.
+    pub fn names(&self, service: &str) -> bool {
+        let mut targets = self.targets.all().iter();
+        self.matcher
+            .services
+            .iter()
+            .any(|named| **named == *service)
+            || targets.any(|target| target.service.as_deref() == Some(service))
+    }
+
     fn is_about(&self, service: &str) -> bool {
         let named = &self.matcher.services;
         named.is_empty() || named.iter().any(|named| **named == *service)

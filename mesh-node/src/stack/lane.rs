@@ -6,6 +6,7 @@ mod seen;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_resilience::breaker::Breaker;
 use mesh_resilience::breaker::BreakerLayer;
@@ -44,6 +45,8 @@ pub(crate) struct Lane {
     pub(crate) breaker: Breaker,
     /// What people see of it.
     pub(crate) seen: Seen,
+    /// How long a call may take, all attempts together.
+    pub(crate) total: Duration,
     stack: Stack<Attempt>,
     /// The same for calls that are sent a second time where they are slow.
     hedged: Option<Stack<HedgeService<Attempt, Judge>>>,
@@ -75,6 +78,8 @@ impl<T> ByRoute<T> {
 /// The layers of a lane. What two lanes share is one state for both: a clone of it.
 #[derive(Clone)]
 pub(crate) struct Layers {
+    /// That of `timeout`.
+    pub(crate) total: Duration,
     pub(crate) timeout: TimeoutLayer<Total>,
     /// It says when the attempt is over, so that an endpoint that lets it pass is known to have failed.
     pub(crate) attempt_timeout: TimeoutLayer<Total>,
@@ -105,6 +110,7 @@ impl Lane {
         Self {
             breaker: layers.breaker.clone(),
             seen,
+            total: layers.total,
             stack,
             hedged,
         }

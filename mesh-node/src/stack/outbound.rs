@@ -5,17 +5,19 @@
 //! | 1 | normalise | `bad_request`, `headers_too_large` | what is routed is what is sent |
 //! | 2 | route | `no_route` | all below is per service, or per service and route |
 //! | 3 | limit of the route | `rate_limited` | what is refused costs nothing below |
-//! | 4 | faults of the route | `fault_injected` | before the deadline, so that none of the layers below counts them |
-//! | 5 | changes of the route, token | `bad_request` | after identity headers of the caller are gone |
-//! | 6 | drop | `overloaded` | a share that a control plane asks for; no attempt, so no retry and no failure of the service |
-//! | 7 | timeout | `timeout` | one deadline over all attempts |
-//! | 8 | retry, and below it hedge | – | each attempt passes the breaker anew |
-//! | 9 | breaker | `circuit_open` | spares a service that fails, and our bulkhead |
-//! | 10 | attempt timeout | `timeout` | below the breaker, so that silence counts as a failure |
-//! | 11 | bulkhead | `overloaded` | holds its place until the answer's body is over |
-//! | 12 | send | `no_endpoints`, `upstream_failed` | picks, connects, seals |
+//! | 4 | fallback of the route | – | all below has given up; a caller that asks too often is told so |
+//! | 5 | faults of the route | `fault_injected` | before the deadline, so that none of the layers below counts them |
+//! | 6 | changes of the route, token | `bad_request` | after identity headers of the caller are gone |
+//! | 7 | drop | `overloaded` | a share that a control plane asks for; no attempt, so no retry and no failure of the service |
+//! | 8 | timeout | `timeout` | one deadline over all attempts |
+//! | 9 | retry, and below it hedge | – | each attempt passes the breaker anew |
+//! | 10 | breaker | `circuit_open` | spares a service that fails, and our bulkhead |
+//! | 11 | attempt timeout | `timeout` | below the breaker, so that silence counts as a failure |
+//! | 12 | bulkhead | `overloaded` | holds its place until the answer's body is over |
+//! | 13 | send | `no_endpoints`, `upstream_failed` | picks, connects, seals |
 
 mod failure;
+mod fallback;
 mod lookup;
 
 use std::sync::Arc;
@@ -43,6 +45,8 @@ use mesh_transport::app::is_grpc;
 use mesh_transport::tasks::Tasks;
 
 use self::failure::failed;
+use self::fallback::carry;
+use self::fallback::unfound;
 use self::lookup::called;
 use self::lookup::service;
 use crate::discovery::control_planes::ControlPlanes;
@@ -71,6 +75,7 @@ use crate::stack::record::Record;
 use crate::stack::record::Recorder;
 use crate::stack::route::Copy;
 use crate::stack::route::CopyLane;
+use crate::stack::route::Falling;
 use crate::stack::route::Routes;
 use crate::stack::route::Way;
 use crate::stack::route::redirected;
@@ -192,9 +197,18 @@ impl Outbound {
         let taken = way.map(|way| (way, self.routes.draw(way, request.headers())));
         let target = taken.as_ref().and_then(|(way, drawn)| way.target(drawn));
         let target_name = target.and_then(|target| target.service.as_deref());
-        let service = match service(&self.services, called, target_name).await {
-            Ok(service) => service,
-            Err(refusal) => return refuse(refusal),
+        let falls_back = way.is_some_and(|way| way.fallback.is_some());
+        let name = falls_back.then(|| Arc::clone(&called.name));
+        let service = service(&self.services, called, target_name).await;
+        let told = (is_grpc, id.as_ref());
+        let falling = Falling::of(taken.as_ref(), name.as_ref(), told);
+        let service = match (service, falling) {
+            (Ok(service), _) => service,
+            (Err(refusal), None) => return refuse(refusal),
+            // Boxed, here and below: it is rare, and must not make every call larger.
+            (Err(refusal), Some(falling)) => {
+                return Box::pin(unfound(self, falling, (request, body, started), refusal)).await;
+            }
         };
         service.answered().await;
         let seen = (
@@ -203,24 +217,29 @@ impl Outbound {
         );
         let record = Record::new(&self.recorder, started, is_grpc, seen);
         let lane = service.lane(way);
-        let (mut response, keep) = match self.prepare(&mut request, &service, way).await {
-            Err(refusal) => (refuse(refusal), None),
-            Ok(limits) => {
-                let mut call = self.call(request, body, started);
-                if let Some((way, drawn)) = &taken {
-                    call = way.aim(call, drawn);
+        let falling = Falling::of(taken.as_ref(), name.as_ref(), (is_grpc, id.as_ref()));
+        let (mut response, keep) = if let Some(falling) = falling {
+            Box::pin(carry(self, falling, (request, body, started), &service)).await
+        } else {
+            match self.prepare(&mut request, &service.name, way).await {
+                Err(refusal) => (refuse(refusal), None),
+                Ok(limits) => {
+                    let mut call = self.call(request, body, started);
+                    if let Some((way, drawn)) = &taken {
+                        call = way.aim(call, drawn);
+                    }
+                    let outcome = self.send(call, &service, way).await;
+                    outcome.map_or_else(
+                        |refusal| (refuse(refusal), None),
+                        |(mut response, keep)| {
+                            if let Some((way, drawn)) = &taken {
+                                way.change_answer(drawn, response.headers_mut());
+                            }
+                            show_limits(response.headers_mut(), limits);
+                            (response, Some(keep))
+                        },
+                    )
                 }
-                let outcome = self.send(call, &service, way).await;
-                outcome.map_or_else(
-                    |refusal| (refuse(refusal), None),
-                    |(mut response, keep)| {
-                        if let Some((way, drawn)) = &taken {
-                            way.change_answer(drawn, response.headers_mut());
-                        }
-                        show_limits(response.headers_mut(), limits);
-                        (response, Some(keep))
-                    },
-                )
             }
         };
         let state = lane.breaker.state(now());
@@ -248,18 +267,20 @@ impl Outbound {
     async fn prepare(
         &self,
         request: &mut CanonicalRequest,
-        service: &Service,
+        service: &str,
         way: Option<&Way>,
     ) -> Result<Option<LimitHeaders>, Refusal> {
         let mut limits = None;
         if let Some(way) = way {
             limits = way.admit()?;
-            if let Some(refusal) = self.routes.fail(way, request.headers()).await {
+            let failed = self.routes.fail(way, request.headers()).await;
+            // Before the fault is told: what the route falls back to is asked for what would have been sent.
+            way.change(request).map_err(|error| malformed(&error))?;
+            if let Some(refusal) = failed {
                 return Err(refusal);
             }
-            way.change(request).map_err(|error| malformed(&error))?;
         }
-        self.add_token(&service.name, request.headers_mut())?;
+        self.add_token(service, request.headers_mut())?;
         Ok(limits)
     }
 

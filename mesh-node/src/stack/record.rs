@@ -19,6 +19,7 @@ use crate::access_log::millis;
 use crate::access_log::rfc3339;
 use crate::respond::X_MESH_ERROR;
 use crate::stack::now;
+use crate::stack::route::X_MESH_FALLBACK;
 use crate::telemetry::CodeLabel;
 use crate::telemetry::Outcome;
 use crate::telemetry::PairSeries;
@@ -58,6 +59,7 @@ pub(crate) struct Line {
     path: String,
     headers: [Option<HeaderValue>; 4],
     error: Option<HeaderValue>,
+    fallback: Option<HeaderValue>,
 }
 
 /// The header fields that the access log repeats: request id, trace context, user and correlation id.
@@ -96,6 +98,7 @@ impl Recorder {
             path: request.path().to_owned(),
             headers: LOGGED.map(|name| request.headers().get(name).cloned()),
             error: None,
+            fallback: None,
         }))
     }
 }
@@ -137,6 +140,8 @@ impl<K: Send + Sync + 'static> Record<K> {
         self.grpc_status = grpc_status(response.headers());
         if let Some(line) = &mut self.line {
             line.error = response.headers().get(X_MESH_ERROR).cloned();
+            let fallback = || response.headers().get(X_MESH_FALLBACK).cloned();
+            line.fallback = line.route.as_ref().and_then(|_| fallback());
         }
         response.map(|body| body.with_watch(Box::new(self)))
     }
@@ -197,6 +202,7 @@ impl<K> Drop for Record<K> {
             response_code: self.status.as_u16(),
             grpc_status: self.grpc_status,
             error: text(&line.error).as_deref(),
+            fallback: text(&line.fallback).as_deref(),
             duration_ms: millis(took),
             bytes_sent: self.bytes,
             complete: self.is_complete,

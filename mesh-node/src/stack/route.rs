@@ -1,10 +1,12 @@
 //! What becomes of a call that a route takes, beside the layers that it passes.
 //!
 //! In this order: the target is drawn ([`choice`]), the route's limit is asked, its faults are made ([`fault`]), path, host and
-//! header fields are changed; the call passes its lane; a copy is sent ([`mirror`]), and the answer's header fields are changed.
+//! header fields are changed; the call passes its lane; a copy is sent ([`mirror`]); where there is no good answer, something
+//! else is given ([`fallback`]); and the answer's header fields are changed.
 //! Which route takes a call is decided in [`crate::route`], which `explain` asks too.
 
 mod choice;
+mod fallback;
 mod fault;
 mod mirror;
 
@@ -27,10 +29,16 @@ use mesh_resilience::random::SplitMix64;
 use mesh_transport::Body;
 
 pub(crate) use self::choice::Drawn;
+pub(crate) use self::fallback::Came;
+pub(crate) use self::fallback::Falling;
+pub(crate) use self::fallback::Kind;
+pub(crate) use self::fallback::Spare;
+pub(crate) use self::fallback::X_MESH_FALLBACK;
 pub(crate) use self::mirror::CopyLane;
 pub(crate) use self::mirror::X_MESH_MIRRORED;
 
 use self::choice::Choice;
+use self::fallback::Fallback;
 use self::mirror::Bounds;
 use crate::config::SubsetConfig;
 use crate::error::Error;
@@ -73,6 +81,8 @@ pub(crate) struct Way {
     /// What its calls are limited by, where they are.
     limiter: Option<Limiter>,
     copies: Option<Bounds>,
+    /// What is given where the service gave no good answer.
+    pub(crate) fallback: Option<Fallback>,
 }
 
 /// A copy that is to be made of a call.
@@ -112,6 +122,9 @@ impl Routes {
                 series: telemetry.routes.series(&route.name, &labels),
                 limiter: limiter(route)?,
                 copies: route.mirror.as_ref().map(bounds),
+                fallback: Fallback::new(route, |fallback| {
+                    telemetry.routes.fallback(&route.name, fallback)
+                })?,
                 route: Arc::clone(route),
             })
         };
@@ -170,7 +183,7 @@ impl Routes {
     /// Whether a copy is to be made of a call, and of what.
     pub(crate) fn copy<'a>(&self, way: &'a Way, call: &OutboundCall) -> Option<Copy<'a>> {
         let (mirror, bounds) = way.route.mirror.as_ref().zip(way.copies.as_ref())?;
-        if !mirror.percent.takes(self.random.next_u64()) {
+        if call.is_fallback() || !mirror.percent.takes(self.random.next_u64()) {
             return None;
         }
         let Some(original) = call.original() else {

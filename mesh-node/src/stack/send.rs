@@ -77,6 +77,8 @@ struct Aim {
     hash: Option<u64>,
     /// Nobody waits for a copy, and what becomes of it says nothing of its endpoint.
     is_copy: bool,
+    /// It was sent to another service before.
+    is_fallback: bool,
 }
 
 /// What a copy of a call is made of, once the call's body was read.
@@ -175,6 +177,37 @@ impl OutboundCall {
             head: Arc::clone(&self.head),
             replay: self.replay.clone(),
         })
+    }
+
+    /// What is sent, but for its body.
+    pub(crate) fn head(&self) -> &Parts {
+        &self.head
+    }
+
+    /// Its header fields, to be changed.
+    pub(crate) fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut Arc::make_mut(&mut self.head).headers
+    }
+
+    /// The same call to another service, which knows nothing of what became of it so far: as one more attempt, after which
+    /// there is none.
+    #[must_use]
+    pub(crate) fn for_other_service(mut self, deadline: Option<Deadline>) -> Self {
+        let attempt = self.attempt().next();
+        self.begin_attempt(attempt);
+        self.deadline = deadline;
+        self.may_have_run = MayHaveRun::default();
+        self.write = None;
+        self.aim = Aim {
+            is_fallback: true,
+            ..Aim::default()
+        };
+        self
+    }
+
+    /// Whether it was sent to another service before.
+    pub(crate) fn is_fallback(&self) -> bool {
+        self.aim.is_fallback
     }
 
     /// Tells, also after the call is gone, whether somebody may have acted on it.
@@ -314,7 +347,7 @@ fn is_overloaded(response: &Response<Body>) -> bool {
 
 /// Whether the other node says that its application never saw the request. No application can say so: its node drops
 /// every `x-mesh-*` field of an answer.
-fn is_unprocessed(response: &Response<Body>) -> bool {
+pub(crate) fn is_unprocessed(response: &Response<Body>) -> bool {
     let said = response.headers().get(X_MESH_PROCESSED);
     said.is_some_and(|said| said == "no")
 }

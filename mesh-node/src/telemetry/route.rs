@@ -7,12 +7,14 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
 use super::Names;
+use crate::route::Fallback;
 
 /// The metrics of routes.
 pub(crate) struct RouteMetrics {
     requests: Family<TargetLabels, Counter>,
     faults: Family<KindLabels, Counter>,
     mirrored: Family<ResultLabels, Counter>,
+    fallbacks: Family<KindLabels, Counter>,
 }
 
 /// The series of one route, looked up once and then only counted up.
@@ -27,6 +29,14 @@ pub(crate) struct RouteSeries {
     pub(crate) mirror_failed: Counter,
     /// Copies that were not sent: too many under way, or a body that is not held.
     pub(crate) mirror_dropped: Counter,
+}
+
+/// The series of a route's fallback: calls that were answered by each kind that it has.
+#[derive(Clone, Debug)]
+pub(crate) struct FallbackSeries {
+    pub(crate) service: Option<Counter>,
+    pub(crate) stale: Option<Counter>,
+    pub(crate) answer: Option<Counter>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -62,6 +72,10 @@ impl RouteMetrics {
                 "mesh_route_mirrored",
                 "Copies of requests of a route: answered, failed, dropped (not sent)",
             ),
+            fallbacks: names.register(
+                "mesh_route_fallback",
+                "Requests of a route that were answered by its fallback: service, stale, answer",
+            ),
         }
     }
 
@@ -96,6 +110,22 @@ impl RouteMetrics {
             mirrored: mirrored("answered"),
             mirror_failed: mirrored("failed"),
             mirror_dropped: mirrored("dropped"),
+        }
+    }
+
+    /// The series of a route's fallback.
+    pub(crate) fn fallback(&self, route: &Arc<str>, fallback: &Fallback) -> FallbackSeries {
+        let of = |kind, is_there: bool| {
+            let labels = KindLabels {
+                route: Arc::clone(route),
+                kind,
+            };
+            is_there.then(|| self.fallbacks.get_or_create(&labels).clone())
+        };
+        FallbackSeries {
+            service: of("service", fallback.service.is_some()),
+            stale: of("stale", fallback.stale.is_some()),
+            answer: of("answer", fallback.answer.is_some()),
         }
     }
 }

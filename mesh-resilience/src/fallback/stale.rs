@@ -224,8 +224,19 @@ impl<P, K: Clone + Eq + Hash, A: Clone> Stale<P, K, A> {
         }
     }
 
+    /// Returns the key of a request; `None` for one whose answer is not kept, and that none is given to.
+    ///
+    /// This, [`Self::keep`], [`Self::give`] and [`Self::forget`] are what [`StaleLayer`] does, for those whose answers stream
+    /// and are whole only after the layer has passed them on.
+    pub fn key<Req>(&self, request: &Req) -> Option<K>
+    where
+        P: Keep<Req, A, Key = K>,
+    {
+        self.shared.keep.key(request)
+    }
+
     /// Keeps a good answer, or forgets the last one where this one may not be kept.
-    fn keep<Req>(&self, key: K, answer: &A, now: Instant)
+    pub fn keep<Req>(&self, key: K, answer: &A, now: Instant)
     where
         P: Keep<Req, A, Key = K>,
     {
@@ -239,12 +250,13 @@ impl<P, K: Clone + Eq + Hash, A: Clone> Stale<P, K, A> {
         }
     }
 
-    fn forget(&self, key: &K) {
+    /// Forgets the last good answer.
+    pub fn forget(&self, key: &K) {
         self.shared.table.lock().forget(key);
     }
 
-    /// The last good answer, marked.
-    fn give<Req>(&self, key: &K, now: Instant) -> Option<A>
+    /// Returns the last good answer, marked; `None` where there is none, or it is over. Counted either way.
+    pub fn give<Req>(&self, key: &K, now: Instant) -> Option<A>
     where
         P: Keep<Req, A, Key = K>,
     {

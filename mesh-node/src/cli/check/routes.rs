@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use http::Method;
+
 use super::Failure;
 use super::Findings;
 use crate::config::Document;
@@ -56,6 +58,15 @@ pub(super) fn look(
                     "is nobody: no endpoint of the service is like this, so its calls fail";
                 warn(&format!("routes[{index}]{below}"), message.to_owned());
             }
+        }
+    }
+    for (route, index) in config.routes.iter().zip(0..) {
+        if pretends(route) {
+            let message = "answers writes too, as if they had been done; say which methods it is for in match.methods, or give it the status of an error";
+            warn(
+                &format!("routes[{index}].fallback.answer"),
+                message.to_owned(),
+            );
         }
     }
     for route in table.unanchored() {
@@ -124,7 +135,23 @@ fn services(route: &RouteConfig) -> Vec<(String, &str)> {
         .iter()
         .filter_map(|mirror| mirror.service.as_deref());
     let mirror = mirror.map(|service| (".mirror.service".to_owned(), service));
-    matched.chain(targets).chain(mirror).collect()
+    let fallback = route
+        .fallback
+        .iter()
+        .filter_map(|fallback| fallback.service.as_deref());
+    let fallback = fallback.map(|service| (".fallback.service".to_owned(), service));
+    let others = mirror.chain(fallback);
+    matched.chain(targets).chain(others).collect()
+}
+
+/// Whether calls that change something may be answered with a success by a route itself.
+fn pretends(route: &RouteConfig) -> bool {
+    let answer = route.fallback.as_ref().and_then(|it| it.answer.as_ref());
+    let is_success = answer.is_some_and(|answer| answer.status < FIRST_ERROR);
+    let methods = &route.r#match.methods;
+    let mut methods = methods.iter().map(|it| Method::from_bytes(it.as_bytes()));
+    let is_write = |method: Result<Method, _>| !method.is_ok_and(|it| it.is_safe());
+    is_success && (methods.len() == 0 || methods.any(is_write))
 }
 
 /// The keys of the subsets that no endpoint of the configuration belongs to.
@@ -161,5 +188,7 @@ fn is_in(endpoint: &EndpointConfig, subset: &SubsetConfig) -> bool {
         && subset.tags.iter().all(|tag| endpoint.tags.contains(tag))
 }
 
+/// The first status of an error (RFC 9110 section 15.5).
+const FIRST_ERROR: u16 = 400;
 /// Enough to see which they are.
 const MOST_NAMED: usize = 5;

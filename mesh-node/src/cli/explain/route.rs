@@ -194,11 +194,4 @@ fn plain(value: &Value) -> String {
 /// What is said elsewhere in the answer.
 const SAID: [&str; 3] = ["name", "match", "to"];
 /// The sections of `resilience` that are about a call on its way out; a route may have one of its own.
-const SHARED: [&str; 6] = [
-    "timeout",
-    "retry",
-    "hedge",
-    "circuit_breaker",
-    "bulkhead",
-    "fallback",
-];
+const SHARED: [&str; 5] = ["timeout", "retry", "hedge", "circuit_breaker", "bulkhead"];

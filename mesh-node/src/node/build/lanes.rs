@@ -61,7 +61,7 @@ impl Maker<'_> {
         let layers = self.layers()?;
         let (mut routes, mut copies) = (Vec::new(), Vec::new());
         for route in self.routes.routes() {
-            if route.leads_to(self.service)
+            if (route.leads_to(self.service) || route.falls_back_to(self.service))
                 && let Some(lane) = self.lane(&layers, route)?
             {
                 routes.push((route.index, lane));
@@ -86,6 +86,7 @@ impl Maker<'_> {
         let longest = longest_timeout(resilience.timeout, self.routes, self.service);
         let breaker = self.breaker(resilience, longest);
         Ok(Layers {
+            total: resilience.timeout,
             timeout,
             attempt_timeout,
             retry,
@@ -104,6 +105,7 @@ impl Maker<'_> {
         };
         let wrong = |key: &'static str| wrong(format!("{key} of the route {}", route.name));
         let mut layers = shared.clone();
+        layers.total = resilience.timeout;
         (layers.timeout, layers.attempt_timeout) =
             timeouts(&resilience).map_err(wrong("timeout"))?;
         if overrides.retry.is_some() {
@@ -226,8 +228,10 @@ fn timeouts(
 /// The longest that a call to `service` may take which goes through the service's breaker: where a route has a timeout of its
 /// own, and no breaker, its calls do too.
 fn longest_timeout(own: Duration, routes: &RouteTable, service: &str) -> Duration {
-    let shares =
-        |route: &&Arc<Route>| route.overrides.circuit_breaker.is_none() && route.leads_to(service);
+    let shares = |route: &&Arc<Route>| {
+        route.overrides.circuit_breaker.is_none()
+            && (route.leads_to(service) || route.falls_back_to(service))
+    };
     let sharing = routes.routes().iter().filter(shares);
     sharing
         .filter_map(|route| route.overrides.timeout)

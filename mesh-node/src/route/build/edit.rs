@@ -133,7 +133,7 @@ pub(super) fn header_edits(
     })
 }
 
-fn fields(
+pub(super) fn fields(
     config: &BTreeMap<String, String>,
     key: &str,
 ) -> Result<Box<[(HeaderName, HeaderValue)]>, Fault> {

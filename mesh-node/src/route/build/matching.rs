@@ -142,7 +142,7 @@ fn path(config: &RouteMatchConfig) -> Result<Option<PathRule>, Fault> {
 }
 
 /// Why no call has such a field when routes are asked, or none that a configuration should name.
-fn never_seen(name: &HeaderName) -> Option<&'static str> {
+pub(super) fn never_seen(name: &HeaderName) -> Option<&'static str> {
     if *name == header::HOST {
         return Some("match.services is about the host");
     }

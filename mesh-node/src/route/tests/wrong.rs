@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::config::AbortConfig;
+use crate::config::FallbackConfig;
 use crate::config::FaultConfig;
+use crate::config::FixedAnswerConfig;
 use crate::config::HeaderEditsConfig;
 use crate::config::RedirectConfig;
 use crate::config::RewriteConfig;
@@ -218,6 +220,21 @@ fn the_number_of_routes_and_the_lists_in_them_are_bounded() {
         "{said}"
     );
     let said = refused(|route| {
+        let answer = FixedAnswerConfig {
+            body: "a".repeat(MAX_ANSWER_BYTES + 1),
+            ..FixedAnswerConfig::default()
+        };
+        let answer = Some(answer);
+        route.fallback = Some(FallbackConfig {
+            answer,
+            ..FallbackConfig::default()
+        });
+    });
+    assert!(
+        said.contains("routes[0].fallback.answer.body: is longer than 65536 bytes"),
+        "{said}"
+    );
+    let said = refused(|route| {
         route.r#match.path = None;
         route.r#match.path_regex = Some("a".repeat(MAX_REGEX_BYTES + 1));
     });
@@ -225,7 +242,7 @@ fn the_number_of_routes_and_the_lists_in_them_are_bounded() {
 }
 
 /// Routes, and what is said of each.
-const WRONG: [(&str, &str); 19] = [
+const WRONG: [(&str, &str); 34] = [
     (
         "{ name: '' }",
         "mesh.yaml:4:13: routes[0].name: is no name for a route",
@@ -301,5 +318,65 @@ const WRONG: [(&str, &str); 19] = [
     (
         "{ name: a, retry: { initial_delay: 2s, max_delay: 1s } }",
         "routes[0].retry.max_delay: must not be shorter",
+    ),
+    (
+        "{ name: a, fallback: {} }",
+        "routes[0].fallback: needs at least one of service, stale and answer",
+    ),
+    (
+        "{ name: a, fallback: { services: b } }",
+        "routes[0].fallback.services: unknown key; did you mean \"service\"?",
+    ),
+    (
+        "{ name: a, fallback: { service: B } }",
+        "routes[0].fallback.service: \"B\" is not a service name",
+    ),
+    (
+        "{ name: a, fallback: { stale: { max_age: 0s } } }",
+        "routes[0].fallback.stale.max_age: \"0s\" is not allowed",
+    ),
+    (
+        "{ name: a, fallback: { stale: { max_age: 25h } } }",
+        "routes[0].fallback.stale: can't be used: max_age in hours is 25",
+    ),
+    (
+        "{ name: a, fallback: { stale: { max_bytes: 10 } } }",
+        "can't be used: max_answer_bytes is 65536",
+    ),
+    (
+        "{ name: a, fallback: { stale: { age: 1m } } }",
+        "routes[0].fallback.stale.age: unknown key",
+    ),
+    (
+        "{ name: a, fallback: { stale: { fields: [Cookie] } } }",
+        "routes[0].fallback.stale.fields[0]: is never seen here: nothing is kept of calls that have it",
+    ),
+    (
+        "{ name: a, fallback: { stale: { fields: [x-a, 'a b'] } } }",
+        "routes[0].fallback.stale.fields[1]: is not the name of a header field",
+    ),
+    (
+        "{ name: a, fallback: { answer: { status: 199 } } }",
+        "routes[0].fallback.answer.status: is not one of 200 to 599",
+    ),
+    (
+        "{ name: a, fallback: { answer: { status: 204, body: a } } }",
+        "routes[0].fallback.answer.body: has no meaning beside the status 204",
+    ),
+    (
+        "{ name: a, fallback: { answer: { headers: { x-mesh-error: a } } } }",
+        "routes[0].fallback.answer.headers.x-mesh-error: is not changed by routes",
+    ),
+    (
+        "{ name: a, fallback: { answer: { headers: { content-type: a } } } }",
+        "routes[0].fallback.answer.headers.content-type: is not changed by routes: content_type says it",
+    ),
+    (
+        "{ name: a, fallback: { answer: { content_type: '' } } }",
+        "routes[0].fallback.answer.content_type: is not the value of a header field",
+    ),
+    (
+        "{ name: a, fallback: { service: b }, redirect: { path: /a } }",
+        "routes[0].fallback: has no meaning beside redirect",
     ),
 ];

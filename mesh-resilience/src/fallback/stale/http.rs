@@ -9,7 +9,7 @@ use http::header::{
     COOKIE, HOST, ORIGIN, PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 
 use super::{Keep, Weight};
 
@@ -70,6 +70,33 @@ impl HttpKeep {
         self
     }
 
+    /// Returns the key of a request that is there in parts; `None` for one that has none.
+    pub fn key_of(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<HttpKey> {
+        let is_personal = [
+            AUTHORIZATION,
+            PROXY_AUTHORIZATION,
+            COOKIE,
+            RANGE,
+            CACHE_CONTROL,
+            PRAGMA,
+        ]
+        .iter()
+        .any(|name| headers.contains_key(name));
+        if *method != Method::GET || is_personal {
+            return None;
+        }
+        // Neither a URI nor a field's value has a line break in it, so no two requests are the same by chance.
+        let mut key = uri.to_string().into_bytes();
+        for field in &self.fields {
+            key.push(b'\n');
+            for value in headers.get_all(field) {
+                key.push(b'\r');
+                key.extend_from_slice(value.as_bytes());
+            }
+        }
+        Some(HttpKey(key.into()))
+    }
+
     /// Whether all that the answer varies by is in the key.
     fn covers(&self, headers: &HeaderMap) -> bool {
         headers.get_all(VARY).iter().all(|value| {
@@ -105,30 +132,7 @@ where
     type Key = HttpKey;
 
     fn key(&self, request: &Request<B>) -> Option<HttpKey> {
-        let headers = request.headers();
-        let is_personal = [
-            AUTHORIZATION,
-            PROXY_AUTHORIZATION,
-            COOKIE,
-            RANGE,
-            CACHE_CONTROL,
-            PRAGMA,
-        ]
-        .iter()
-        .any(|name| headers.contains_key(name));
-        if request.method() != Method::GET || is_personal {
-            return None;
-        }
-        // Neither a URI nor a field's value has a line break in it, so no two requests are the same by chance.
-        let mut key = request.uri().to_string().into_bytes();
-        for field in &self.fields {
-            key.push(b'\n');
-            for value in headers.get_all(field) {
-                key.push(b'\r');
-                key.extend_from_slice(value.as_bytes());
-            }
-        }
-        Some(HttpKey(key.into()))
+        self.key_of(request.method(), request.uri(), request.headers())
     }
 
     fn weigh(&self, key: &HttpKey, answer: &Response<R>) -> Option<Weight> {

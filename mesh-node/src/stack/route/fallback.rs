@@ -1,0 +1,317 @@
+//! What a route gives where its service gave no good answer: what another service says, the last good answer to the same
+//! request ([`kept`]), or one that is the same for all.
+//!
+//! | a call came to | GET, PUT, … | POST, PATCH |
+//! |---|---|---|
+//! | a good answer, the caller's own mistake, an unknown outcome | passed on | passed on |
+//! | nothing good, and provably nothing was executed | replaced | replaced, unless it is bound |
+//! | nothing good, and something may have been executed | replaced | passed on |
+//!
+//! *Bound* is a write that one memory alone can answer for (`once`). That holds for all three kinds: an answer from a file must
+//! not say that a payment was made, or was not.
+
+mod kept;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use http::HeaderValue;
+use http::Response;
+use mesh_resilience::classify::Outcome;
+use mesh_resilience::replay::Replay as _;
+use mesh_resilience::timeout::Deadline;
+use mesh_resilience::timeout::HasDeadline;
+use mesh_transport::Body;
+
+use self::kept::Kept;
+use self::kept::Key;
+use super::Drawn;
+use super::Way;
+use crate::error::Error;
+use crate::respond::Code;
+use crate::respond::Refusal;
+use crate::respond::X_REQUEST_ID;
+use crate::route::FixedAnswer;
+use crate::route::Route;
+use crate::stack::now;
+use crate::stack::once::Write;
+use crate::stack::once::Writes;
+use crate::stack::send::OutboundCall;
+use crate::stack::send::is_unprocessed;
+use crate::stack::send::judge;
+use crate::telemetry::FallbackSeries;
+
+/// Says on an answer that it is none of the service's, and which it is.
+pub(crate) const X_MESH_FALLBACK: HeaderName = HeaderName::from_static("x-mesh-fallback");
+
+/// What the calls of one route fall back to.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    /// The service that is asked.
+    service: Option<Arc<str>>,
+    kept: Option<Kept>,
+    answer: Option<FixedAnswer>,
+    series: FallbackSeries,
+}
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    /// Another service.
+    Service,
+    /// Memory.
+    Stale,
+    /// The configuration.
+    Answer,
+}
+
+/// What a call came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Came {
+    /// To what its caller must be told.
+    Final,
+    /// To nothing good, and nobody acted on it.
+    Unprocessed,
+    /// To nothing good, and somebody may have acted on it.
+    Failed,
+}
+
+/// How often a call may be executed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Runs {
+    /// Its method says that it makes no difference.
+    Often,
+    /// Once.
+    Once,
+    /// Once, and one instance alone knows whether it was.
+    Bound,
+}
+
+/// A call whose route has a fallback.
+#[derive(Clone, Copy)]
+pub(crate) struct Falling<'a> {
+    pub(crate) way: &'a Way,
+    pub(crate) drawn: &'a Drawn,
+    fallback: &'a Fallback,
+    /// The service as it was called.
+    pub(crate) service: &'a Arc<str>,
+    pub(crate) is_grpc: bool,
+    pub(crate) id: Option<&'a HeaderValue>,
+}
+
+/// What is held of such a call from before it is sent.
+pub(crate) struct Spare<'a> {
+    pub(crate) falling: Falling<'a>,
+    /// The call once more, where it can be sent elsewhere.
+    call: Option<OutboundCall>,
+    key: Option<Key>,
+    is_idempotent: bool,
+    write: Option<Arc<Write>>,
+    deadline: Option<Deadline>,
+}
+
+impl Fallback {
+    /// That of a route, where it has one.
+    pub(super) fn new(
+        route: &Route,
+        series: impl FnOnce(&crate::route::Fallback) -> FallbackSeries,
+    ) -> Result<Option<Self>, Error> {
+        let Some(fallback) = &route.fallback else {
+            return Ok(None);
+        };
+        let wrong = |source| {
+            let what = format!("fallback.stale of the route {}", route.name);
+            Error::config(what, source)
+        };
+        let kept = fallback.stale.as_ref().map(Kept::new);
+        Ok(Some(Self {
+            service: fallback.service.clone(),
+            kept: kept.transpose().map_err(wrong)?,
+            answer: fallback.answer.clone(),
+            series: series(fallback),
+        }))
+    }
+}
+
+impl Kind {
+    /// Marks an answer as one of this kind.
+    pub(crate) fn mark(self, response: &mut Response<Body>) {
+        let value = HeaderValue::from_static(self.as_str());
+        response.headers_mut().insert(X_MESH_FALLBACK, value);
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Stale => "stale",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+impl Came {
+    /// To an answer, of an application or of a node on the way to it.
+    pub(crate) fn to_answer(response: &Response<Body>) -> Self {
+        match judge(response).outcome {
+            Outcome::Success | Outcome::CallerError => Self::Final,
+            _ if is_unprocessed(response) => Self::Unprocessed,
+            _ => Self::Failed,
+        }
+    }
+
+    /// To a refusal of this node, which is judged by what the caller would see of it: so a fault that a route makes counts
+    /// as if the service had answered so.
+    pub(crate) fn to_refusal(refusal: &Refusal, is_grpc: bool) -> Self {
+        if refusal.code() == Code::OutcomeUnknown {
+            return Self::Final;
+        }
+        Self::to_answer(&refusal.clone().into_response(is_grpc, None))
+    }
+}
+
+/// Whether something else may be given in place of what a call came to: the table of this page.
+const fn is_replaced(came: Came, runs: Runs) -> bool {
+    match (came, runs) {
+        (Came::Final, _) | (_, Runs::Bound) | (Came::Failed, Runs::Once) => false,
+        (Came::Failed | Came::Unprocessed, Runs::Often) | (Came::Unprocessed, Runs::Once) => true,
+    }
+}
+
+impl<'a> Falling<'a> {
+    /// A call of `service` that took a route; nothing where the route has no fallback.
+    pub(crate) fn of(
+        taken: Option<&'a (&'a Way, Drawn)>,
+        service: Option<&'a Arc<str>>,
+        (is_grpc, id): (bool, Option<&'a HeaderValue>),
+    ) -> Option<Self> {
+        let ((way, drawn), service) = taken.zip(service)?;
+        Some(Self {
+            way,
+            drawn,
+            fallback: way.fallback.as_ref()?,
+            service,
+            is_grpc,
+            id,
+        })
+    }
+
+    /// What is held of the call while it is sent, within so much time.
+    pub(crate) fn spare(self, call: &OutboundCall, total: Duration) -> Box<Spare<'a>> {
+        let mut spare = self.new_spare(call);
+        let other = self.fallback.service.as_ref();
+        spare.call = other.and_then(|_| call.try_replay());
+        let own = Deadline::after(now(), total);
+        let earlier = |carried: Deadline| carried.earlier(own);
+        spare.deadline = Some(spare.deadline.map_or(own, earlier));
+        Box::new(spare)
+    }
+
+    /// The same of a call that is not sent.
+    pub(crate) fn unsent(self, call: OutboundCall) -> Box<Spare<'a>> {
+        let mut spare = self.new_spare(&call);
+        spare.call = Some(call);
+        Box::new(spare)
+    }
+
+    fn new_spare(self, call: &OutboundCall) -> Spare<'a> {
+        let kept = self.fallback.kept.as_ref();
+        Spare {
+            falling: self,
+            call: None,
+            key: kept.and_then(|kept| kept.key(self.service, call.head())),
+            write: call.write(),
+            deadline: HasDeadline::deadline(call),
+            is_idempotent: call.head().method.is_idempotent(),
+        }
+    }
+
+    /// Counts an answer of this kind.
+    pub(crate) fn count(self, kind: Kind) {
+        let series = &self.fallback.series;
+        let counter = match kind {
+            Kind::Service => &series.service,
+            Kind::Stale => &series.stale,
+            Kind::Answer => &series.answer,
+        };
+        if let Some(counter) = counter {
+            counter.inc();
+        }
+        let (route, kind) = (&self.way.route.name, kind.as_str());
+        tracing::debug!(%route, kind, service = %self.service, "a call is answered by its route's fallback");
+    }
+}
+
+impl<'a> Spare<'a> {
+    /// What the call came to.
+    pub(crate) fn came<T>(&self, result: &Result<(Response<Body>, T), Refusal>) -> Came {
+        match result {
+            Ok((response, _)) => Came::to_answer(response),
+            Err(refusal) => Came::to_refusal(refusal, self.falling.is_grpc),
+        }
+    }
+
+    /// Whether something else may be given in place of that.
+    pub(crate) fn is_replaced(&self, came: Came) -> bool {
+        let is_bound = || self.write.as_ref().is_some_and(|write| write.is_bound());
+        let runs = if self.is_idempotent {
+            Runs::Often
+        } else if is_bound() {
+            Runs::Bound
+        } else {
+            Runs::Once
+        };
+        is_replaced(came, runs)
+    }
+
+    /// The service to ask, where that is not the one that was, and how long somebody waits for its answer.
+    pub(crate) fn other(&self, asked: &str) -> Option<(&'a Arc<str>, Option<Duration>)> {
+        let other = self.falling.fallback.service.as_ref()?;
+        let left = self.deadline.map(|deadline| deadline.remaining(now()));
+        let is_asked = self.call.is_some() && **other != *asked && left != Some(Duration::ZERO);
+        is_asked.then_some((other, left))
+    }
+
+    /// The call for that service.
+    pub(crate) fn take_call(&mut self, writes: Option<&Writes>) -> Option<OutboundCall> {
+        let call = self.call.take()?.for_other_service(self.deadline);
+        let call = call.with_write(writes);
+        self.write = call.write();
+        Some(call)
+    }
+
+    /// Takes in what is passed on to the caller as the service said it.
+    pub(crate) fn keep(self, response: Response<Body>) -> Response<Body> {
+        match (&self.falling.fallback.kept, self.key) {
+            (Some(kept), Some(key)) => kept.keep(key, response),
+            _ => response,
+        }
+    }
+
+    /// The last good answer.
+    pub(crate) fn stale(&self) -> Option<Response<Body>> {
+        let kept = self.falling.fallback.kept.as_ref()?;
+        kept.give(self.key.as_ref()?)
+    }
+
+    /// The answer that is the same for all; to a caller of gRPC it would mean nothing.
+    pub(crate) fn answer(&self) -> Option<Response<Body>> {
+        let Falling {
+            fallback,
+            is_grpc,
+            id,
+            ..
+        } = self.falling;
+        let answer = fallback.answer.as_ref().filter(|_| !is_grpc)?;
+        let mut response = Response::new(Body::from(answer.body.clone()));
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = answer.headers.clone();
+        if let Some(id) = id {
+            response.headers_mut().insert(X_REQUEST_ID, id.clone());
+        }
+        Some(response)
+    }
+}
+
+#[cfg(test)]
+mod tests;
