@@ -1,3 +1,5 @@
+//! What is replaced, and what is not.
+
 use http::StatusCode;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What is kept of answers that pass, and for whom.
+
 use std::collections::VecDeque;
 
 use http::HeaderMap;
