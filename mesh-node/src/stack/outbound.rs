@@ -45,8 +45,7 @@ use mesh_transport::app::is_grpc;
 use mesh_transport::tasks::Tasks;
 
 use self::failure::failed;
-use self::fallback::carry;
-use self::fallback::unfound;
+use self::fallback::answered;
 use self::lookup::called;
 use self::lookup::service;
 use crate::discovery::control_planes::ControlPlanes;
@@ -195,20 +194,18 @@ impl Outbound {
             return record.attach(redirected(redirect, &request), ());
         }
         let taken = way.map(|way| (way, self.routes.draw(way, request.headers())));
+        if let Some(taken) = &taken
+            && let Some(falling) = Falling::of(taken, &called.name, (is_grpc, id.as_ref()))
+        {
+            // Boxed: it is rare, and must not make every call larger.
+            let asked = (request, body, started);
+            return Box::pin(answered(self, falling, asked, called.clone())).await;
+        }
         let target = taken.as_ref().and_then(|(way, drawn)| way.target(drawn));
         let target_name = target.and_then(|target| target.service.as_deref());
-        let falls_back = way.is_some_and(|way| way.fallback.is_some());
-        let name = falls_back.then(|| Arc::clone(&called.name));
-        let service = service(&self.services, called, target_name).await;
-        let told = (is_grpc, id.as_ref());
-        let falling = Falling::of(taken.as_ref(), name.as_ref(), told);
-        let service = match (service, falling) {
-            (Ok(service), _) => service,
-            (Err(refusal), None) => return refuse(refusal),
-            // Boxed, here and below: it is rare, and must not make every call larger.
-            (Err(refusal), Some(falling)) => {
-                return Box::pin(unfound(self, falling, (request, body, started), refusal)).await;
-            }
+        let service = match service(&self.services, called, target_name).await {
+            Ok(service) => service,
+            Err(refusal) => return refuse(refusal),
         };
         service.answered().await;
         let seen = (
@@ -217,36 +214,27 @@ impl Outbound {
         );
         let record = Record::new(&self.recorder, started, is_grpc, seen);
         let lane = service.lane(way);
-        let falling = Falling::of(taken.as_ref(), name.as_ref(), (is_grpc, id.as_ref()));
-        let (mut response, keep) = if let Some(falling) = falling {
-            Box::pin(carry(self, falling, (request, body, started), &service)).await
-        } else {
-            match self.prepare(&mut request, &service.name, way).await {
-                Err(refusal) => (refuse(refusal), None),
-                Ok(limits) => {
-                    let mut call = self.call(request, body, started);
-                    if let Some((way, drawn)) = &taken {
-                        call = way.aim(call, drawn);
-                    }
-                    let outcome = self.send(call, &service, way).await;
-                    outcome.map_or_else(
-                        |refusal| (refuse(refusal), None),
-                        |(mut response, keep)| {
-                            if let Some((way, drawn)) = &taken {
-                                way.change_answer(drawn, response.headers_mut());
-                            }
-                            show_limits(response.headers_mut(), limits);
-                            (response, Some(keep))
-                        },
-                    )
+        let (mut response, keep) = match self.prepare(&mut request, &service.name, way).await {
+            Err(refusal) => (refuse(refusal), None),
+            Ok(limits) => {
+                let mut call = self.call(request, body, started);
+                if let Some((way, drawn)) = &taken {
+                    call = way.aim(call, drawn);
                 }
+                let outcome = self.send(call, &service, way).await;
+                outcome.map_or_else(
+                    |refusal| (refuse(refusal), None),
+                    |(mut response, keep)| {
+                        if let Some((way, drawn)) = &taken {
+                            way.change_answer(drawn, response.headers_mut());
+                        }
+                        show_limits(response.headers_mut(), limits);
+                        (response, Some(keep))
+                    },
+                )
             }
         };
-        let state = lane.breaker.state(now());
-        response.headers_mut().insert(
-            X_CIRCUIT_BREAKER_STATE,
-            HeaderValue::from_static(state.as_str()),
-        );
+        show_breaker(response.headers_mut(), lane);
         record.attach(response, keep)
     }
 
@@ -403,6 +391,15 @@ impl Outbound {
         self.recorder.refused(refusal.code());
         refusal.clone().into_response(is_grpc, id)
     }
+}
+
+/// Says how the breaker stands that a call passed.
+fn show_breaker(headers: &mut HeaderMap, lane: &Lane) {
+    let state = lane.breaker.state(now());
+    headers.insert(
+        X_CIRCUIT_BREAKER_STATE,
+        HeaderValue::from_static(state.as_str()),
+    );
 }
 
 /// A request that can't be carried as it is.

@@ -11,6 +11,9 @@ use mesh_transport::Body;
 use super::Kept;
 use super::Outbound;
 use super::Service;
+use super::lookup::Called;
+use super::lookup::service;
+use super::show_breaker;
 use crate::respond::Code;
 use crate::respond::Refusal;
 use crate::respond::X_MESH_PROCESSED;
@@ -29,8 +32,37 @@ type Result<T = (Response<Body>, Kept)> = std::result::Result<T, Refusal>;
 /// A request of the application as it came.
 type Asked = (CanonicalRequest, Body, Instant);
 
+/// Answers a request.
+pub(super) async fn answered(
+    outbound: &Outbound,
+    falling: Falling<'_>,
+    asked: Asked,
+    called: Called,
+) -> Response<Body> {
+    let (Falling { way, .. }, started) = (falling, asked.2);
+    let target = way.target(falling.drawn);
+    let target = target.and_then(|target| target.service.as_ref());
+    let service = service(&outbound.services, called, target.map(AsRef::as_ref)).await;
+    let (name, series) = match &service {
+        Ok(service) => (&service.name, Some(Arc::clone(&service.series))),
+        Err(_) => (target.unwrap_or(falling.service), None),
+    };
+    let line = outbound.line(name, Some(way), &asked.0);
+    let record = Record::new(&outbound.recorder, started, falling.is_grpc, (line, series));
+    let (response, keep) = match &service {
+        Err(refusal) => unfound(outbound, falling, asked, (name, refusal)).await,
+        Ok(service) => {
+            service.answered().await;
+            let (mut response, keep) = carry(outbound, falling, asked, service).await;
+            show_breaker(response.headers_mut(), service.lane(Some(way)));
+            (response, keep)
+        }
+    };
+    record.attach(response, keep)
+}
+
 /// Sends a call to its service, and answers it.
-pub(super) async fn carry(
+async fn carry(
     outbound: &Outbound,
     falling: Falling<'_>,
     (mut request, body, started): Asked,
@@ -59,22 +91,17 @@ pub(super) async fn carry(
     (response, keep)
 }
 
-/// Answers a call whose service is not to be had, because of `refusal`.
-pub(super) async fn unfound(
+/// Answers a call whose service is not to be had, for the reason that `refusal` tells.
+async fn unfound(
     outbound: &Outbound,
     falling: Falling<'_>,
     (mut request, body, started): Asked,
-    refusal: Refusal,
-) -> Response<Body> {
+    (name, refusal): (&Arc<str>, &Refusal),
+) -> (Response<Body>, Option<Kept>) {
     let Falling { way, is_grpc, .. } = falling;
-    let target = way.target(falling.drawn);
-    let target = target.and_then(|target| target.service.as_ref());
-    let name = target.unwrap_or(falling.service);
-    let line = outbound.line(name, Some(way), &request);
-    let record = Record::new(&outbound.recorder, started, is_grpc, (line, None));
     let prepared = outbound.prepare(&mut request, name, Some(way)).await;
     let (refusal, limits) = match prepared {
-        Ok(limits) => (refusal, limits),
+        Ok(limits) => (refusal.clone(), limits),
         Err(earlier) => (earlier, None),
     };
     let came = match refusal.code() {
@@ -85,7 +112,7 @@ pub(super) async fn unfound(
     let spare = falling.unsent(outbound.call(request, body, started));
     let (mut response, keep) = given(outbound, spare, name, (came, Err(refusal))).await;
     show_limits(response.headers_mut(), limits);
-    record.attach(response, keep)
+    (response, keep)
 }
 
 /// What the caller gets.

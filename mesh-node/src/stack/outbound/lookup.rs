@@ -19,7 +19,7 @@ use crate::respond::Code;
 use crate::respond::Refusal;
 
 /// A service as it was called.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Called {
     pub(super) name: Arc<str>,
     /// It, where it is known already. A route may well be about a name that no service has.

@@ -181,15 +181,15 @@ const fn is_replaced(came: Came, runs: Runs) -> bool {
 impl<'a> Falling<'a> {
     /// A call of `service` that took a route; nothing where the route has no fallback.
     pub(crate) fn of(
-        taken: Option<&'a (&'a Way, Drawn)>,
-        service: Option<&'a Arc<str>>,
+        (way, drawn): &'a (&'a Way, Drawn),
+        service: &'a Arc<str>,
         (is_grpc, id): (bool, Option<&'a HeaderValue>),
     ) -> Option<Self> {
-        let ((way, drawn), service) = taken.zip(service)?;
+        let fallback = way.fallback.as_ref()?;
         Some(Self {
             way,
             drawn,
-            fallback: way.fallback.as_ref()?,
+            fallback,
             service,
             is_grpc,
             id,
