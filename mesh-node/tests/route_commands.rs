@@ -126,6 +126,20 @@ fn each_class_of_the_example_is_treated_as_it_should_be() {
 }
 
 #[test]
+fn explain_says_what_stands_in_where_the_service_fails() {
+    let place = Place::new(&with_routes(&[
+        "{ name: backed, match: { path: '/api/*' }, fallback: { service: api-backup, stale: {}, answer: { status: 503, body: later } } }",
+    ]));
+    let said = place.explain("GET", "/api/7", &[]);
+    let fallback = &said.json()["treatment"]["fallback"];
+    assert_eq!(fallback["by"], "route");
+    assert_eq!(fallback["value"]["stale"]["max_age"], "10m");
+    let line = "fallback, by the route: answer (body later, status 503), service api-backup, stale (max_age 10m, max_answer_bytes \
+                65536, max_bytes 8388608)";
+    assert!(said.err.contains(line), "{}", said.err);
+}
+
+#[test]
 fn explain_says_which_route_why_not_the_others_and_what_is_done() {
     let place = Place::new(&with_routes(&[
         "{ name: other, match: { services: [other] } }",

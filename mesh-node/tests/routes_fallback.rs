@@ -107,6 +107,7 @@ fn another_service_answers_what_the_first_one_did_not_or_may_do_twice() {
           "fault": { "abort": { "status": 503, "percent": 100 } }, "fallback": { "service": "payment-service" } },
         { "name": "missing", "match": { "path": "/missing/*" },
           "fault": { "abort": { "status": 404, "percent": 100 } }, "fallback": { "service": "payment-service" } },
+        { "name": "late", "match": { "path": "/late/*" }, "timeout": "300ms", "fallback": { "service": "payment-service" } },
         { "name": "named", "match": { "services": ["gone-service"] }, "fallback": { "service": "payment-service" } },
     ]);
     for encryption in ["mtls", "hybrid"] {
@@ -150,6 +151,15 @@ fn another_service_answers_what_the_first_one_did_not_or_may_do_twice() {
             (shop.counts("status?code=500"), shop.counts("cut")),
             ((1, 0), (1, 0))
         );
+
+        // Neither is a body sent elsewhere that is not kept, nor a call whose time is over.
+        let large = shop.mesh.path().join("large");
+        fs::write(&large, vec![7; 200_000]).unwrap();
+        let large = format!("@{}", large.display());
+        let answer = shop.away("/api/large", &["--data-binary", &large]);
+        assert_eq!((kind(&answer), answer.status >= 500), (None, true));
+        let answer = shop.call("/late/slow?seconds=5", &[]).expect(504);
+        assert_eq!((kind(&answer), shop.counts("/late")), (None, (1, 0)));
 
         // Not the same service again, and what nobody has an answer for is told.
         let answer = shop.call("/itself/status?code=503", &[]).expect(503);
@@ -209,6 +219,9 @@ fn an_answer_of_the_configuration_stands_in_at_once_where_the_circuit_is_open() 
     assert_eq!(shop.call("/api/late", &[]).text(), "[]");
     assert_eq!(shop.counts("/api/late"), (0, 0));
     assert!(near(shop.counted("fixed", "answer"), 4.0));
+    // The other service has a breaker of the route's too.
+    let others = r#"circuit_breaker_state{route="fixed",service="away-service"}"#;
+    assert_eq!(shop.mesh.user.metric(others), Some(1.0));
     // What an answer in JSON would mean to gRPC nobody knows: it gets the error, here that of the other service.
     let grpc = [
         "-H",
@@ -315,6 +328,14 @@ fn the_last_good_answer_is_given_while_it_is_young_to_whom_it_was_given_before()
             !is_young
         });
         assert!(near(shop.counted("kept", "stale"), 3.0));
+        let page = shop.mesh.user.admin("/services").expect(200).json();
+        let kept = page["routes"].as_array().unwrap().iter();
+        let kept = kept.filter(|route| route["route"] == "kept");
+        let kept: Vec<_> = kept.map(|route| &route["staleAnswers"]).collect();
+        assert_eq!(
+            (&kept[0]["entries"], &kept[0]["given"]),
+            (&json!(3), &json!(3))
+        );
         drop(shop.payment);
     }
 }

@@ -1,23 +1,40 @@
 //! What keeps this node and its application alive, as it stands: limits, shedding, and writes that are remembered.
 
+use std::collections::BTreeMap;
+
+use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
 use crate::node::Shared;
 use crate::stack::now;
 
-/// The limits of routes that have one.
+/// The limits of routes that have one, and what routes keep of old answers.
 pub(super) fn routes(shared: &Shared) -> Value {
-    let limits = shared.outbound.routes.limits(now());
-    let page = limits.map(|(route, verdict)| {
-        json!({
-            "route": &**route,
-            "rateLimit": {
-                "limit": verdict.limit,
-                "remaining": verdict.remaining,
-                "resetSeconds": verdict.reset_after.as_secs(),
-            },
-        })
+    let routes = &shared.outbound.routes;
+    let mut page: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    for (route, verdict) in routes.limits(now()) {
+        let limit = json!({
+            "limit": verdict.limit,
+            "remaining": verdict.remaining,
+            "resetSeconds": verdict.reset_after.as_secs(),
+        });
+        let of_route = page.entry(route).or_default();
+        of_route.insert("rateLimit".to_owned(), limit);
+    }
+    for (route, kept) in routes.kept() {
+        let kept = json!({
+            "entries": kept.entries,
+            "bytes": kept.bytes,
+            "given": kept.given,
+            "missed": kept.missed,
+        });
+        let of_route = page.entry(route).or_default();
+        of_route.insert("staleAnswers".to_owned(), kept);
+    }
+    let page = page.into_iter().map(|(route, mut shown)| {
+        shown.insert("route".to_owned(), route.into());
+        Value::Object(shown)
     });
     page.collect()
 }

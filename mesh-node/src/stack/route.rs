@@ -22,6 +22,7 @@ use mesh_auth::request::CanonicalRequest;
 use mesh_auth::request::RequestError;
 use mesh_resilience::balance::Label;
 use mesh_resilience::balance::Subset;
+use mesh_resilience::fallback::stale::Snapshot;
 use mesh_resilience::limit::Limiter;
 use mesh_resilience::limit::Verdict;
 use mesh_resilience::random::Random;
@@ -141,6 +142,14 @@ impl Routes {
         self.ways.iter().filter_map(move |way| {
             let limiter = way.limiter.as_ref()?;
             Some((&way.route.name, limiter.peek(&(), now)))
+        })
+    }
+
+    /// The routes that keep old answers, and what they keep.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&Arc<str>, Snapshot)> {
+        self.ways.iter().filter_map(|way| {
+            let kept = way.fallback.as_ref()?.kept()?;
+            Some((&way.route.name, kept))
         })
     }
 

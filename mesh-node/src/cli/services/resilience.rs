@@ -78,6 +78,18 @@ pub(super) fn here(page: &Value) -> String {
             shown(&route["rateLimit"]["limit"]),
         )
     }));
+    let keeping = list(&page["routes"])
+        .iter()
+        .filter(|route| route["staleAnswers"].is_object());
+    lines.extend(keeping.map(|route| {
+        format!(
+            "route {}: {} old answers kept, {} bytes; {} given",
+            shown(&route["route"]),
+            shown(&route["staleAnswers"]["entries"]),
+            shown(&route["staleAnswers"]["bytes"]),
+            shown(&route["staleAnswers"]["given"]),
+        )
+    }));
     let mut text = String::new();
     for line in lines {
         text.push('\n');

@@ -19,6 +19,7 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::Response;
 use mesh_resilience::classify::Outcome;
+use mesh_resilience::fallback::stale::Snapshot;
 use mesh_resilience::replay::Replay as _;
 use mesh_resilience::timeout::Deadline;
 use mesh_resilience::timeout::HasDeadline;
@@ -109,6 +110,8 @@ pub(crate) struct Spare<'a> {
     is_idempotent: bool,
     write: Option<Arc<Write>>,
     deadline: Option<Deadline>,
+    /// With less time left than that, another service would work for nothing.
+    least: Duration,
 }
 
 impl Fallback {
@@ -131,6 +134,11 @@ impl Fallback {
             answer: fallback.answer.clone(),
             series: series(fallback),
         }))
+    }
+
+    /// What is kept of old answers, where some are.
+    pub(super) fn kept(&self) -> Option<Snapshot> {
+        self.kept.as_ref().map(Kept::snapshot)
     }
 }
 
@@ -201,9 +209,11 @@ impl<'a> Falling<'a> {
         let mut spare = self.new_spare(call);
         let other = self.fallback.service.as_ref();
         spare.call = other.and_then(|_| call.try_replay());
-        let own = Deadline::after(now(), total);
-        let earlier = |carried: Deadline| carried.earlier(own);
-        spare.deadline = Some(spare.deadline.map_or(own, earlier));
+        let now = now();
+        let own = Deadline::after(now, total);
+        let deadline = spare.deadline.map_or(own, |carried| carried.earlier(own));
+        spare.least = (deadline.remaining(now) / LEAST_PART).min(MAX_LEAST);
+        spare.deadline = Some(deadline);
         Box::new(spare)
     }
 
@@ -223,6 +233,7 @@ impl<'a> Falling<'a> {
             write: call.write(),
             deadline: HasDeadline::deadline(call),
             is_idempotent: call.head().method.is_idempotent(),
+            least: Duration::ZERO,
         }
     }
 
@@ -268,7 +279,8 @@ impl<'a> Spare<'a> {
     pub(crate) fn other(&self, asked: &str) -> Option<(&'a Arc<str>, Option<Duration>)> {
         let other = self.falling.fallback.service.as_ref()?;
         let left = self.deadline.map(|deadline| deadline.remaining(now()));
-        let is_asked = self.call.is_some() && **other != *asked && left != Some(Duration::ZERO);
+        let is_in_time = left.is_none_or(|left| left > self.least);
+        let is_asked = self.call.is_some() && **other != *asked && is_in_time;
         is_asked.then_some((other, left))
     }
 
@@ -312,6 +324,11 @@ impl<'a> Spare<'a> {
         Some(response)
     }
 }
+
+/// A called node gives up a twentieth of the time, or 5 ms, before its caller does, and a chain of nodes as much each: that is
+/// over, and not left.
+const LEAST_PART: u32 = 10;
+const MAX_LEAST: Duration = Duration::from_millis(25);
 
 #[cfg(test)]
 mod tests;

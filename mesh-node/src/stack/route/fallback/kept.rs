@@ -27,6 +27,7 @@ use mesh_resilience::classify::Retryable;
 use mesh_resilience::fallback::stale::HttpKeep;
 use mesh_resilience::fallback::stale::HttpKey;
 use mesh_resilience::fallback::stale::Keep;
+use mesh_resilience::fallback::stale::Snapshot;
 use mesh_resilience::fallback::stale::Stale;
 use mesh_resilience::fallback::stale::Weight;
 use mesh_transport::Body;
@@ -105,6 +106,10 @@ impl Kept {
             keep,
             most: answers.config.max_answer_bytes,
         })
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.memory.snapshot()
     }
 
     /// The key of a request; nothing for one whose answer is not kept.
