@@ -36,7 +36,8 @@
 //! be a verified identity, or an address that can be trusted.
 //!
 //! *Threads*: a key that is found is checked under a lock of its own, one bit in its record, and a key that must wait is
-//! refused without one. [`Limiter::check`] never blocks for longer than another check takes.
+//! refused without one. [`Limiter::check`] never blocks for longer than another check takes; new keys may wait while room
+//! for up to 4,096 more of them is made, which takes less than a millisecond.
 //!
 //! # Limits that nodes share
 //!

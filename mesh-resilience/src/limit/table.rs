@@ -19,7 +19,7 @@ use super::record::{HOT_BESIDE_PARTS, Locked, Record};
 pub(super) struct Table {
     /// For each place in use its number plus one, below eight bits of its hash. Zero: free.
     index: Box<[AtomicU32]>,
-    /// Each is twice as large as the one before, up to what `max_keys` leaves.
+    /// Each is twice as large as the one before, up to a bound and to what `max_keys` leaves.
     chunks: Box<[OnceLock<Chunk>]>,
     sizes: Sizes,
     max_keys: usize,
@@ -142,7 +142,11 @@ impl Table {
     }
 
     fn chunk(&self, number: usize) -> Chunk {
-        let (first, size) = (FIRST_CHUNK * ((1 << number) - 1), FIRST_CHUNK << number);
+        let (first, size) = if number < DOUBLINGS {
+            (FIRST_CHUNK * ((1 << number) - 1), FIRST_CHUNK << number)
+        } else {
+            (DOUBLED + (number - DOUBLINGS) * LAST_CHUNK, LAST_CHUNK)
+        };
         Chunk::new(size.min(self.max_keys - first), self.sizes)
     }
 
@@ -242,8 +246,13 @@ impl Chunk {
 
 /// The chunk of a place, and the place within it.
 const fn locate(place: usize) -> (usize, usize) {
-    let number = (place / FIRST_CHUNK + 1).ilog2();
-    (number as usize, place - FIRST_CHUNK * ((1 << number) - 1))
+    if place < DOUBLED {
+        let number = (place / FIRST_CHUNK + 1).ilog2() as usize;
+        (number, place - FIRST_CHUNK * ((1 << number) - 1))
+    } else {
+        let beyond = place - DOUBLED;
+        (DOUBLINGS + beyond / LAST_CHUNK, beyond % LAST_CHUNK)
+    }
 }
 
 #[expect(
@@ -267,9 +276,57 @@ const fn place_of(entry: u32) -> usize {
 const PLACE: u32 = 0x00FF_FFFF;
 /// Places of the first chunk.
 const FIRST_CHUNK: usize = 128;
+/// Chunks that are smaller than the largest ones.
+const DOUBLINGS: usize = 5;
+/// Places of the largest chunks: few enough that one is there within a millisecond.
+const LAST_CHUNK: usize = FIRST_CHUNK << DOUBLINGS;
+/// Places of all smaller ones.
+const DOUBLED: usize = FIRST_CHUNK * ((1 << DOUBLINGS) - 1);
 /// Words of a cache line.
 const LINE: usize = 8;
 /// Keys looked at when one must go. Redis finds five nearly as good as a true LRU, and ten indistinguishable.
 const SAMPLE: usize = 8;
 
 const _: () = assert!(size_of::<Line>() == 64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_follow_each_other_through_all_chunks() {
+        let (mut number, mut within) = (0, 0);
+        for place in 0..4 * LAST_CHUNK {
+            let expected = if locate(place).0 == number {
+                (number, within)
+            } else {
+                (number + 1, 0)
+            };
+            assert_eq!(locate(place), expected, "{place}");
+            (number, within) = (expected.0, expected.1 + 1);
+        }
+        assert_eq!(locate(DOUBLED - 1), (DOUBLINGS - 1, LAST_CHUNK / 2 - 1));
+    }
+
+    #[test]
+    fn a_table_of_any_size_holds_as_many_keys_as_it_says() {
+        for max_keys in [1, 2, 3, 127, 128, 129, 3_967, 3_968, 3_969, 9_000] {
+            for parts in [1, 3] {
+                let table = Table::new(max_keys, parts, 1);
+                let keys = u64::try_from(max_keys).unwrap();
+                for key in 1..=keys + 10 {
+                    let hash = key.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                    let locked = table.lock(hash, table.find(hash), Some(key)).unwrap();
+                    assert_eq!(locked.record.hash(), hash);
+                    locked.record.part(parts - 1).store(key, Relaxed);
+                }
+                assert_eq!((table.keys(), table.forgotten()), (max_keys, 10));
+                let kept = (1..=keys + 10).filter(|key| {
+                    let found = table.find(key.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                    found.is_some_and(|record| record.part(parts - 1).load(Relaxed) == *key)
+                });
+                assert_eq!(kept.count(), max_keys);
+            }
+        }
+    }
+}

@@ -33,6 +33,7 @@ use mesh_transport::Body;
 use super::Endpoints;
 use super::Member;
 use super::member::reason;
+use crate::respond::Code;
 use crate::respond::X_MESH_ERROR;
 use crate::service_token::ServiceTokens;
 use crate::stack::inbound::X_MESH_CHECK;
@@ -126,7 +127,9 @@ impl Checks {
                     .body(Body::empty());
                 let request = request.map_err(io::Error::other)?;
                 let response = self.exchange(service, member, request).await?;
-                refusal(&response)?;
+                if is_busy(&response)? {
+                    return Ok(());
+                }
                 match response.status().as_u16() {
                     200..=399 => Ok(()),
                     status => Err(io::Error::other(format!(
@@ -138,10 +141,13 @@ impl Checks {
                 let request = Request::post(GrpcProbe::PATH)
                     .header(header::CONTENT_TYPE, "application/grpc")
                     .header(header::TE, "trailers")
+                    .header(X_MESH_CHECK, "1")
                     .body(Body::from(probe.message()));
                 let request = request.map_err(io::Error::other)?;
                 let response = self.exchange(service, member, request).await?;
-                refusal(&response)?;
+                if is_busy(&response)? {
+                    return Ok(());
+                }
                 let (head, body) = response.into_parts();
                 let body = Limited::new(body, MAX_ANSWER).collect().await;
                 let body = body.map_err(io::Error::other)?;
@@ -175,13 +181,18 @@ impl Checks {
     }
 }
 
-/// Whether the peer's node, and not its application, answered.
-fn refusal(response: &Response<Body>) -> io::Result<()> {
+/// Whether the peer's node says that its application is busy. That one is alive: without it the others would get its calls
+/// too.
+///
+/// # Errors
+///
+/// Anything else that the node says in place of its application.
+fn is_busy(response: &Response<Body>) -> io::Result<bool> {
     let Some(code) = response.headers().get(X_MESH_ERROR) else {
-        return Ok(());
+        return Ok(false);
     };
-    let code = code.to_str().unwrap_or_default();
-    let message = match code {
+    let message = match code.to_str().unwrap_or_default() {
+        code if code == Code::Overloaded.as_str() => return Ok(true),
         "denied" => "its policy denies the check; allow this service to ask".to_owned(),
         code => format!("its node answered {code}"),
     };
@@ -191,3 +202,29 @@ fn refusal(response: &Response<Body>) -> io::Result<()> {
 const AGENT: &str = concat!("mesh-node/", env!("CARGO_PKG_VERSION"), " (health check)");
 /// The answer to a gRPC check is 7 bytes.
 const MAX_ANSWER: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // threat 44
+    #[test]
+    fn a_node_that_is_overloaded_is_alive_and_one_that_refuses_is_not() {
+        let says = |code: &str| {
+            let response = Response::builder().header(X_MESH_ERROR, code);
+            is_busy(&response.body(Body::empty()).unwrap())
+        };
+        assert!(says("overloaded").unwrap());
+        assert!(
+            says("denied")
+                .unwrap_err()
+                .to_string()
+                .contains("allow this service")
+        );
+        assert_eq!(
+            says("timeout").unwrap_err().to_string(),
+            "its node answered timeout"
+        );
+        assert!(!is_busy(&Response::new(Body::empty())).unwrap());
+    }
+}

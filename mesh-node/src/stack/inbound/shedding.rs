@@ -10,6 +10,7 @@ use http::Method;
 use http::Request;
 use http::Response;
 use http_body::Body as _;
+use mesh_discovery::GrpcProbe;
 use mesh_resilience::shed::Permit;
 use mesh_resilience::shed::Priority;
 use mesh_resilience::shed::Shed;
@@ -60,8 +61,10 @@ impl Shedding {
 }
 
 impl Place {
-    /// Takes a place for `request`, which a node of a verified name sends or not. A few are kept for health checks of nodes, so that an application that is busy does not
-    /// seem to be dead; any more of them count as calls, so that nobody can call it past its limit by calling that a check.
+    /// Takes a place for `request`, which a node of a verified name sends or not.
+    ///
+    /// A few are kept for health checks of nodes, which so find out whether the application answers while it is busy. Any
+    /// more of them count as calls, so that nobody can call it past its limit by calling that a check.
     pub(crate) fn take(
         shedding: Option<&Shedding>,
         is_node: bool,
@@ -77,10 +80,10 @@ impl Place {
         let Some(shedding) = shedding else {
             return Ok(place);
         };
-        let is_check = is_node
-            && request.method() == Method::GET
-            && request.headers().contains_key(X_MESH_CHECK);
-        if is_check && let Ok(check) = Arc::clone(&shedding.checks).try_acquire_owned() {
+        if is_node
+            && is_check(request)
+            && let Ok(check) = Arc::clone(&shedding.checks).try_acquire_owned()
+        {
             place.check = Some(check);
             return Ok(place);
         }
@@ -122,6 +125,13 @@ impl Drop for Place {
             permit.gave_up(now());
         }
     }
+}
+
+/// Whether a node says that it asks for health: by a GET, or by the one call of gRPC's health protocol.
+fn is_check(request: &Request<Body>) -> bool {
+    let is_question = request.method() == Method::GET
+        || (request.method() == Method::POST && request.uri().path() == GrpcProbe::PATH);
+    is_question && request.headers().contains_key(X_MESH_CHECK)
 }
 
 /// Learns that a request body was read to its end.
@@ -183,5 +193,17 @@ mod tests {
         assert!(take(true, false).is_err());
         drop((checks, more));
         take(true, true).unwrap();
+    }
+
+    #[test]
+    fn health_is_asked_for_by_get_or_by_the_call_of_grpc() {
+        let asks = |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path);
+            let request = request.header(X_MESH_CHECK, "1").body(Body::empty());
+            is_check(&request.unwrap())
+        };
+        assert!(asks("GET", "/health"));
+        assert!(asks("POST", "/grpc.health.v1.Health/Check"));
+        assert!(!asks("POST", "/payments"));
     }
 }
