@@ -191,6 +191,8 @@ fn check_tells_mirrors_that_make_the_same_service_do_a_thing_twice() {
         "{ name: other, match: { path: /d }, to: [ { service: api } ], mirror: { service: shadow } }",
         "{ name: apart, match: { path: /e }, mirror: { subset: { tags: [v2] } } }",
         "{ name: same, match: { path: /f }, to: [ { subset: { tags: [v2] } } ], mirror: { subset: { tags: [v2] } } }",
+        "{ name: back, match: { path: /g }, mirror: { service: backup }, fallback: { service: backup } }",
+        "{ name: aside, match: { path: /h, services: [api] }, mirror: { service: shadow }, fallback: { service: backup } }",
     ]));
     let check = place.run(&["check", "--json"]).done().json();
     let warnings = check["warnings"].as_array().unwrap().iter();
@@ -200,7 +202,10 @@ fn check_tells_mirrors_that_make_the_same_service_do_a_thing_twice() {
         Some(key.rsplit_once(' ').unwrap().1)
     });
     let doubled: Vec<&str> = doubled.collect();
-    assert_eq!(doubled, ["routes[1]", "routes[2]", "routes[5]"]);
+    assert_eq!(
+        doubled,
+        ["routes[1]", "routes[2]", "routes[5]", "routes[6]"]
+    );
 }
 
 #[test]
@@ -216,7 +221,7 @@ fn check_tells_routes_that_no_call_reaches_with_both_lines() {
         "{ name: subset, match: { path: /s }, to: [ { service: api, subset: { tags: [v2] } }, { service: api, subset: { tags: [v3] } } ] }",
         "{ name: down, match: { path: /d }, fallback: { service: apis, answer: {} } }",
         "{ name: honest, match: { path: /h }, fallback: { answer: { status: 503 } } }",
-        "{ name: reads, match: { path: /r, methods: [GET, HEAD] }, fallback: { answer: {} } }",
+        "{ name: reads, match: { path: /r, methods: [GET, HEAD] }, fallback: { service: api, answer: {} } }",
     ]));
     let check = place.run(&["check", "--json"]).done().json();
     let expected = [
@@ -230,6 +235,9 @@ fn check_tells_routes_that_no_call_reaches_with_both_lines() {
         "mesh.yaml:23:61: routes[8].fallback.service: names apis, which no source of discovery knows",
         "mesh.yaml:23:75: routes[8].fallback.answer: answers writes too, as if they had been done; say which methods it is for in \
          match.methods, or give it the status of an error",
+        "mesh.yaml:23:61: routes[8].fallback.service: gets writes too that the service itself did not execute, except those with an \
+         Idempotency-Key, and neither service knows what the other one executed; name methods that change nothing in match.methods, \
+         such as [GET]",
         "mesh.yaml:21:41: routes[6].match.path_regex: is looked for anywhere in the path; begin it with ^ to tie it to the start",
     ];
     let warnings: Vec<&str> = check["warnings"]

@@ -25,15 +25,21 @@ impl Route {
         })
     }
 
-    /// Whether a call that must not run twice may be copied to the very endpoints that it goes to.
+    /// Whether a call that must not run twice may be copied to endpoints that such calls themselves go to, also where these
+    /// stand in for others.
     pub fn doubles_writes(&self) -> bool {
         let Some(mirror) = &self.mirror else {
             return false;
         };
         let methods = &self.matcher.methods;
         let has_writes = methods.is_empty() || !methods.iter().all(Method::is_idempotent);
-        has_writes
-            && self.targets.all().iter().any(|target| {
+        let copies_to_other = mirror.subset.is_none()
+            && mirror
+                .service
+                .as_deref()
+                .is_some_and(|copy| self.falls_back_to(copy));
+        let copies_to_target = || {
+            self.targets.all().iter().any(|target| {
                 let is_same = match (&target.service, &mirror.service) {
                     (_, None) => true,
                     (Some(to), Some(copy)) => to == copy,
@@ -42,6 +48,8 @@ impl Route {
                 let is_apart = mirror.subset.is_some() && mirror.subset != target.subset;
                 target.weight > 0 && is_same && !is_apart
             })
+        };
+        has_writes && (copies_to_other || copies_to_target())
     }
 
     /// Whether a call that it takes may be answered by `service` in place of the one that it goes to.

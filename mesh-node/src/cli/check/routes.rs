@@ -68,6 +68,14 @@ pub(super) fn look(
                 message.to_owned(),
             );
         }
+        if strays(route) {
+            let message = "gets writes too that the service itself did not execute, except those with an Idempotency-Key, and neither \
+                service knows what the other one executed; name methods that change nothing in match.methods, such as [GET]";
+            warn(
+                &format!("routes[{index}].fallback.service"),
+                message.to_owned(),
+            );
+        }
     }
     for route in table.unanchored() {
         let key = format!("routes[{}].match.path_regex", route.index);
@@ -78,8 +86,8 @@ pub(super) fn look(
     }
     for route in table.routes().iter().filter(|route| route.doubles_writes()) {
         let key = format!("routes[{}].mirror", route.index);
-        let message = "sends copies of POST and of all else that must not run twice where the calls themselves go, so what they \
-            do is done twice; give it a subset of its own, or name methods that change nothing in the match, such as [GET]";
+        let message = "sends copies of POST and of all else that must not run twice where the calls themselves go, or fall back to, so \
+            what they do is done twice; give it a subset of its own, or name methods that change nothing in the match, such as [GET]";
         warn(&key, message.to_owned());
     }
     Ok(())
@@ -147,11 +155,21 @@ fn services(route: &RouteConfig) -> Vec<(String, &str)> {
 /// Whether calls that change something may be answered with a success by a route itself.
 fn pretends(route: &RouteConfig) -> bool {
     let answer = route.fallback.as_ref().and_then(|it| it.answer.as_ref());
-    let is_success = answer.is_some_and(|answer| answer.status < FIRST_ERROR);
+    answer.is_some_and(|answer| answer.status < FIRST_ERROR) && takes_writes(route)
+}
+
+/// Whether calls that change something may go to another service than theirs.
+fn strays(route: &RouteConfig) -> bool {
+    let other = route.fallback.as_ref().and_then(|it| it.service.as_ref());
+    other.is_some() && takes_writes(route)
+}
+
+/// Whether calls that change something take it.
+fn takes_writes(route: &RouteConfig) -> bool {
     let methods = &route.r#match.methods;
     let mut methods = methods.iter().map(|it| Method::from_bytes(it.as_bytes()));
     let is_write = |method: Result<Method, _>| !method.is_ok_and(|it| it.is_safe());
-    is_success && (methods.len() == 0 || methods.any(is_write))
+    methods.len() == 0 || methods.any(is_write)
 }
 
 /// The keys of the subsets that no endpoint of the configuration belongs to.
