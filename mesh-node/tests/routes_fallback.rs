@@ -39,6 +39,7 @@ impl Shop {
         mesh.order.serve(orders.port);
         payment.serve(payments.port).configure(json!({ "policy": { "rules": [
             { "name": "users", "from": ["user-service"], "to": { "service": "payment-service" }, "action": "allow" },
+            { "name": "no", "from": ["*"], "to": { "service": "payment-service", "paths": ["/denied/*"] }, "action": "deny" },
         ] } }));
         let services = json!([
             { "id": "order-service", "host": "127.0.0.1", "port": mesh.order.inbound },
@@ -152,6 +153,22 @@ fn another_service_answers_what_the_first_one_did_not_or_may_do_twice() {
             ((1, 0), (1, 0))
         );
 
+        // A key is remembered where it was first seen: sent again, the call would reach the first service.
+        let key = ["-d", "x", "-H", "idempotency-key: k"];
+        let answer = shop.away("/api/keyed", &key).expect(502);
+        assert_eq!(kind(&answer), None);
+        assert_eq!(answer.header("x-mesh-processed"), Some("no"));
+        assert_eq!(shop.counts("keyed"), (0, 0));
+        let put = [&key[..], &["-X", "PUT"]].concat();
+        let answer = shop.away("/api/keyed", &put).expect(200);
+        assert_eq!(kind(&answer), Some("service"));
+        // A retry of somebody further up asks one service.
+        let retry = ["-H", "x-mesh-attempt: 2"];
+        let answer = shop.call("/api/status?code=503&try=2", &retry).expect(503);
+        assert_eq!((kind(&answer), shop.counts("try=2")), (None, (1, 0)));
+        let answer = shop.away("/api/again", &retry).expect(200);
+        assert_eq!(kind(&answer), Some("service"));
+
         // Neither is a body sent elsewhere that is not kept, nor a call whose time is over.
         let large = shop.mesh.path().join("large");
         fs::write(&large, vec![7; 200_000]).unwrap();
@@ -168,7 +185,8 @@ fn another_service_answers_what_the_first_one_did_not_or_may_do_twice() {
         assert_eq!(kind(&answer), Some("service"));
         // The first one may have done something.
         assert_eq!(answer.header("x-mesh-processed"), None);
-        assert!(near(shop.counted("nobody", "service"), 0.0));
+        // What callers get is counted, good or not.
+        assert!(near(shop.counted("nobody", "service"), 1.0));
 
         // Faults count as if the service had answered so.
         let answer = shop.call("/faulty/one", &["-d", "x"]).expect(200);
@@ -185,7 +203,7 @@ fn another_service_answers_what_the_first_one_did_not_or_may_do_twice() {
         assert_eq!(kind(&answer), Some("service"));
         let answer = shop.mesh.user.call("mistyped", "/api/a", &[]).expect(404);
         assert_eq!((kind(&answer), answer.error()), (None, Some("no_route")));
-        assert!(near(shop.counted("backed", "service"), 2.0));
+        assert!(near(shop.counted("backed", "service"), 5.0));
         assert_eq!(shop.counted("backed", "stale"), None);
     }
 }
@@ -214,6 +232,7 @@ fn an_answer_of_the_configuration_stands_in_at_once_where_the_circuit_is_open() 
         assert_eq!(answer.header("x-source"), Some("fixed"));
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.error(), None);
+        assert_eq!(answer.header("x-mesh-processed"), Some("no"));
         assert!(answer.header("x-request-id").is_some());
     }
     assert_eq!(shop.call("/api/late", &[]).text(), "[]");
@@ -255,6 +274,54 @@ fn an_answer_of_the_configuration_stands_in_at_once_where_the_circuit_is_open() 
         said.filter(|line| line["response_code"] == 200).count() == 4
     });
     assert!(logged, "{}", fs::read_to_string(&log).unwrap());
+}
+
+#[test]
+fn what_a_node_refuses_for_the_service_behind_it_hides_no_answer_of_the_configuration() {
+    let routes = json!([
+        { "name": "alone", "match": { "path": "/denied/alone/*" }, "fallback": { "service": "payment-service" } },
+        { "name": "both", "fallback": { "service": "payment-service", "answer": { "body": "[]" } } },
+    ]);
+    let Some(shop) = Shop::open("mtls", &routes) else {
+        return;
+    };
+    for args in [&[][..], &["-d", "x"]] {
+        let answer = shop.away("/denied/one", args).expect(200);
+        assert_eq!((kind(&answer), &*answer.text()), (Some("answer"), "[]"));
+        assert_eq!(answer.header("x-mesh-processed"), Some("no"));
+    }
+    // The first one may have done something.
+    let answer = shop.call("/denied/status?code=500", &[]).expect(200);
+    assert_eq!(kind(&answer), Some("answer"));
+    assert_eq!(answer.header("x-mesh-processed"), None);
+    // What the other application says is told.
+    let answer = shop.away("/api/status?code=404", &[]).expect(404);
+    assert_eq!((kind(&answer), answer.error()), (Some("service"), None));
+    // As is what its node says, where there is nothing else.
+    let answer = shop.away("/denied/alone/one", &[]).expect(403);
+    let error = answer.error();
+    assert_eq!((kind(&answer), error), (Some("service"), Some("denied")));
+    assert!(near(shop.counted("alone", "service"), 1.0));
+    assert_eq!(shop.counts("denied"), (1, 0));
+}
+
+#[test]
+fn a_write_that_nobody_executed_is_not_copied_to_the_service_that_stands_in() {
+    let routes = json!([ { "name": "all", "mirror": { "service": "payment-service" }, "fallback": { "service": "payment-service" } } ]);
+    let Some(mut shop) = Shop::open("mtls", &routes) else {
+        return;
+    };
+    shop.call("/api/one", &["-d", "x"]).expect(200);
+    wait_until("the copy arrives", || shop.counts("one") == (1, 1));
+    shop.orders.process.kill();
+    // Its node is there, and says that nothing was executed.
+    let answer = shop.call("/api/two", &["-d", "x"]).expect(200);
+    assert_eq!(kind(&answer), Some("service"));
+    // A copy of it would have arrived before that of a later call.
+    let later = shop.mesh.user.call("payment-service", "/api/later", &[]);
+    later.expect(200);
+    wait_until("the copy arrives", || shop.payments.count("later") == 2);
+    assert_eq!(shop.payments.count("two"), 1);
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::respond::Refusal;
 
 pub(crate) use self::memory::FromMemory;
 pub(crate) use self::memory::Memory;
+pub(crate) use self::write::IDEMPOTENCY_KEY;
 pub(crate) use self::write::OutcomeUnknown;
 pub(crate) use self::write::Write;
 pub(crate) use self::write::Writes;

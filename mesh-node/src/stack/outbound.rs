@@ -195,7 +195,8 @@ impl Outbound {
         }
         let taken = way.map(|way| (way, self.routes.draw(way, request.headers())));
         if let Some(taken) = &taken
-            && let Some(falling) = Falling::of(taken, &called.name, (is_grpc, id.as_ref()))
+            && let Some(falling) =
+                Falling::of(taken, &called.name, &request, (is_grpc, id.as_ref()))
         {
             // Boxed: it is rare, and must not make every call larger.
             let asked = (request, body, started);
@@ -296,7 +297,8 @@ impl Outbound {
                 Err(dropped.into())
             }
         };
-        if let Some(copy) = copy.filter(|_| result.is_ok()) {
+        // What nobody executed may be sent to another service next, and that may be the one that copies go to.
+        if let Some(copy) = copy.filter(|_| result.is_ok() && may_have_run.any()) {
             self.mirror(copy, service);
         }
         // What one attempt proved says nothing of the others.

@@ -74,7 +74,7 @@ impl RouteMetrics {
             ),
             fallbacks: names.register(
                 "mesh_route_fallback",
-                "Requests of a route that were answered by its fallback: service, stale, answer",
+                "Requests of a route whose answer says x-mesh-fallback, whatever else it says: service, stale, answer",
             ),
         }
     }

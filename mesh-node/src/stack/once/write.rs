@@ -211,6 +211,6 @@ fn key(headers: &HeaderMap) -> Option<MessageId> {
 }
 
 /// IETF draft-ietf-httpapi-idempotency-key-header-07, section 2.1.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// As Stripe's, the widest in use.
 const MAX_KEY: usize = 255;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use http::HeaderValue;
 use http::Response;
 use mesh_auth::request::CanonicalRequest;
 use mesh_transport::Body;
@@ -120,36 +121,38 @@ async fn given(
     outbound: &Outbound,
     mut spare: Box<Spare<'_>>,
     asked: &str,
-    (came, mut result): (Came, Result),
+    (mut came, mut result): (Came, Result),
 ) -> (Response<Body>, Option<Kept>) {
     let falling = spare.falling;
     if !spare.is_replaced(came) {
         return passed_on(outbound, falling, result, |response| spare.keep(response));
     }
     let mut is_others = false;
-    if let Some((name, left)) = spare.other(asked)
+    let was_sent = result.is_ok() || came != Came::Unprocessed;
+    if let Some((name, left)) = spare.other(asked, was_sent)
         && let Some(other) = other(outbound, name, left).await
         && let Some(call) = spare.take_call(outbound.writes.as_ref())
     {
         // Frees what the failed call holds before the other one begins.
         drop(result);
-        result = ask(outbound, call, &other, (falling, came)).await;
+        (came, result) = ask(outbound, call, &other, (&spare, came)).await;
         is_others = true;
-        if !spare.is_replaced(spare.came(&result)) {
-            falling.count(Kind::Service);
+        if !spare.is_replaced(came) {
             return of_other(outbound, falling, result);
         }
     }
     if let Some(mut response) = spare.stale() {
         let edits = &falling.way.route.response_headers;
         edits.apply(response.headers_mut());
-        Kind::Stale.mark(&mut response);
-        falling.count(Kind::Stale);
+        falling.mark(Kind::Stale, &mut response);
         return (response, None);
     }
     if let Some(mut response) = spare.answer() {
-        Kind::Answer.mark(&mut response);
-        falling.count(Kind::Answer);
+        if came == Came::Unprocessed {
+            let no = HeaderValue::from_static("no");
+            response.headers_mut().insert(X_MESH_PROCESSED, no);
+        }
+        falling.mark(Kind::Answer, &mut response);
         return (response, None);
     }
     if is_others {
@@ -176,25 +179,33 @@ async fn other(
     }
 }
 
-/// Sends a call to another service after it came to nothing good.
+/// Sends a call to another service after it came to nothing good. Gives what it came to at both.
 async fn ask(
     outbound: &Outbound,
     mut call: OutboundCall,
     other: &Arc<Service>,
-    (falling, came): (Falling<'_>, Came),
-) -> Result {
-    outbound.add_token(&other.name, call.headers_mut())?;
-    let result = outbound.send(call, other, Some(falling.way)).await;
-    if came == Came::Unprocessed {
-        return result;
+    (spare, first): (&Spare<'_>, Came),
+) -> (Came, Result) {
+    let result = match outbound.add_token(&other.name, call.headers_mut()) {
+        Ok(()) => outbound.send(call, other, Some(spare.falling.way)).await,
+        Err(refusal) => Err(refusal),
+    };
+    let came = spare.came_at_other(&result);
+    if first == Came::Unprocessed {
+        return (came, result);
     }
     // What the other service did not do, the first one may have done.
-    result
+    let result = result
         .map(|(mut response, keep)| {
             response.headers_mut().remove(X_MESH_PROCESSED);
             (response, keep)
         })
-        .map_err(Refusal::maybe_processed)
+        .map_err(Refusal::maybe_processed);
+    let came = match came {
+        Came::Unprocessed => Came::Failed,
+        came => came,
+    };
+    (came, result)
 }
 
 /// What the other service said.
@@ -211,7 +222,7 @@ fn of_other(
         }
         Err(refusal) => (outbound.refuse(&refusal, falling.is_grpc, falling.id), None),
     };
-    Kind::Service.mark(&mut response);
+    falling.mark(Kind::Service, &mut response);
     (response, keep)
 }
 

@@ -9,17 +9,23 @@
 //!
 //! *Bound* is a write that one memory alone can answer for (`once`). That holds for all three kinds: an answer from a file must
 //! not say that a payment was made, or was not.
+//!
+//! Another service is asked for fewer calls still: [`Tied`].
 
 mod kept;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Method;
 use http::Response;
+use mesh_auth::request::CanonicalRequest;
 use mesh_resilience::classify::Outcome;
 use mesh_resilience::fallback::stale::Snapshot;
+use mesh_resilience::replay::Attempt;
 use mesh_resilience::replay::Replay as _;
 use mesh_resilience::timeout::Deadline;
 use mesh_resilience::timeout::HasDeadline;
@@ -32,10 +38,12 @@ use super::Way;
 use crate::error::Error;
 use crate::respond::Code;
 use crate::respond::Refusal;
+use crate::respond::X_MESH_ERROR;
 use crate::respond::X_REQUEST_ID;
 use crate::route::FixedAnswer;
 use crate::route::Route;
 use crate::stack::now;
+use crate::stack::once::IDEMPOTENCY_KEY;
 use crate::stack::once::Write;
 use crate::stack::once::Writes;
 use crate::stack::send::OutboundCall;
@@ -89,12 +97,24 @@ enum Runs {
     Bound,
 }
 
+/// What keeps a call from another service, as its application made it.
+#[derive(Clone, Copy, Debug)]
+struct Tied {
+    /// It is a write with a key of the application's: who executes it remembers it, and no other service does. Sent again
+    /// with the key, it would reach the first service, which has not seen it.
+    is_keyed: bool,
+    /// It is made for a retry of somebody further up, so this is not the first time that all below is asked. Nodes in a row
+    /// that each asked two services each time would make `2^n` calls.
+    is_retry: bool,
+}
+
 /// A call whose route has a fallback.
 #[derive(Clone, Copy)]
 pub(crate) struct Falling<'a> {
     pub(crate) way: &'a Way,
     pub(crate) drawn: &'a Drawn,
     fallback: &'a Fallback,
+    tied: Tied,
     /// The service as it was called.
     pub(crate) service: &'a Arc<str>,
     pub(crate) is_grpc: bool,
@@ -143,12 +163,6 @@ impl Fallback {
 }
 
 impl Kind {
-    /// Marks an answer as one of this kind.
-    pub(crate) fn mark(self, response: &mut Response<Body>) {
-        let value = HeaderValue::from_static(self.as_str());
-        response.headers_mut().insert(X_MESH_FALLBACK, value);
-    }
-
     const fn as_str(self) -> &'static str {
         match self {
             Self::Service => "service",
@@ -178,6 +192,21 @@ impl Came {
     }
 }
 
+impl Tied {
+    fn new(method: &Method, headers: &HeaderMap) -> Self {
+        Self {
+            is_keyed: !method.is_idempotent() && headers.contains_key(IDEMPOTENCY_KEY),
+            is_retry: Attempt::of(headers).is_retry(),
+        }
+    }
+
+    /// Whether another service may be asked, where the first one was or was not. One that never was, as its circuit is
+    /// open, costs a retry no second call.
+    const fn lets_go(self, was_sent: bool) -> bool {
+        !(self.is_keyed || self.is_retry && was_sent)
+    }
+}
+
 /// Whether something else may be given in place of what a call came to: the table of this page.
 const fn is_replaced(came: Came, runs: Runs) -> bool {
     match (came, runs) {
@@ -191,6 +220,7 @@ impl<'a> Falling<'a> {
     pub(crate) fn of(
         (way, drawn): &'a (&'a Way, Drawn),
         service: &'a Arc<str>,
+        request: &CanonicalRequest,
         (is_grpc, id): (bool, Option<&'a HeaderValue>),
     ) -> Option<Self> {
         let fallback = way.fallback.as_ref()?;
@@ -198,6 +228,7 @@ impl<'a> Falling<'a> {
             way,
             drawn,
             fallback,
+            tied: Tied::new(request.method(), request.headers()),
             service,
             is_grpc,
             id,
@@ -237,8 +268,10 @@ impl<'a> Falling<'a> {
         }
     }
 
-    /// Counts an answer of this kind.
-    pub(crate) fn count(self, kind: Kind) {
+    /// Says on an answer that it is one of this kind, and counts it.
+    pub(crate) fn mark(self, kind: Kind, response: &mut Response<Body>) {
+        let value = HeaderValue::from_static(kind.as_str());
+        response.headers_mut().insert(X_MESH_FALLBACK, value);
         let series = &self.fallback.series;
         let counter = match kind {
             Kind::Service => &series.service,
@@ -262,6 +295,22 @@ impl<'a> Spare<'a> {
         }
     }
 
+    /// What it came to at the service that was asked in place of the first one. What a node said of that call, such as that
+    /// its policy denies it, is not what the caller asked about.
+    pub(crate) fn came_at_other<T>(&self, result: &Result<(Response<Body>, T), Refusal>) -> Came {
+        let is_refused = match result {
+            Ok((response, _)) => {
+                response.headers().contains_key(X_MESH_ERROR) && is_unprocessed(response)
+            }
+            Err(refusal) => refusal.code() != Code::OutcomeUnknown && !refusal.is_processed(),
+        };
+        if is_refused {
+            Came::Unprocessed
+        } else {
+            self.came(result)
+        }
+    }
+
     /// Whether something else may be given in place of that.
     pub(crate) fn is_replaced(&self, came: Came) -> bool {
         let is_bound = || self.write.as_ref().is_some_and(|write| write.is_bound());
@@ -275,12 +324,18 @@ impl<'a> Spare<'a> {
         is_replaced(came, runs)
     }
 
-    /// The service to ask, where that is not the one that was, and how long somebody waits for its answer.
-    pub(crate) fn other(&self, asked: &str) -> Option<(&'a Arc<str>, Option<Duration>)> {
+    /// The service to ask, where that is not the one that was, and how long somebody waits for its answer. `was_sent` unless
+    /// no node got the call so far.
+    pub(crate) fn other(
+        &self,
+        asked: &str,
+        was_sent: bool,
+    ) -> Option<(&'a Arc<str>, Option<Duration>)> {
         let other = self.falling.fallback.service.as_ref()?;
         let left = self.deadline.map(|deadline| deadline.remaining(now()));
         let is_in_time = left.is_none_or(|left| left > self.least);
-        let is_asked = self.call.is_some() && **other != *asked && is_in_time;
+        let may_go = self.call.is_some() && self.falling.tied.lets_go(was_sent);
+        let is_asked = may_go && **other != *asked && is_in_time;
         is_asked.then_some((other, left))
     }
 

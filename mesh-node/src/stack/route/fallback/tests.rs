@@ -28,6 +28,27 @@ fn what_may_have_been_executed_is_replaced_only_where_the_method_allows_it_twice
 }
 
 #[test]
+fn another_service_gets_no_write_with_a_key_and_no_retry_that_the_first_one_got() {
+    let attempt = ("x-mesh-attempt", "2");
+    let key = ("idempotency-key", "k");
+    for (method, fields, sent, unsent) in [
+        (Method::GET, &[][..], true, true),
+        (Method::POST, &[], true, true),
+        (Method::POST, &[("x-mesh-attempt", "1")], true, true),
+        (Method::POST, &[key], false, false),
+        (Method::PATCH, &[key, attempt], false, false),
+        (Method::PUT, &[key], true, true),
+        (Method::GET, &[attempt], false, true),
+        (Method::POST, &[attempt], false, true),
+    ] {
+        let headers = answer(200, fields).headers().clone();
+        let tied = Tied::new(&method, &headers);
+        let found = (tied.lets_go(true), tied.lets_go(false));
+        assert_eq!(found, (sent, unsent), "{method} {fields:?}");
+    }
+}
+
+#[test]
 fn an_answer_is_judged_by_what_its_caller_would_see() {
     let no = ("x-mesh-processed", "no");
     for (answer, expected) in [
