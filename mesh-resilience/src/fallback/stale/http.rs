@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION,
-    COOKIE, HOST, ORIGIN, PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
+    CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, ORIGIN, PRAGMA, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, RANGE, RETRY_AFTER, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 
@@ -16,14 +17,17 @@ use super::{Keep, Weight};
 /// Keeps answers to GET whose body is there whole, such as `Bytes`.
 ///
 /// - A request with `Authorization`, `Proxy-Authorization`, `Cookie` or `Range` has no key, nor one with rules of its own
-///   (`Cache-Control`, `Pragma`). Who asks is else not looked at: name a field that says it, such as an API key, with
+///   (`Cache-Control`, `Pragma`), nor one that says that it has a body (`Content-Type`, `Transfer-Encoding`, a
+///   `Content-Length` that is not 0): the answer may depend on it. Who asks is else not looked at: name a field that says it, such as an API key, with
 ///   [`HttpKeep::with_field`], and don't share one memory between callers who may not see each other's answers.
 /// - The key is the URI, `Host`, `Accept`, `Accept-Encoding`, `Accept-Language`, `Origin` and the named fields.
 /// - Kept is a 200 without `Set-Cookie`; without `Cache-Control` `no-store`, `private`, `no-cache`, `must-revalidate`,
 ///   `proxy-revalidate`, `s-maxage`; whose `Vary` names only fields of the key; and that is not marked itself.
 /// - `stale-if-error=<seconds>` bounds how long after `max-age` it is given; without it the settings alone do. The `Age` that
 ///   it came with counts.
-/// - Fields for one connection (RFC 9111 section 3.1) and `x-mesh-` ones, and extensions, are not kept.
+/// - Fields for one connection (RFC 9111 section 3.1) and `x-mesh-` ones, and extensions, are not kept; nor what belongs to
+///   one call: its id and trace (`x-request-id`, `x-correlation-id`, `traceparent`, `b3` and the like), its caller's limit
+///   (`x-ratelimit-`, `ratelimit`), `retry-after`, `server-timing` and `x-circuit-breaker-state`.
 /// - One that is given has its `Age`, and [`X_MESH_STALE`]. (`Warning` is obsolete: RFC 9111 section 5.5.)
 ///
 /// ```
@@ -66,7 +70,9 @@ impl HttpKeep {
     /// Takes `field` of requests into the key too.
     #[must_use]
     pub fn with_field(mut self, field: HeaderName) -> Self {
-        self.fields.push(field);
+        if !self.fields.contains(&field) {
+            self.fields.push(field);
+        }
         self
     }
 
@@ -82,7 +88,7 @@ impl HttpKeep {
         ]
         .iter()
         .any(|name| headers.contains_key(name));
-        if *method != Method::GET || is_personal {
+        if *method != Method::GET || is_personal || has_body(headers) {
             return None;
         }
         // Neither a URI nor a field's value has a line break in it, so no two requests are the same by chance.
@@ -159,7 +165,7 @@ where
         *copy.status_mut() = answer.status();
         *copy.version_mut() = answer.version();
         for (name, value) in answer.headers() {
-            if is_hop_by_hop(name, answer.headers()) || name.as_str().starts_with("x-mesh-") {
+            if is_hop_by_hop(name, answer.headers()) || is_of_one_call(name) {
                 continue;
             }
             if let Ok(mut own) = HeaderValue::from_bytes(value.as_bytes()) {
@@ -246,6 +252,24 @@ fn is_hop_by_hop(name: &HeaderName, headers: &HeaderMap) -> bool {
         || name == "keep-alive"
 }
 
+/// Whether a request says that it has a body (RFC 9110 section 8.3, RFC 9112 section 6).
+fn has_body(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers.contains_key(CONTENT_TYPE)
+        || lengths.any(|length| length.as_bytes() != b"0")
+}
+
+/// Whether a field of an answer says something of the call that it was given to, and nothing to others.
+fn is_of_one_call(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    *name == RETRY_AFTER
+        || OF_ONE_CALL.contains(&text)
+        || OF_ONE_CALL_BEGIN
+            .iter()
+            .any(|begin| text.starts_with(begin))
+}
+
 /// The members of a list. A comma within quotes divides too, which only ever adds members.
 fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     let members = value.as_bytes().split(|byte| *byte == b',');
@@ -256,6 +280,21 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 
 /// The field that an old answer carries: its age in seconds.
 pub const X_MESH_STALE: HeaderName = HeaderName::from_static("x-mesh-stale");
+
+/// Ids and traces: W3C Trace Context and Baggage, Zipkin's B3, Server Timing, and what is usual beside them.
+const OF_ONE_CALL: [&str; 9] = [
+    "x-request-id",
+    "x-correlation-id",
+    "traceparent",
+    "tracestate",
+    "traceresponse",
+    "baggage",
+    "b3",
+    "server-timing",
+    "x-circuit-breaker-state",
+];
+/// Also limits, as nodes say them and as the IETF's draft does (draft-ietf-httpapi-ratelimit-headers).
+const OF_ONE_CALL_BEGIN: [&str; 4] = ["x-mesh-", "x-b3-", "x-ratelimit-", "ratelimit"];
 
 /// Bytes that a field of a header map takes besides its name and value.
 const PER_FIELD: usize = 64;

@@ -29,7 +29,7 @@ fn weigh(answer: &Response<Vec<u8>>) -> Option<Weight> {
 }
 
 #[test]
-fn only_what_anybody_may_read_has_a_key() {
+fn only_what_anybody_may_read_and_that_has_no_body_has_a_key() {
     assert!(key(&[]).is_some());
     for name in [
         "authorization",
@@ -41,6 +41,16 @@ fn only_what_anybody_may_read_has_a_key() {
     ] {
         assert!(key(&[(name, "x")]).is_none(), "{name}");
     }
+    for (name, value) in [
+        ("content-length", "1"),
+        ("content-length", "x"),
+        ("transfer-encoding", "chunked"),
+        ("content-type", "application/json"),
+    ] {
+        assert!(key(&[(name, value)]).is_none(), "{name} {value}");
+    }
+    assert!(key(&[("content-length", "0"), ("content-length", "1")]).is_none());
+    assert_eq!(key(&[("content-length", "0")]), key(&[]));
     for method in [Method::POST, Method::HEAD, Method::PUT] {
         let request = request(method, &[]);
         let key = Keep::<_, Response<Vec<u8>>>::key(&HttpKeep::new(), &request);
@@ -133,6 +143,19 @@ fn a_copy_has_nothing_of_its_connection_or_call_and_is_marked_with_its_whole_age
         ("x-hop", "1"),
         ("keep-alive", "1"),
         ("x-mesh-retry", "never"),
+        ("x-request-id", "1"),
+        ("x-correlation-id", "1"),
+        ("traceparent", "1"),
+        ("tracestate", "1"),
+        ("traceresponse", "1"),
+        ("baggage", "1"),
+        ("b3", "1"),
+        ("x-b3-traceid", "1"),
+        ("server-timing", "1"),
+        ("x-circuit-breaker-state", "CLOSED"),
+        ("retry-after", "1"),
+        ("x-ratelimit-remaining", "1"),
+        ("ratelimit-policy", "1"),
         ("etag", "\"1\""),
     ]);
     original.extensions_mut().insert("a permit");
