@@ -65,6 +65,8 @@ pub use self::target::Sticky;
 pub use self::target::Target;
 pub use self::target::Targets;
 
+pub(crate) use self::fallback::fields_of;
+
 use self::matcher::Matcher;
 use crate::config::BulkheadConfig;
 use crate::config::CircuitBreakerConfig;

@@ -89,6 +89,9 @@ impl Shop {
     }
 }
 
+/// Makes a body that does not say how long it is.
+const CHUNKED: [&str; 2] = ["-H", "transfer-encoding: chunked"];
+
 fn kind(answer: &Answer) -> Option<&str> {
     answer.header("x-mesh-fallback")
 }
@@ -329,10 +332,11 @@ fn the_last_good_answer_is_given_while_it_is_young_to_whom_it_was_given_before()
     let stale = json!({ "stale": { "max_answer_bytes": 3000, "fields": ["x-tenant"] } });
     let routes = json!([
         { "name": "short", "match": { "path": "/short/*" }, "fallback": { "stale": { "max_age": "1s" } } },
-        { "name": "kept", "match": { "path": "/api/*" }, "fallback": stale },
+        { "name": "kept", "match": { "path": "/api/*" }, "sticky": { "header": "x-user" }, "fallback": stale },
     ]);
+    let api_key = json!({ "auth": { "api_key_header": "x-own-key" } });
     for encryption in ["mtls", "hybrid"] {
-        let Some(mut shop) = Shop::open(encryption, &routes) else {
+        let Some(mut shop) = Shop::open_with(encryption, &routes, &api_key) else {
             return;
         };
         let first = shop.call("/api/rates?of=EUR", &[]).expect(200);
@@ -344,6 +348,13 @@ fn the_last_good_answer_is_given_while_it_is_young_to_whom_it_was_given_before()
         shop.call("/api/known", &["-H", "authorization: Bearer x"])
             .expect(200);
         shop.call("/short/rates", &[]).expect(200);
+        // The answer may depend on the body.
+        let with_body = ["-X", "GET", "-d", "x", "-H", "content-type:"];
+        let streamed = [&with_body[..], &CHUNKED].concat();
+        let answer = shop.call("/api/search", &with_body).expect(200);
+        assert_eq!(answer.json()["bytes"], 1);
+        shop.call("/api/search", &streamed).expect(200);
+        shop.call("/api/search", &[]).expect(200);
         shop.mesh.order.stop();
 
         let wait = || {
@@ -352,9 +363,11 @@ fn the_last_good_answer_is_given_while_it_is_young_to_whom_it_was_given_before()
             })
         };
         assert!(wait());
-        let old = shop.call("/api/rates?of=EUR", &[]).expect(200);
+        let id = ["-H", "x-request-id: its-own"];
+        let old = shop.call("/api/rates?of=EUR", &id).expect(200);
         assert_eq!(kind(&old), Some("stale"));
         assert_eq!(old.text(), first.text());
+        assert_eq!(old.header("x-request-id"), Some("its-own"));
         let age: u64 = old.header("x-mesh-stale").unwrap().parse().unwrap();
         assert!(age < 60, "{age}");
         assert_eq!(old.header("age"), old.header("x-mesh-stale"));
@@ -366,6 +379,8 @@ fn the_last_good_answer_is_given_while_it_is_young_to_whom_it_was_given_before()
         for args in [
             ["-H", "x-tenant: two"],
             ["-H", "x-user-id: ann"],
+            ["-H", "x-user: ann"],
+            ["-H", "x-own-key: ann"],
             ["-H", "authorization: Bearer x"],
             ["-d", "x"],
         ] {
@@ -375,6 +390,10 @@ fn the_last_good_answer_is_given_while_it_is_young_to_whom_it_was_given_before()
                 (None, true),
                 "{args:?}"
             );
+        }
+        for args in [&with_body[..], &streamed] {
+            let answer = shop.call("/api/search", args);
+            assert_eq!((kind(&answer), answer.status >= 500), (None, true));
         }
         for target in [
             "/api/rates?of=CHF",
@@ -401,7 +420,7 @@ fn the_last_good_answer_is_given_while_it_is_young_to_whom_it_was_given_before()
         let kept: Vec<_> = kept.map(|route| &route["staleAnswers"]).collect();
         assert_eq!(
             (&kept[0]["entries"], &kept[0]["given"]),
-            (&json!(3), &json!(3))
+            (&json!(4), &json!(3))
         );
         drop(shop.payment);
     }

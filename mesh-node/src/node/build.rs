@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use mesh_audit::EventKind;
 use mesh_auth::policy::IntentionConfig;
 use mesh_auth::request::Limits;
@@ -248,10 +249,13 @@ fn outbound(
     let telemetry = &recorder.telemetry;
     let table = RouteTable::new(&config.routes);
     let table = Arc::new(table.map_err(|source| Error::config("routes can't be used", source))?);
+    let api_key = HeaderName::try_from(&config.auth.api_key_header);
+    let api_key = api_key.map_err(|source| Error::config("auth.api_key_header", source))?;
     let routes = Routes::new(
         Arc::clone(&table),
         telemetry,
         Arc::clone(&own.seed),
+        &api_key,
         lanes::limiter,
     )?;
     let tokens = links.2.clone();

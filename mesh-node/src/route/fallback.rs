@@ -8,6 +8,9 @@ use http::HeaderName;
 use http::StatusCode;
 use mesh_resilience::fallback::stale::StaleConfig;
 
+use super::Route;
+use super::Sticky;
+
 /// What is given in place of an error, in this order.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -40,4 +43,15 @@ pub struct FixedAnswer {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
+}
+
+/// The header fields that a route tells calls apart by: of `match` and `fault`, and the one that it is sticky by.
+pub(crate) fn fields_of(route: &Route) -> impl Iterator<Item = &HeaderName> {
+    let of_fault = route.fault.iter().flat_map(|fault| &fault.headers);
+    let rules = route.matcher.headers.iter().chain(of_fault);
+    let sticky = route.sticky.as_ref().and_then(|sticky| match sticky {
+        Sticky::Header(name) => Some(name),
+        Sticky::Cookie { .. } => None,
+    });
+    rules.map(|rule| &rule.name).chain(sticky)
 }

@@ -63,6 +63,18 @@ fn found<'a>(table: &'a RouteTable, call: (&str, &str, &[(&str, &str)])) -> Opti
 }
 
 #[test]
+fn a_route_names_the_fields_that_it_tells_calls_apart_by() {
+    let table = table(&[
+        "{ name: all, sticky: { header: x-user }, match: { headers: [ { name: x-tier, prefix: a }, { name: x-old, present: false } ] }, \
+         fault: { headers: [ { name: x-test, equals: '1' } ], abort: { status: 503, percent: 1 } } }",
+        "{ name: none, sticky: { cookie: { name: seen } } }",
+    ]);
+    let of_all = fields_of(&table.routes()[0]).collect::<Vec<_>>();
+    assert_eq!(of_all, ["x-tier", "x-old", "x-test", "x-user"]);
+    assert_eq!(fields_of(&table.routes()[1]).count(), 0);
+}
+
+#[test]
 fn the_first_route_that_matches_takes_the_call() {
     let table = table(&[
         "{ name: other, match: { services: [user-service] } }",

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
+use http::HeaderName;
 use http::HeaderValue;
 use http::Response;
 use http::header;
@@ -99,11 +100,12 @@ pub(crate) struct Copy<'a> {
 }
 
 impl Routes {
-    /// Routes of which none has taken a call; `limiter` makes the limit of one.
+    /// Routes of which none has taken a call; `limiter` makes the limit of one, and API keys come in the field `api_key`.
     pub(crate) fn new(
         table: Arc<RouteTable>,
         telemetry: &Telemetry,
         random: Arc<SplitMix64>,
+        api_key: &HeaderName,
         limiter: impl Fn(&Route) -> Result<Option<Limiter>, Error>,
     ) -> Result<Self, Error> {
         let way = |route: &Arc<Route>| {
@@ -123,7 +125,7 @@ impl Routes {
                 series: telemetry.routes.series(&route.name, &labels),
                 limiter: limiter(route)?,
                 copies: route.mirror.as_ref().map(bounds),
-                fallback: Fallback::new(route, |fallback| {
+                fallback: Fallback::new(route, api_key, |fallback| {
                     telemetry.routes.fallback(&route.name, fallback)
                 })?,
                 route: Arc::clone(route),

@@ -170,6 +170,11 @@ impl OutboundCall {
         self.head.method.is_idempotent() && self.body.is_end_stream() && self.write.is_none()
     }
 
+    /// Whether more is sent than its head, as far as is known beforehand.
+    pub(crate) fn has_body(&self) -> bool {
+        self.replay.is_some() || !self.body.is_end_stream()
+    }
+
     /// What a copy can be made of; nothing where the body is not kept.
     pub(crate) fn original(&self) -> Option<Original> {
         let is_kept = self.replay.is_some() || self.body.is_end_stream();

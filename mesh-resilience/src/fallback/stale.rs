@@ -15,7 +15,8 @@
 //!
 //! The memory is bounded in answers, bytes and age ([`StaleConfig`]); the answer that was used longest ago makes room. One
 //! that is over is never given; its room is free when it is asked for or pushed out. An answer that says that there is
-//! nothing (the caller's own error, unless it may be repeated: 404, 403) forgets what was kept.
+//! nothing (the caller's own error, unless it may be repeated: 404, 403) forgets what was kept. Of two answers to the same
+//! request the one that began later counts, whichever ends first; its age counts from there.
 //!
 //! What it does not do: it answers no call that the service can answer, so it is no cache; and a write does not forget
 //! what was read before, so that within its age an answer may be older than the caller's own writes.
@@ -149,6 +150,13 @@ impl Weight {
     }
 }
 
+/// When an answer began, and its place among the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    number: u64,
+    at: Instant,
+}
+
 /// Is told which old answers are given, for metrics.
 pub trait Observe: Send + Sync {
     /// An answer that was kept for `age` is given.
@@ -169,6 +177,7 @@ pub struct Stale<P, K, A> {
 struct Shared<P, K, A> {
     keep: P,
     table: Mutex<Table<K, A>>,
+    arrived: AtomicU64,
     given: AtomicU64,
     missed: AtomicU64,
 }
@@ -199,6 +208,7 @@ impl<P, K: Clone + Eq + Hash, A: Clone> Stale<P, K, A> {
             shared: Arc::new(Shared {
                 keep,
                 table: Mutex::new(Table::new(config)),
+                arrived: AtomicU64::new(0),
                 given: AtomicU64::new(0),
                 missed: AtomicU64::new(0),
             }),
@@ -226,8 +236,8 @@ impl<P, K: Clone + Eq + Hash, A: Clone> Stale<P, K, A> {
 
     /// Returns the key of a request; `None` for one whose answer is not kept, and that none is given to.
     ///
-    /// This, [`Self::keep`], [`Self::give`] and [`Self::forget`] are what [`StaleLayer`] does, for those whose answers stream
-    /// and are whole only after the layer has passed them on.
+    /// This, [`Self::arrived`], [`Self::keep`], [`Self::forget`] and [`Self::give`] are what [`StaleLayer`] does, for those whose
+    /// answers stream and are whole only after the layer has passed them on.
     pub fn key<Req>(&self, request: &Req) -> Option<K>
     where
         P: Keep<Req, A, Key = K>,
@@ -235,8 +245,17 @@ impl<P, K: Clone + Eq + Hash, A: Clone> Stale<P, K, A> {
         self.shared.keep.key(request)
     }
 
-    /// Keeps a good answer, or forgets the last one where this one may not be kept.
-    pub fn keep<Req>(&self, key: K, answer: &A, now: Instant)
+    /// Takes down that an answer begins now, such as with its head.
+    pub fn arrived(&self, now: Instant) -> Arrival {
+        Arrival {
+            number: self.shared.arrived.fetch_add(1, Ordering::Relaxed) + 1,
+            at: now,
+        }
+    }
+
+    /// Keeps a good answer, or forgets the last one where this one may not be kept. Nothing where an answer to the same request
+    /// that began later was kept or forgotten before.
+    pub fn keep<Req>(&self, key: K, answer: &A, arrival: Arrival)
     where
         P: Keep<Req, A, Key = K>,
     {
@@ -244,15 +263,15 @@ impl<P, K: Clone + Eq + Hash, A: Clone> Stale<P, K, A> {
             Some(weight) if self.shared.table.lock().has_room_for(weight.bytes) => {
                 let copy = self.shared.keep.copy(answer);
                 let mut table = self.shared.table.lock();
-                table.put(key, copy, &weight, now);
+                table.put(key, copy, &weight, arrival);
             }
-            _ => self.forget(&key),
+            _ => self.forget(&key, arrival),
         }
     }
 
-    /// Forgets the last good answer.
-    pub fn forget(&self, key: &K) {
-        self.shared.table.lock().forget(key);
+    /// Forgets the last good answer, because of one that may not be kept; not where the last one began later.
+    pub fn forget(&self, key: &K, arrival: Arrival) {
+        self.shared.table.lock().forget(key, arrival);
     }
 
     /// Returns the last good answer, marked; `None` where there is none, or it is over. Counted either way.

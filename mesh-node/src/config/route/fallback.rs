@@ -24,7 +24,7 @@ pub struct FallbackConfig {
     )]
     #[schemars(with = "String")]
     pub service: Option<String>,
-    /// The last good answer to the same request; of GET alone. Absent: none is kept.
+    /// The last good answer to the same request; of GET without a body alone. Absent: none is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "StaleAnswerConfig")]
     pub stale: Option<StaleAnswerConfig>,
@@ -47,8 +47,9 @@ pub struct StaleAnswerConfig {
     pub max_bytes: NonZeroU32,
     /// Bytes of the largest answer that is kept, header included; at most `max_bytes`. Default 65536.
     pub max_answer_bytes: NonZeroU32,
-    /// Header fields of requests that an answer depends on, such as one that says who asks. Default: none beside `host`,
-    /// `accept`, `accept-encoding`, `accept-language`, `origin`, `x-user-id` and `x-api-key`.
+    /// Header fields of requests that an answer depends on, such as one that says who asks, also the one in which the called
+    /// side takes API keys. Default: none beside `host`, `accept`, `accept-encoding`, `accept-language`, `origin`, `x-user-id`,
+    /// `x-api-key`, `auth.api_key_header`, and the headers of `match`, `fault` and `sticky`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
 }

@@ -42,6 +42,7 @@ use crate::respond::X_MESH_ERROR;
 use crate::respond::X_REQUEST_ID;
 use crate::route::FixedAnswer;
 use crate::route::Route;
+use crate::route::fields_of;
 use crate::stack::now;
 use crate::stack::once::IDEMPOTENCY_KEY;
 use crate::stack::once::Write;
@@ -138,6 +139,7 @@ impl Fallback {
     /// That of a route, where it has one.
     pub(super) fn new(
         route: &Route,
+        api_key: &HeaderName,
         series: impl FnOnce(&crate::route::Fallback) -> FallbackSeries,
     ) -> Result<Option<Self>, Error> {
         let Some(fallback) = &route.fallback else {
@@ -147,7 +149,8 @@ impl Fallback {
             let what = format!("fallback.stale of the route {}", route.name);
             Error::config(what, source)
         };
-        let kept = fallback.stale.as_ref().map(Kept::new);
+        let kept = fallback.stale.as_ref();
+        let kept = kept.map(|stale| Kept::new(stale, fields_of(route).chain([api_key])));
         Ok(Some(Self {
             service: fallback.service.clone(),
             kept: kept.transpose().map_err(wrong)?,
@@ -257,6 +260,8 @@ impl<'a> Falling<'a> {
 
     fn new_spare(self, call: &OutboundCall) -> Spare<'a> {
         let kept = self.fallback.kept.as_ref();
+        // The answer may depend on a body, of which nothing is remembered.
+        let kept = kept.filter(|_| !call.has_body());
         Spare {
             falling: self,
             call: None,
@@ -357,8 +362,11 @@ impl<'a> Spare<'a> {
 
     /// The last good answer.
     pub(crate) fn stale(&self) -> Option<Response<Body>> {
-        let kept = self.falling.fallback.kept.as_ref()?;
-        kept.give(self.key.as_ref()?)
+        let Falling { fallback, id, .. } = self.falling;
+        let kept = fallback.kept.as_ref()?;
+        let mut response = kept.give(self.key.as_ref()?)?;
+        say_id(&mut response, id);
+        Some(response)
     }
 
     /// The answer that is the same for all; to a caller of gRPC it would mean nothing.
@@ -373,10 +381,15 @@ impl<'a> Spare<'a> {
         let mut response = Response::new(Body::from(answer.body.clone()));
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers.clone();
-        if let Some(id) = id {
-            response.headers_mut().insert(X_REQUEST_ID, id.clone());
-        }
+        say_id(&mut response, id);
         Some(response)
+    }
+}
+
+/// Says which call it answers.
+fn say_id(response: &mut Response<Body>, id: Option<&HeaderValue>) {
+    if let Some(id) = id {
+        response.headers_mut().insert(X_REQUEST_ID, id.clone());
     }
 }
 

@@ -131,15 +131,16 @@ where
             let old = this.stale.give::<Req>(&key, now);
             return Poll::Ready(old.map_or(result, Ok));
         }
+        let arrival = this.stale.arrived(now);
         match &result {
             Ok(answer) if classified.outcome == Outcome::Success => {
-                this.stale.keep::<Req>(key, answer, now);
+                this.stale.keep::<Req>(key, answer, arrival);
             }
             Ok(_)
                 if classified.outcome == Outcome::CallerError
                     && classified.retryable == Retryable::Never =>
             {
-                this.stale.forget(&key);
+                this.stale.forget(&key, arrival);
             }
             _ => {}
         }

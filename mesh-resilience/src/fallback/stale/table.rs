@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash};
 use std::time::{Duration, Instant};
 
-use super::{StaleConfig, Weight};
+use super::{Arrival, StaleConfig, Weight};
 
 /// The last good answers.
 #[derive(Debug)]
@@ -15,6 +15,9 @@ pub(super) struct Table<K, A> {
     /// Keys by when they were used last.
     order: BTreeMap<u64, K>,
     bytes: usize,
+    /// For all keys of one slot, the newest answer that nothing is kept of any more: an older one must not come back. That of
+    /// another key may be lost to it, which is rare and does no harm.
+    gone: Box<[u64]>,
     /// Counts uses.
     uses: u64,
 }
@@ -23,8 +26,8 @@ pub(super) struct Table<K, A> {
 struct Entry<A> {
     answer: A,
     bytes: usize,
-    kept_at: Instant,
-    /// What was left when it was kept.
+    arrival: Arrival,
+    /// What was left of its life when it arrived.
     life: Duration,
     used: u64,
 }
@@ -36,23 +39,29 @@ impl<K: Clone + Eq + Hash, A: Clone> Table<K, A> {
             entries: HashMap::new(),
             order: BTreeMap::new(),
             bytes: 0,
+            gone: [0; SLOTS].into(),
             uses: 0,
         }
     }
 
-    /// Keeps `answer` in place of the last one.
-    pub(super) fn put(&mut self, key: K, answer: A, weight: &Weight, now: Instant) {
-        self.forget(&key);
+    /// Keeps `answer` in place of the last one, unless that one is newer.
+    pub(super) fn put(&mut self, key: K, answer: A, weight: &Weight, arrival: Arrival) {
+        let gone = self.gone.get(self.slot(&key)).copied();
+        if gone > Some(arrival.number) || self.has_newer(&key, arrival) {
+            return;
+        }
         let life = weight.life.min(self.config.max_age);
         let (bytes, life) = (weight.bytes, life.saturating_sub(weight.age));
         if !self.has_room_for(bytes) || life.is_zero() {
+            self.forget(&key, arrival);
             return;
         }
+        self.remove(&key);
         self.uses += 1;
         let entry = Entry {
             answer,
             bytes,
-            kept_at: now,
+            arrival,
             life,
             used: self.uses,
         };
@@ -65,18 +74,16 @@ impl<K: Clone + Eq + Hash, A: Clone> Table<K, A> {
             let Some((_, oldest)) = self.order.pop_first() else {
                 break;
             };
-            if let Some(entry) = self.entries.remove(&oldest) {
-                self.bytes -= entry.bytes;
-            }
+            self.remove(&oldest);
         }
     }
 
-    /// The last good answer, and how long ago it was kept.
+    /// The last good answer, and how long ago it arrived.
     pub(super) fn get(&mut self, key: &K, now: Instant) -> Option<(A, Duration)> {
         let entry = self.entries.get_mut(key)?;
-        let age = now.saturating_duration_since(entry.kept_at);
+        let age = now.saturating_duration_since(entry.arrival.at);
         if age >= entry.life {
-            self.forget(key);
+            self.remove(key);
             return None;
         }
         self.uses += 1;
@@ -87,11 +94,37 @@ impl<K: Clone + Eq + Hash, A: Clone> Table<K, A> {
         Some((entry.answer.clone(), age))
     }
 
-    pub(super) fn forget(&mut self, key: &K) {
+    /// Forgets the last answer, unless it is newer, and those before `arrival` that come in later.
+    pub(super) fn forget(&mut self, key: &K, arrival: Arrival) {
+        if !self.has_newer(key, arrival) {
+            self.remove(key);
+            self.note_gone(key, arrival);
+        }
+    }
+
+    fn remove(&mut self, key: &K) {
         if let Some(entry) = self.entries.remove(key) {
             self.order.remove(&entry.used);
             self.bytes -= entry.bytes;
+            self.note_gone(key, entry.arrival);
         }
+    }
+
+    fn has_newer(&self, key: &K, arrival: Arrival) -> bool {
+        let last = self.entries.get(key);
+        last.is_some_and(|entry| entry.arrival.number > arrival.number)
+    }
+
+    fn note_gone(&mut self, key: &K, arrival: Arrival) {
+        let slot = self.slot(key);
+        if let Some(newest) = self.gone.get_mut(slot) {
+            *newest = arrival.number.max(*newest);
+        }
+    }
+
+    fn slot(&self, key: &K) -> usize {
+        let hash = self.entries.hasher().hash_one(key);
+        usize::try_from(hash % SLOTS as u64).unwrap_or_default()
     }
 
     /// Whether an answer of so many bytes is kept at all.
@@ -107,6 +140,9 @@ impl<K: Clone + Eq + Hash, A: Clone> Table<K, A> {
         self.bytes
     }
 }
+
+/// 8 KiB.
+const SLOTS: usize = 1024;
 
 #[cfg(test)]
 mod tests;

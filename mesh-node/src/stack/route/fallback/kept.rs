@@ -2,7 +2,7 @@
 //!
 //! A copy is made as the caller reads, so it neither waits for the caller nor lets it wait, and reads nothing ahead of it: at
 //! most `max_answer_bytes` for each call under way. An answer that breaks off leaves the last one as it is. One with trailers,
-//! and whatever [`HttpKeep`] says, is not kept.
+//! and whatever [`HttpKeep`] says, is not kept. Of two answers the one whose head came later counts, whichever ends first.
 
 use std::fmt;
 use std::pin::Pin;
@@ -24,6 +24,7 @@ use http_body::SizeHint;
 use mesh_resilience::ConfigError;
 use mesh_resilience::classify::Outcome;
 use mesh_resilience::classify::Retryable;
+use mesh_resilience::fallback::stale::Arrival;
 use mesh_resilience::fallback::stale::HttpKeep;
 use mesh_resilience::fallback::stale::HttpKey;
 use mesh_resilience::fallback::stale::Keep;
@@ -38,7 +39,7 @@ use crate::stack::now;
 use crate::stack::send::judge;
 
 type Memory = Stale<ByService, Key, Response<Bytes>>;
-/// What is kept does not depend on a request's body.
+/// Nothing is kept of requests with a body.
 type Request = http::Request<()>;
 
 /// The last good answers of a route.
@@ -96,10 +97,13 @@ impl Keep<Asked<'_>, Response<Bytes>> for ByService {
 }
 
 impl Kept {
-    pub(super) fn new(answers: &StaleAnswers) -> Result<Self, ConfigError> {
-        let fields = OF_THE_CALLER
-            .into_iter()
-            .chain(answers.fields.iter().cloned());
+    /// Keeps also by `fields`.
+    pub(super) fn new<'a>(
+        answers: &'a StaleAnswers,
+        fields: impl Iterator<Item = &'a HeaderName>,
+    ) -> Result<Self, ConfigError> {
+        let named = answers.fields.iter().chain(fields).cloned();
+        let fields = OF_THE_CALLER.into_iter().chain(named);
         let keep = ByService(fields.fold(HttpKeep::new(), HttpKeep::with_field));
         Ok(Self {
             memory: Stale::new(answers.config.clone(), keep.clone())?,
@@ -112,7 +116,7 @@ impl Kept {
         self.memory.snapshot()
     }
 
-    /// The key of a request; nothing for one whose answer is not kept.
+    /// The key of a request without a body; nothing for one whose answer is not kept.
     pub(super) fn key(&self, service: &Arc<str>, head: &request::Parts) -> Option<Key> {
         self.memory.key(&Asked { service, head })
     }
@@ -125,11 +129,12 @@ impl Kept {
 
     /// The same answer, of which a copy is made while it passes, where it may be kept.
     pub(super) fn keep(&self, key: Key, response: Response<Body>) -> Response<Body> {
+        let arrival = self.memory.arrived(now());
         let judged = judge(&response);
         if judged.outcome != Outcome::Success {
             // There is nothing there now, or nothing for this caller; what may be repeated says nothing of that.
             if judged.outcome == Outcome::CallerError && judged.retryable == Retryable::Never {
-                self.memory.forget(&key);
+                self.memory.forget(&key, arrival);
             }
             return response;
         }
@@ -142,6 +147,7 @@ impl Kept {
             kept: self.clone(),
             head: head.clone(),
             key,
+            arrival,
             data: Vec::new(),
         };
         if !pending.may_be_kept(&body) {
@@ -164,6 +170,7 @@ impl Kept {
 struct Pending {
     kept: Kept,
     key: Key,
+    arrival: Arrival,
     head: response::Parts,
     data: Vec<u8>,
 }
@@ -181,16 +188,17 @@ impl Pending {
         let Self {
             kept,
             key,
+            arrival,
             head,
             data,
         } = self;
         let answer = Response::from_parts(head, Bytes::from(data));
-        kept.memory.keep::<Asked<'_>>(key, &answer, now());
+        kept.memory.keep::<Asked<'_>>(key, &answer, arrival);
     }
 
     /// Forgets the last answer, as there is a new one that may not be kept.
     fn forget(self) {
-        self.kept.memory.forget(&self.key);
+        self.kept.memory.forget(&self.key, self.arrival);
     }
 }
 
@@ -267,7 +275,7 @@ impl fmt::Debug for Pending {
     }
 }
 
-/// By these an application says who asks, where no credential does.
+/// By these an application says who asks, where no credential does, beside what its route and its node go by.
 const OF_THE_CALLER: [HeaderName; 2] = [
     HeaderName::from_static("x-user-id"),
     HeaderName::from_static("x-api-key"),

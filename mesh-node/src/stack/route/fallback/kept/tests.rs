@@ -42,7 +42,8 @@ fn kept(fields: &[&'static str]) -> Kept {
         config,
         fields: fields.collect(),
     };
-    Kept::new(&answers).unwrap()
+    let of_node = HeaderName::from_static("x-node-key");
+    Kept::new(&answers, [&of_node].into_iter()).unwrap()
 }
 
 fn key(kept: &Kept, service: &str, fields: &[(&str, &str)]) -> Option<Key> {
@@ -111,6 +112,81 @@ async fn pieces_are_put_together_and_what_breaks_off_leaves_the_last_answer() {
     assert!(kept.give(&key).is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_answer_that_began_last_counts_and_its_age_from_there() {
+    let second = Duration::from_secs(1);
+    let kept = kept(&[]);
+    let key = key(&kept, "rates", &[]).unwrap();
+    let given = || kept.give(&key).map(Response::into_body);
+    let pass = |status, text: &'static str| kept.keep(key.clone(), answer(status, text.into()));
+    // One that began before ends after it, and says nothing any more, neither as a good one nor as one that is too large.
+    let older = pass(200, "older");
+    let large = kept.keep(
+        key.clone(),
+        answer(
+            200,
+            frames([Ok(data("x")), Ok(Frame::data(vec![7; 2000].into()))]),
+        ),
+    );
+    let newer = pass(200, "newer");
+    tokio::time::advance(5 * second).await;
+    assert!(read(newer).await.is_some());
+    assert!(read(older).await.is_some());
+    assert!(read(large).await.is_some());
+    let old = kept.give(&key).unwrap();
+    assert_eq!(old.headers()["x-mesh-stale"], "5");
+    assert_eq!(read(old).await.unwrap(), "newer");
+
+    // It brings nothing back that was forgotten in between.
+    let mut private = answer(200, Body::from("own"));
+    let value = HeaderValue::from_static("private");
+    private.headers_mut().insert("cache-control", value);
+    for last in [answer(404, Body::empty()), private] {
+        let older = pass(200, "older");
+        drop(kept.keep(key.clone(), last));
+        assert!(read(older).await.is_some());
+        assert!(given().is_none());
+        // What comes after that is kept again.
+        assert!(read(pass(200, "new")).await.is_some());
+        assert!(given().is_some());
+    }
+
+    // The time that its body took counts.
+    let slow = pass(200, "slow");
+    tokio::time::advance(59 * second).await;
+    assert!(read(slow).await.is_some());
+    assert_eq!(kept.give(&key).unwrap().headers()["age"], "59");
+    tokio::time::advance(second).await;
+    assert!(given().is_none());
+}
+
+#[tokio::test]
+async fn an_old_answer_says_nothing_of_the_call_that_it_was_given_to() {
+    let kept = kept(&[]);
+    let key = key(&kept, "rates", &[]).unwrap();
+    let mut first = answer(200, Body::from("1.08"));
+    let others = [
+        "x-request-id",
+        "x-correlation-id",
+        "traceparent",
+        "tracestate",
+        "retry-after",
+        "x-ratelimit-remaining",
+    ];
+    for name in others {
+        let value = HeaderValue::from_static("1");
+        first.headers_mut().insert(name, value);
+    }
+    let passing = kept.keep(key.clone(), first);
+    assert_eq!(passing.headers()["x-request-id"], "1");
+    assert!(read(passing).await.is_some());
+    let old = kept.give(&key).unwrap();
+    assert_eq!(old.headers()["x-own"], "1");
+    for name in others {
+        assert!(!old.headers().contains_key(name), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn what_may_not_be_kept_is_passed_on_and_the_last_answer_is_forgotten_with_it() {
     let kept = kept(&[]);
@@ -150,13 +226,14 @@ fn each_service_and_each_user_has_answers_of_its_own_and_credentials_have_none()
         key(&kept, "rates", &[("x-user-id", "bob")]),
         key(&kept, "rates", &[("x-api-key", "bob")]),
         key(&kept, "rates", &[("x-tenant", "bob")]),
+        key(&kept, "rates", &[("x-node-key", "bob")]),
     ];
     for one in &keys {
         assert!(one.is_some());
         assert_eq!(keys.iter().filter(|other| *other == one).count(), 1);
     }
     assert_eq!(key(&kept, "rates", &[("x-other", "1")]), keys[0]);
-    for name in ["authorization", "cookie"] {
+    for name in ["authorization", "cookie", "content-type"] {
         assert_eq!(key(&kept, "rates", &[(name, "1")]), None);
     }
 }
