@@ -88,6 +88,25 @@ fn carries_requests_by_host_by_proxy_by_port_and_over_http2(encryption: &str) {
             "{args:?}"
         );
     }
+    // A GET may have a body of any form, and mostly has none.
+    let chunked = [
+        "-X",
+        "GET",
+        "-d",
+        "a body",
+        "-H",
+        "transfer-encoding: chunked",
+    ];
+    for (args, bytes) in [(&chunked[..], 6), (&chunked[..4], 6), (&[], 0)] {
+        let seen = mesh.call("/api/orders", args).expect(200).json();
+        assert_eq!(
+            (&seen["method"], &seen["bytes"]),
+            (&json!("GET"), &json!(bytes)),
+            "{args:?}"
+        );
+        let is_chunked = seen["headers"]["transfer-encoding"] == "chunked";
+        assert_eq!(is_chunked, args.len() == chunked.len(), "{args:?}");
+    }
 }
 
 fn serves_files_of_the_plain_python_server(encryption: &str) {

@@ -108,6 +108,15 @@ impl AppClient {
                 http::HeaderValue::from(length),
             );
         }
+        // Of a GET whose length nobody knows the library would leave the body out (RFC 9112 section 6.1 has it chunked).
+        if !request.body().is_end_stream()
+            && request.body().size_hint().exact().is_none()
+            && !request.headers().contains_key(http::header::CONTENT_LENGTH)
+        {
+            let chunked = http::HeaderValue::from_static("chunked");
+            let headers = request.headers_mut();
+            headers.insert(http::header::TRANSFER_ENCODING, chunked);
+        }
         loop {
             let pooled = self.0.take_idle();
             let is_fresh = pooled.is_none();

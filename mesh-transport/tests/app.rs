@@ -1,13 +1,18 @@
 //! The way to the local application.
 #![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use http::header;
+use http_body::Frame;
 use http_body_util::BodyExt;
 use mesh_transport::Body;
 use mesh_transport::Error;
@@ -191,4 +196,55 @@ async fn grpc_goes_over_http2_with_prior_knowledge() {
     let (answer, uri) = tokio::join!(client.send(request.unwrap()), seen);
     assert_eq!(answer.unwrap().status(), 200);
     assert_eq!(uri, "http://order-service/pkg.Service/Method");
+}
+
+/// A body that does not say how long it is.
+struct Unsized(Option<Bytes>);
+
+impl http_body::Body for Unsized {
+    type Data = Bytes;
+    type Error = mesh_transport::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_sent_whatever_the_method_and_whether_or_not_its_length_is_known() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = AppClient::new(
+        AppConfig::new(listener.local_addr().unwrap().to_string()),
+        tasks(),
+    );
+    let read_one = async |until: &str| {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(until.as_bytes()) {
+            said.push(stream.read_u8().await.unwrap());
+        }
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        String::from_utf8(said).unwrap().to_lowercase()
+    };
+    for method in ["GET", "HEAD", "POST"] {
+        let rest = Unsized(Some(Bytes::from_static(b"asked")));
+        let request = Request::builder()
+            .method(method)
+            .uri("/")
+            .header("host", "app");
+        let request = request.body(Body::boxed(rest)).unwrap();
+        let (answer, said) = tokio::join!(client.send(request), read_one("0\r\n\r\n"));
+        assert_eq!(answer.unwrap().status(), 200);
+        assert!(said.contains("transfer-encoding: chunked"), "{said}");
+        assert!(said.ends_with("\r\n\r\n5\r\nasked\r\n0\r\n\r\n"), "{said}");
+    }
+    let (answer, said) = tokio::join!(client.send(get()), read_one("\r\n\r\n"));
+    assert_eq!(answer.unwrap().status(), 200);
+    assert!(!said.contains("transfer-encoding"), "{said}");
 }
