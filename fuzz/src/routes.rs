@@ -42,6 +42,7 @@ use regex::Regex;
 const MAX_ROUTES: usize = 1000;
 const MAX_LIST: usize = 64;
 const MAX_REGEX_BYTES: usize = 1024;
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A route and a call in lines: path pattern, regular expression, value, target of the request. A pattern matches what a
 /// naive matcher says, and its witnesses; an expression that compiles never fails; values are what they equal.
