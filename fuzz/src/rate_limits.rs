@@ -44,7 +44,9 @@ pub fn rate_limit(data: &[u8]) {
 
 fn ask(judge: &Judge, domains: &[DomainConfig], question: &Question, mut now: Instant) {
     for descriptor in &question.descriptors {
-        let domain = domains.iter().find(|config| config.domain == question.domain);
+        let domain = domains
+            .iter()
+            .find(|config| config.domain == question.domain);
         let expected = domain.and_then(|config| walk(&config.descriptors, descriptor));
         let found = judge.rules().find(&question.domain, descriptor);
         let found = found.map(|rule| (rule.limit, rule.is_shadow));
@@ -79,7 +81,8 @@ fn walk(
     let mut level = level;
     let mut last = None;
     for entry in &descriptor.entries {
-        let value = |config: &DescriptorConfig| config.value.clone().filter(|text| !text.is_empty());
+        let value =
+            |config: &DescriptorConfig| config.value.clone().filter(|text| !text.is_empty());
         let of_key = || level.iter().filter(|config| config.key == entry.key);
         let exact = of_key().find(|config| {
             value(config).is_some_and(|text| !text.ends_with('*') && text == entry.value)
@@ -87,7 +90,8 @@ fn walk(
         let begins = of_key().find(|config| {
             let text = value(config);
             text.is_some_and(|text| {
-                text.strip_suffix('*').is_some_and(|start| entry.value.starts_with(start))
+                text.strip_suffix('*')
+                    .is_some_and(|start| entry.value.starts_with(start))
             })
         });
         let any = of_key().find(|config| value(config).is_none());
@@ -102,5 +106,8 @@ fn walk(
 }
 
 fn short(line: &str) {
-    assert!(line.len() < 1000 && !line.contains(char::is_control), "{line}");
+    assert!(
+        line.len() < 1000 && !line.contains(char::is_control),
+        "{line}"
+    );
 }

@@ -65,7 +65,11 @@ pub fn route(data: &[u8]) {
     };
     let path: Vec<u8> = PathMatcher::undo_escapes(request.path()).collect();
     if let Ok(matcher) = PathMatcher::parse(pattern) {
-        assert_eq!(matcher.matches(&path), is_match(pattern, &path), "{pattern}");
+        assert_eq!(
+            matcher.matches(&path),
+            is_match(pattern, &path),
+            "{pattern}"
+        );
         assert!(matcher.covers(&matcher), "{pattern}");
         for witness in matcher.witnesses(3, "\u{100}") {
             let path: Vec<u8> = PathMatcher::undo_escapes(&witness).collect();
@@ -74,9 +78,17 @@ pub fn route(data: &[u8]) {
     }
     if let Ok(expression) = Regex::new(expression) {
         expression.is_in(request.path().as_bytes());
-        values(request.headers(), request.query(), &FieldRule::Regex(expression));
+        values(
+            request.headers(),
+            request.query(),
+            &FieldRule::Regex(expression),
+        );
     }
-    values(request.headers(), request.query(), &FieldRule::Present(false));
+    values(
+        request.headers(),
+        request.query(),
+        &FieldRule::Present(false),
+    );
     let whole = HeaderRule {
         name: HeaderName::from_static("x-a"),
         rule: FieldRule::Equals(value.trim_matches([' ', '\t']).as_bytes().into()),
